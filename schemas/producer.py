@@ -1,0 +1,276 @@
+"""Events into the input of a ledger, so that they can be judged well.
+
+Problem: what a ledger can say about a source depends on how its events arrive. librdkafka's default partitioner is not
+Java's, so one source written by two languages lands on two partitions; an event without an id cannot be recognised when
+it is sent twice; a delivery nobody looks at is a loss nobody sees. `EventProducer` does these things right and nothing
+else: key = source, partitioner murmur2_random, acks=all, idempotent, an id and a local time where none are given, every
+delivery counted.
+
+    with EventProducer("localhost:9092", "driftledger.events") as producer:
+        producer.send(source="pump-7", kind="pressure", value=4.2)
+
+GUARANTEE every event that `send` took is delivered or reported: `flush` and `close` raise DeliveryError, which names
+the first failure and counts all. GUARANTEE events of one source keep their order, and none is doubled by a retry of
+this producer. GUARANTEE memory is bounded: a full queue makes `send` wait, and what cannot be delivered within
+delivery_timeout_s fails and leaves the queue.
+HAZARD a delivery that failed by time-out may yet be in the log: sending it again (with the same event_id) is right, the
+ledger recognises the duplicate. An event sent again with a new id is a new event.
+HAZARD without local_timestamp_us the event is dated by this process at `send`, before it waits in the queue. An event
+that is older than that must carry its own time.
+HAZARD not across fork: a child process makes its own producer.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from . import clock
+from .codec import Framing, encode
+from .errors import DriftledgerError
+from .instants import US_PER_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from confluent_kafka import Message
+
+    from .clock import TimeSource
+
+#: Long enough for a broker to restart and a leader to be elected.
+DELIVERY_TIMEOUT_S: Final = 30.0
+#: What may wait in memory: enough to fill a round trip at 100 k events/s, small beside a worker.
+QUEUE_EVENTS_MAX: Final = 100_000
+QUEUE_KBYTES_MAX: Final = 65_536
+#: Interval at which a waiting send or flush serves deliveries, and can be interrupted.
+_POLL_S: Final = 0.1
+#: librdkafka's largest: what is too long is for the broker to say, which knows the topic's limit.
+_MESSAGE_BYTES_MAX: Final = 1_000_000_000
+
+
+#: Answers that are about the record and not about the cluster.
+_REFUSALS: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.INVALID_RECORD,
+    }
+)
+
+
+class Delivery(NamedTuple):
+    """What became of one event. error: None when it is in the log, at offset, dated by the broker with appended_ms."""
+
+    event_id: str
+    source: str
+    partition: int
+    offset: int
+    appended_ms: int
+    error: KafkaError | None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the broker will never take this event, as it is; any other failure may pass."""
+        return self.error is not None and self.error.code() in _REFUSALS
+
+
+class DeliveryError(DriftledgerError):
+    """Some events did not reach the input, or are not known to have.
+
+    Attributes: failed (how many), first (the Delivery that failed first). Send them again, with their event_id.
+    """
+
+    def __init__(self, topic: str, failed: int, first: Delivery) -> None:
+        reason = first.error.str() if first.error else "unknown"
+        super().__init__(
+            f"{failed} events were not delivered to {topic}; the first, {first.event_id} of source {first.source}: "
+            f"{reason}. Send them again with the same event_id"
+        )
+        self.failed = failed
+        self.first = first
+
+
+class EventProducer:
+    """Sends events to one topic. Also a context manager: closed on exit. For one thread at a time."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        *,
+        framing: Framing = Framing.SINGLE_OBJECT,
+        time_source: TimeSource | None = None,
+        delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+        linger_ms: float = 5,
+        client_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Connect in the background.
+
+        framing: what the ledger's setting says. time_source: dates events and ids; the process's own unless given.
+        client_config: librdkafka settings for the connection (security, client.id); they cannot undo what the
+        guarantees rest on. Raises KafkaException for a setting that librdkafka refuses.
+        """
+        self.topic = topic
+        self.framing = framing
+        self.delivered = 0
+        self.failed = 0
+        self._closed = False
+        self._reported = 0
+        self._first_failure: Delivery | None = None
+        self._time = time_source or clock.source()
+        self._producer = Producer(
+            {
+                "log_level": 0,
+                "compression.type": "lz4",
+                **(client_config or {}),
+                "bootstrap.servers": bootstrap,
+                "partitioner": "murmur2_random",
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": linger_ms,
+                "message.timeout.ms": int(delivery_timeout_s * 1_000),
+                "message.max.bytes": _MESSAGE_BYTES_MAX,
+                "queue.buffering.max.messages": QUEUE_EVENTS_MAX,
+                "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX,
+            }
+        )
+
+    def send(
+        self,
+        *,
+        source: str,
+        kind: str,
+        value: float | None = None,
+        payload: bytes = b"",
+        event_id: str | None = None,
+        local_timestamp_us: int | None = None,
+        hlc: int | None = None,
+        causes: Sequence[Mapping[str, int]] = (),
+        exchange: Mapping[str, int] | None = None,
+        on_delivery: Callable[[Delivery], None] | None = None,
+    ) -> str:
+        """Queue one event and return its id; waits while the queue is full.
+
+        source: whose clock stamped it, 1 to 256 bytes of UTF-8. event_id: unique within its source; a UUIDv7 unless
+        given. local_timestamp_us: the source's clock; now unless given. causes: {partition, sequence} of events this
+        one knew of. exchange: the acknowledged round trip of an earlier event of this source (schemas/event.v1.avsc).
+        on_delivery is called within a later send, flush or close, once.
+
+        Raises BadInputError, and queues nothing, when the event cannot be encoded; DeliveryError when this producer has
+        failed for good.
+        """
+        now_us = self._time.now_us()
+        identity = event_id if event_id is not None else str(uuid7(now_us, secrets.token_bytes(8)))
+        event = {
+            "event_id": identity,
+            "source": source,
+            "local_timestamp": local_timestamp_us if local_timestamp_us is not None else now_us,
+            "kind": kind,
+            "value": value,
+            "payload": payload,
+            "hlc": hlc,
+            "causes": [dict(cause) for cause in causes],
+            "exchange": None if exchange is None else dict(exchange),
+        }
+        encoded = encode("Event", event, self.framing)
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            self._count(identity, source, error, message, on_delivery)
+
+        while True:
+            try:
+                self._producer.produce(self.topic, encoded, source.encode(), on_delivery=delivered)
+            except BufferError:
+                self._producer.poll(_POLL_S)
+            except KafkaException as error:
+                self._fail(Delivery(identity, source, -1, -1, -1, error.args[0]))
+                self._raise_failures()
+            else:
+                self._producer.poll(0)
+                return identity
+
+    def flush(self) -> None:
+        """Wait until every event is delivered or has failed. Raises DeliveryError if any failed since the last one."""
+        self._drain()
+        self._raise_failures()
+
+    def close(self) -> None:
+        """Flush and let go of the connection; nothing can be sent afterwards. Raises DeliveryError as flush does."""
+        if not self._closed:
+            self._drain()
+            self._closed = True
+            self._producer.close()
+        self._raise_failures()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        del kind, traceback
+        try:
+            self.close()
+        except DeliveryError as error:
+            if raised is None:
+                raise
+            raised.add_note(str(error))
+
+    def _drain(self) -> None:
+        while self._producer.flush(_POLL_S):
+            pass
+
+    def _count(
+        self,
+        event_id: str,
+        source: str,
+        error: KafkaError | None,
+        message: Message,
+        on_delivery: Callable[[Delivery], None] | None,
+    ) -> None:
+        partition, offset = message.partition(), message.offset()
+        appended_ms = message.timestamp()[1] if error is None else -1
+        delivery = Delivery(
+            event_id,
+            source,
+            -1 if partition is None else partition,
+            -1 if offset is None or error is not None else offset,
+            appended_ms,
+            error,
+        )
+        if error is None:
+            self.delivered += 1
+        else:
+            self._fail(delivery)
+        if on_delivery is not None:
+            on_delivery(delivery)
+
+    def _fail(self, delivery: Delivery) -> None:
+        self.failed += 1
+        if self._first_failure is None:
+            self._first_failure = delivery
+
+    def _raise_failures(self) -> None:
+        if self._first_failure is not None:
+            failed, first = self.failed - self._reported, self._first_failure
+            self._reported, self._first_failure = self.failed, None
+            raise DeliveryError(self.topic, failed, first)
+
+
+def uuid7(instant_us: int, random: bytes) -> uuid.UUID:
+    """A UUID that sorts by time (RFC 9562, version 7, sub-millisecond time by its method 3).
+
+    instant_us: microseconds since 1970-01-01 UTC; outside 48 bits of milliseconds (before 1970, after 10889) it wraps.
+    random: 8 bytes, of which 62 bits are used.
+    """
+    milliseconds, microseconds = divmod(instant_us, US_PER_MS)
+    high = (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | microseconds * 4_096 // US_PER_MS
+    low = int.from_bytes(random, "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+    return uuid.UUID(int=high << 64 | low)

@@ -1,0 +1,108 @@
+"""What tests share: one real broker, a fresh topic prefix each, the reference cases, and a way to wait.
+
+A broker that cannot be started fails the tests that need it: a green run means that they ran.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+from schemas.clock import SystemTime
+from streams.broker import Cluster
+from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Predicate = Callable[[], object]
+    WaitUntil = Callable[[Predicate, float, str], None]
+
+POLL_S = 0.02
+
+# How fast this machine is today is no property of the code.
+hypothesis.settings.register_profile("driftledger", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("driftledger")
+
+_prefixes = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Kafka:
+    """The broker of this run."""
+
+    bootstrap: str
+
+
+def _cases_folder() -> Path:
+    return Settings().cases
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Absence of the cases is a failure where they are required."""
+    del config
+    if os.environ.get("DRIFTLEDGER_REQUIRE_CASES") == "1" and not _cases_folder().is_dir():
+        pytest.exit(
+            f"DRIFTLEDGER_REQUIRE_CASES=1 but {_cases_folder()} is no directory. Point DRIFTLEDGER_CASES at the cases",
+            2,
+        )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `cases` are left out, with one line, where the cases are not."""
+    if _cases_folder().is_dir():
+        return
+    without = [item for item in items if item.get_closest_marker("cases")]
+    if without:
+        items[:] = [item for item in items if item not in without]
+        config.hook.pytest_deselected(items=without)
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"{len(without)} tests deselected: no reference cases at {_cases_folder()}")
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of public reference cases; a test that uses it is marked `cases`."""
+    return _cases_folder()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A real broker for the whole run: DRIFTLEDGER_BOOTSTRAP's, else an embedded one of its own."""
+    bootstrap = os.environ.get("DRIFTLEDGER_BOOTSTRAP")
+    if bootstrap:
+        yield Kafka(bootstrap)
+        return
+    folder = tmp_path_factory.mktemp("kafka")
+    with Cluster(folder) as cluster:
+        yield Kafka(cluster.bootstrap)
+    shutil.rmtree(folder)  # pytest would keep three runs of it, gigabytes
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A topic prefix that nobody has used: tests share a broker and see nothing of one another."""
+    return f"t{os.getpid()}-{SystemTime().now_us():x}-{next(_prefixes)}"
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> WaitUntil:
+    """Poll until a predicate is true, or fail saying what did not happen: (predicate, timeout_s, what)."""
+    time = SystemTime()
+
+    def wait(predicate: Predicate, timeout_s: float, what: str) -> None:
+        deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+        while not predicate():
+            if time.monotonic_ns() > deadline_ns:
+                pytest.fail(f"not within {timeout_s} s: {what}")
+            time.sleep_s(POLL_S)
+
+    return wait
