@@ -1,0 +1,217 @@
+"""What must hold before a lane may write a partition: the checks of a start, and genesis.
+
+Problem: an operator deletes or recreates a topic, raises a partition count, retention passes the lane, an election
+loses records. A ledger that went on then would renumber or skip silently. So a lane first compares what is there
+with what the ledger itself says, and anything that does not fit is a halt with the instruction how to leave it.
+
+The order matters: the caller has fenced earlier owners (init_transactions) before it asks, so the tail cannot move.
+
+GENESIS: a lane that finds an empty ledger, and nothing that contradicts emptiness, writes a GENESIS record to the
+control topic (unless one for this input is there already) and starts from it: the first such record is entry 1, and
+what stands before it on the control topic belongs to no ledger. So a crash between the two cannot start a second,
+different ledger.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from schemas.codec import DecodeError, decode, encode
+from schemas.errors import HaltCode, HaltError
+from streams.ledger_reader import decode_entry, read_tail
+from streams.log import offset_of, wait_stable
+from streams.sequence import Head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from schemas.topics import TopicNames
+    from streams.ledger_reader import Tail
+    from streams.log import Log, TopicFacts
+
+FORMAT_VERSION = 1
+SECOND_WRITER_REMEDY = (
+    "Find its producer with `kafka-transactions.sh find-hanging` and abort it: one partition of ours has one writer"
+)
+#: How far back the last heartbeat is looked for when the input's start lies beyond the resume point.
+_HEARTBEAT_SEARCH_ENTRIES = 10_000
+
+
+class Deployment(NamedTuple):
+    """What genesis pins: it may not change under a ledger."""
+
+    cluster_id: str
+    input_id: str
+    partitions: int
+    lanes: int
+
+
+class Admitted(NamedTuple):
+    """A partition that may be written: its head, its tail (None before genesis), the input offset to read on from."""
+
+    head: Head
+    tail: Tail | None
+    resume_offset: int
+
+
+def deployment(log: Log, names: TopicNames, partition: int) -> Deployment:
+    """The facts of the cluster now. Raises HaltError naming a topic that is missing."""
+    facts: dict[str, TopicFacts] = {}
+    for name in (names.input, names.control, names.sequenced, names.progress, names.snapshots):
+        found = log.topic(name)
+        if found is None:
+            remedy = "Run `driftledger topics create`; if the topic held data, restore it from a copy first"
+            raise HaltError(partition, HaltCode.TOPIC_MISSING, f"topic {name} does not exist", remedy)
+        facts[name] = found
+    partitions = facts[names.input].partitions
+    for name in (names.control, names.sequenced):
+        if facts[name].partitions != partitions:
+            detail = f"{names.input} has {partitions} partitions, {name} has {facts[name].partitions}"
+            raise HaltError(partition, HaltCode.TOPIC_CHANGED, detail, _COUNT_REMEDY)
+    return Deployment(log.cluster_id(), facts[names.input].topic_id, partitions, facts[names.progress].partitions)
+
+
+_COUNT_REMEDY = (
+    "Partition and lane counts are fixed at genesis: recreate the topics with the counts the ledger began with"
+)
+
+
+def admit(
+    log: Log, names: TopicNames, partition: int, now: Deployment, *, known_index: int, stable_timeout_ms: int,
+    write_control: Callable[[int, bytes], int],
+) -> Admitted:  # fmt: skip
+    """Check a partition and return where to go on.
+
+    known_index: the highest ledger index any progress record or snapshot speaks of, 0 for none.
+    write_control(partition, value) appends to the control topic and returns once it is acknowledged. Raises HaltError.
+    """
+    if not wait_stable(log, names.sequenced, partition, stable_timeout_ms):
+        detail = f"a foreign transaction stays open on {names.sequenced}[{partition}]"
+        raise HaltError(partition, HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)
+    tail = read_tail(log, names.sequenced, partition)
+    if tail is None:
+        if known_index:
+            detail = f"{names.sequenced}[{partition}] is empty, but index {known_index} was committed"
+            remedy = "Restore the ledger topic from a copy; a ledger is never started again at 1"
+            raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, remedy)
+        return _begin(log, names, partition, now, write_control)
+    if tail.head.index < known_index:
+        detail = f"{names.sequenced}[{partition}] ends at index {tail.head.index}, but {known_index} was committed"
+        raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, "Restore the end of the ledger topic from a copy")
+    genesis = _first_entry(log, names, partition)
+    _compare(partition, genesis, now)
+    _check_input(log, names, partition, tail, int(genesis["base_offset"]))
+    _check_control(log, names, partition, tail)
+    return Admitted(tail.head, tail, max(tail.head.input_offset + 1, genesis["base_offset"]))
+
+
+def _begin(
+    log: Log, names: TopicNames, partition: int, now: Deployment, write: Callable[[int, bytes], int]
+) -> Admitted:
+    """The head before entry 1: its control offset is that of the record before GENESIS."""
+    found = _find_genesis(log, names, partition, now)
+    if found is None:
+        body = {
+            "cluster_id": now.cluster_id,
+            "topic": names.input,
+            "topic_id": now.input_id,
+            "partition": partition,
+            "partitions": now.partitions,
+            "lanes": now.lanes,
+            "base_offset": log.bounds(names.input, partition).start,
+            "format_version": FORMAT_VERSION,
+        }
+        write(partition, encode_control("Genesis", body, "driftledger", "the ledger partition begins"))
+        found = _find_genesis(log, names, partition, now)
+        if found is None:
+            detail = f"the GENESIS record written to {names.control}[{partition}] is not there"
+            remedy = "Check the retention of the control topic with `driftledger topics check`"
+            raise HaltError(partition, HaltCode.CONTROL_CUT, detail, remedy)
+    offset, genesis = found
+    return Admitted(Head(control_offset=offset - 1), None, int(genesis["base_offset"]))
+
+
+def _find_genesis(log: Log, names: TopicNames, partition: int, now: Deployment) -> tuple[int, dict[str, Any]] | None:
+    bounds = log.bounds(names.control, partition)
+    for message in log.scan(names.control, partition, bounds.start, bounds.stable_end):
+        kind, body = read_control(message.value())
+        if kind == "Genesis" and body["topic_id"] == now.input_id:
+            return offset_of(message), body
+    return None
+
+
+def _first_entry(log: Log, names: TopicNames, partition: int) -> dict[str, Any]:
+    """The GENESIS body of a ledger partition."""
+    message = log.first(names.sequenced, partition)
+    entry = decode_entry(partition, message.value() if message else None)
+    kind, body = read_control(entry["value"])
+    if entry["index"] != 1 or kind != "Genesis":
+        detail = f"{names.sequenced}[{partition}] begins at index {entry['index']}, not with GENESIS"
+        remedy = "The start of the ledger was deleted: restore it, and set retention.ms=-1 (`driftledger topics check`)"
+        raise HaltError(partition, HaltCode.LEDGER_BROKEN, detail, remedy)
+    return body
+
+
+def _compare(partition: int, genesis: dict[str, Any], now: Deployment) -> None:
+    if genesis["topic_id"] != now.input_id:
+        detail = f"input topic {genesis['topic']} was id {genesis['topic_id']} at genesis and is {now.input_id} now"
+        remedy = "The topic was deleted and made again. Begin a new ledger (another prefix), or restore the old topic"
+        raise HaltError(partition, HaltCode.TOPIC_RECREATED, detail, remedy)
+    for what, then, here in (
+        ("partitions", genesis["partitions"], now.partitions),
+        ("lanes", genesis["lanes"], now.lanes),
+    ):
+        if then != here:
+            raise HaltError(
+                partition, HaltCode.TOPIC_CHANGED, f"{what} were {then} at genesis and are {here} now", _COUNT_REMEDY
+            )
+
+
+def _check_input(log: Log, names: TopicNames, partition: int, tail: Tail, base_offset: int) -> None:
+    resume = max(tail.head.input_offset + 1, base_offset)
+    bounds = log.bounds(names.input, partition)
+    if bounds.end < resume:
+        detail = f"{names.input}[{partition}] ends at {bounds.end}, but offset {resume - 1} is in the ledger"
+        remedy = "The input lost acknowledged records (unclean election?): restore it, or begin a new ledger"
+        raise HaltError(partition, HaltCode.INPUT_TRUNCATED, detail, remedy)
+    if bounds.start > resume and _proved_end(log, names, partition, tail) < bounds.start:
+        detail = f"{names.input}[{partition}] begins at {bounds.start}, the ledger stands at {resume}: records are gone"
+        remedy = "Retention passed the lane. Begin a new ledger, or restore the input; raise its retention"
+        raise HaltError(partition, HaltCode.INPUT_CUT, detail, remedy)
+
+
+def _proved_end(log: Log, names: TopicNames, partition: int, tail: Tail) -> int:
+    """Input offset up to which a sequenced heartbeat proves that nothing readable was left."""
+    proved = -1
+    begin = max(log.bounds(names.sequenced, partition).start, tail.offset + 1 - _HEARTBEAT_SEARCH_ENTRIES)
+    for message in log.scan(names.sequenced, partition, begin, tail.offset + 1):
+        entry = decode_entry(partition, message.value())
+        if entry["kind"] == "CONTROL":
+            kind, body = read_control(entry["value"])
+            if kind == "Heartbeat":
+                proved = max(proved, body["input_end_offset"])
+    return proved
+
+
+def _check_control(log: Log, names: TopicNames, partition: int, tail: Tail) -> None:
+    bounds = log.bounds(names.control, partition)
+    resume = tail.head.control_offset + 1
+    if bounds.end < resume or bounds.start > resume:
+        detail = f"{names.control}[{partition}] holds {bounds.start} to {bounds.end}, the ledger stands at {resume}"
+        remedy = "Control records are gone: restore the control topic, or begin a new ledger"
+        raise HaltError(partition, HaltCode.CONTROL_CUT, detail, remedy)
+
+
+def encode_control(kind: str, body: dict[str, Any], actor: str, reason: str) -> bytes:
+    """A control record. kind: the name of the body's record in schemas/control.v1.avsc."""
+    return encode("Control", {"body": (kind, body), "actor": actor, "reason": reason})
+
+
+def read_control(value: bytes | None) -> tuple[str, dict[str, Any]]:
+    """Kind and body of a control record; ("", {}) for what is none: it is sequenced, and means nothing."""
+    try:
+        record = decode("Control", value or b"")
+    except DecodeError:
+        return "", {}
+    kind, body = record["body"]
+    return kind, body

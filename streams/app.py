@@ -1,0 +1,279 @@
+"""The worker: a Faust application that owns lanes and keeps them alive.
+
+`driftledger worker` runs it; `faust -A streams.app worker` too, with the same settings. Faust is the host: its
+loop, its services, its channels between a lane's reader and its agent, its ordinary agents. Truth is not in it:
+sequences, progress and offsets are the lanes' own, and nothing of Faust's acknowledgement, tables or exactly-once
+mode is relied on.
+
+HAZARD Faust starts the services of users once its own consumer has joined its group, which after a kill takes until
+the dead member's session ends. Lanes do not wait for that: the worker starts with the application (`_Boot`).
+
+HAZARD Faust's consumer reads uncommitted records and has no setting for it, and our topics are transactional: the
+transport below makes every consumer of this application read_committed (pinned by a test on a real broker).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from faust.transport.drivers import aiokafka as driver
+from mode import Service
+
+from schemas.clock import source as time_source
+from schemas.codec import Framing
+from schemas.errors import DriftledgerError, HaltError
+from schemas.topics import TopicNames, topic_names
+from streams import metrics
+from streams.admission import deployment
+from streams.agents import alert_agent, lane_agent
+from streams.api import Api
+from streams.broker import reach
+from streams.definitions import JudgeSettings, threshold_us_from_ms
+from streams.heartbeats import Heart
+from streams.judge import Judge
+from streams.lane import Lane
+from streams.lane_host import LaneHost, State, Surroundings
+from streams.log import Log
+from streams.ownership import Ownership
+from streams.settings import Settings, load
+from streams.warm import warm
+from streams.warning_log import WarningLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streams.admission import Deployment
+    from streams.lane import Committed, Point
+
+_WATCH_INTERVAL_S = 5.0
+_logger = structlog.get_logger()
+
+
+class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # noqa: SLF001 - read by its start(); Faust passes no such argument
+        return consumer
+
+
+class _ReadCommittedConsumer(driver.Consumer):
+    def _new_consumer_thread(self) -> Any:
+        return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _ReadCommittedTransport(driver.Transport):
+    Consumer = _ReadCommittedConsumer
+
+
+class _Boot(BootStrategy):
+    """What the application starts, in order; it ends in the reverse one."""
+
+    worker: Worker
+
+    def server(self) -> Any:
+        """Faust's own services, the agents among them, then ours."""
+        return [*super().server(), self.worker]
+
+
+def judge_settings(settings: Settings) -> JudgeSettings:
+    """What the settings say to the judge; it becomes a DEFINITION entry."""
+    return JudgeSettings(
+        framing=Framing(settings.framing),
+        threshold_us=threshold_us_from_ms(settings.drift_threshold_ms),
+        confirm_events=settings.confirm_events,
+        dedupe_horizon=settings.dedupe_horizon,
+        sources_max=settings.sources_max,
+    )
+
+
+class Worker(Service):
+    """The lanes of this process. Attributes for health: worker_id, hosts by lane number."""
+
+    def __init__(
+        self, app: faust.App, settings: Settings, bootstrap: str, *, at: Callable[[Point], None] | None = None
+    ) -> None:
+        super().__init__(loop=app.loop, beacon=app.beacon)
+        self.worker_id = f"{socket.gethostname()}-{os.getpid()}"
+        self.hosts: dict[int, LaneHost] = {}
+        self._settings, self._bootstrap = settings, bootstrap
+        self.names: TopicNames = topic_names(settings.prefix, settings.ledger, settings.input_topic)
+        self._at = at
+        self._judge = Judge()
+        self._definition = judge_settings(settings)
+        self._channels = {number: lane_agent(app, number) for number in range(settings.lanes)}
+        self._warnings = WarningLog()
+        self._ownership: Ownership | None = None
+        self._api = Api(self, settings.http_port)
+
+    async def on_start(self) -> None:
+        """Compile, then join: a worker that holds a lane while it compiles would only delay."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, warm)
+        await self._api.start()
+
+        def lost(lanes: list[int]) -> None:
+            loop.call_soon_threadsafe(partial(self._lose, lanes))
+
+        self._ownership = Ownership(
+            self._settings,
+            self._bootstrap,
+            self.names,
+            on_assigned=lambda lanes: asyncio.run_coroutine_threadsafe(self._take(lanes), loop).result(),
+            on_revoked=lambda lanes: asyncio.run_coroutine_threadsafe(self._leave(lanes), loop).result(),
+            on_lost=lost,
+            positions=self._positions,
+        )
+        self._ownership.start()
+
+    async def on_stop(self) -> None:
+        """Leave the group, which revokes and closes the lanes, then close the rest."""
+        if self._ownership is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._ownership.stop)
+        await self._leave(list(self.hosts))
+        await self._api.stop()
+
+    def halts(self) -> dict[int, HaltError]:
+        """Halted partitions of the lanes owned here."""
+        return {partition: halt for host in self.hosts.values() for partition, halt in host.halted.items()}
+
+    def live_partitions(self) -> list[int]:
+        """Partitions that this worker can sequence now."""
+        return sorted(p for host in self.hosts.values() if host.lane for p in host.lane.parts)
+
+    # ----------------------------------------------------------------------------------------------------- background
+
+    @Service.task
+    async def _heartbeats(self) -> None:
+        interval_s = self._settings.heartbeat_interval_ms / 1_000
+        if not interval_s:
+            return
+        heart = Heart(self._bootstrap, self.names, self.worker_id)
+        loop = asyncio.get_running_loop()
+        while not self.should_stop:
+            future = loop.run_in_executor(None, heart.beat, self.live_partitions())
+            await asyncio.wait([future])
+            error = future.exception()
+            if error is not None:
+                self._expect(error, "heartbeats_missed")
+            await self.sleep(interval_s)
+        await loop.run_in_executor(None, heart.close)
+
+    @Service.task
+    async def _watch(self) -> None:
+        """See what no lane is told of: changed topics, a halt lifted by an operator; and measure the lag."""
+        loop = asyncio.get_running_loop()
+        log = Log(self._bootstrap)
+        while not self.should_stop:
+            await self.sleep(_WATCH_INTERVAL_S)
+            metrics.HALTED.set(len(self.halts()))
+            metrics.LIVE.set(sum(host.state is State.LIVE for host in self.hosts.values()))
+            future = loop.run_in_executor(None, self._look, log)
+            await asyncio.wait([future])
+            error = future.exception()
+            if isinstance(error, HaltError):
+                now = None  # a topic is missing: the lanes find out which, and halt
+            elif error is not None:
+                self._expect(error, "watch_failed")
+                continue
+            else:
+                now = future.result()
+            for host in list(self.hosts.values()):
+                then = host.lane.deployment if host.lane else None
+                if (then is not None and then != now) or await host.lifted():
+                    _logger.info("lane_reopens", lane=host.number)
+                    host.reopen()
+        await loop.run_in_executor(None, log.close)
+
+    def _look(self, log: Log) -> Deployment:
+        now = deployment(log, self.names, 0)
+        positions = self._positions()
+        for partition, end in log.ends(self.names.input, positions).items():
+            metrics.LAG.labels(str(partition)).set(max(0, end - positions[partition]))
+        return now
+
+    # ------------------------------------------------------------------------------------------------------ ownership
+
+    async def _take(self, lanes: list[int]) -> None:
+        for number in lanes:
+            around = Surroundings(
+                make_lane=self._make_lane,
+                confirmed=self._confirmed,
+                on_commit=self._committed,
+                bootstrap=self._bootstrap,
+                progress_topic=self.names.progress,
+                worker=self.worker_id,
+            )
+            self.hosts[number] = LaneHost(number, around, self._channels[number])
+            self.hosts[number].start()
+
+    def _confirmed(self) -> bool:
+        return self._ownership is not None and self._ownership.confirmed()
+
+    def _lose(self, lanes: list[int]) -> None:
+        """The group has given the lanes away already: stop them without keeping it waiting."""
+        self.add_future(self._leave(lanes))
+
+    async def _leave(self, lanes: list[int]) -> None:
+        leaving = [self.hosts.pop(number) for number in lanes if number in self.hosts]
+        await asyncio.gather(*(host.stop() for host in leaving))
+
+    def _make_lane(self, number: int) -> Lane:
+        partitions = range(number, self._settings.partitions, self._settings.lanes)
+        more = {} if self._at is None else {"at": self._at}
+        return Lane(
+            self._settings, self._bootstrap, self.names, number, partitions, self._judge, self._definition,
+            worker=self.worker_id, **more,
+        )  # fmt: skip
+
+    def _positions(self) -> dict[int, int]:
+        return {p.number: p.position for h in list(self.hosts.values()) if h.lane for p in list(h.lane.parts.values())}
+
+    def _committed(self, lane: int, committed: Committed) -> None:
+        metrics.observe(lane, committed)
+        if committed.warned:
+            self._warnings.log(committed.warnings, committed.warned, time_source().monotonic_ns())
+
+    def _expect(self, error: BaseException, event: str) -> None:
+        """Log what a broker that is away explains; raise what it does not."""
+        if not isinstance(error, DriftledgerError):
+            raise error
+        _logger.warning(event, error=str(error))
+
+
+def build(settings: Settings, bootstrap: str, *, at: Callable[[Point], None] | None = None) -> faust.App:
+    """The application of one ledger's worker. at: called at named points of each transaction; tests kill there."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)  # Faust makes the last folder of its path only
+    app = faust.App(
+        f"{settings.prefix}.{settings.ledger}.host",
+        broker=f"kafka://{bootstrap}".replace(",", ";"),
+        store="memory://",
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        autodiscover=False,
+        datadir=settings.data_dir / "faust",
+        broker_session_timeout=settings.session_timeout_ms / 1_000,
+        broker_heartbeat_interval=settings.session_timeout_ms / 4_000,
+    )
+    app.transport = _ReadCommittedTransport(app.conf.broker_consumer, app, loop=app.loop)
+    worker = Worker(app, settings, bootstrap, at=at)
+    alert_agent(app, worker.names)
+    app.boot_strategy = boot = _Boot(app)
+    boot.worker = worker
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, made when asked for (`faust -A streams.app`), so that importing this module reaches for no broker."""
+    if name == "app":
+        settings = load()
+        globals()["app"] = build(settings, reach(settings))
+        return globals()["app"]
+    raise AttributeError(name)

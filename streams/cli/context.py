@@ -1,0 +1,35 @@
+"""What every command shares: which file and which ledger were asked for, and the settings they lead to.
+
+Settings are loaded by the command, not before it, so that a bad file cannot keep `--help` from answering.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import typer
+
+    from streams.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options given before the command's name."""
+
+    config: Path | None = None
+    ledger: str | None = None
+
+
+def settings_of(context: typer.Context, **overrides: Any) -> Settings:
+    """Load the settings for this call; overrides are the command's own options, None meaning not given.
+
+    Raises BadInputError.
+    """
+    from streams.settings import load
+
+    asked = context.find_object(Asked) or Asked()
+    return load(asked.config, asked.ledger, **overrides)

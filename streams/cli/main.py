@@ -1,0 +1,103 @@
+"""The `driftledger` command: its groups, and what an error becomes.
+
+Guarantees: machine output on stdout, everything else on stderr; an error is one line saying what happened and what to
+do, without a traceback; the exit code is 0 fine, 1 found something wrong, 2 usage, 3 cannot reach what it needs (130
+after Ctrl-C). A traceback means a defect of ours.
+
+`--help` answers at once because heavy modules (Kafka, numba, Faust) are imported by the commands that need them.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.errors import BadInputError, DriftledgerError, UnreachableError
+from streams.cli import broker, drift, halts, publish, sequence, status, topics, up, worker
+from streams.cli.context import Asked
+
+FINE, WRONG, USAGE, UNREACHABLE = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="driftledger",
+    help="A ledger for event streams whose clocks cannot be trusted.",
+    epilog="Settings: DRIFTLEDGER_* variables, then driftledger.toml. Exit codes: 0 fine, 1 found something wrong, "
+    "2 usage, 3 cannot reach what it needs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# One line each. Groups: app.add_typer(module.app, name=...). Single commands: app.command(name)(module.function).
+app.add_typer(broker.app, name="broker")
+app.add_typer(topics.app, name="topics")
+app.add_typer(sequence.app, name="sequence")
+app.add_typer(drift.app, name="drift")
+app.add_typer(halts.app, name="halts")
+app.command("publish")(publish.publish)
+app.command("status")(status.status)
+app.command("worker")(worker.worker)
+app.command("up")(up.up)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"driftledger {version('driftledger')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file; driftledger.toml of the working directory unless given.")
+    ] = None,
+    ledger: Annotated[
+        str | None, typer.Option(help="Which ledger; the file's first, or 'events', unless given.")
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    context.obj = Asked(config, ledger)
+    _log_to_stderr()
+
+
+def _log_to_stderr() -> None:
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors are told on stderr."""
+    try:
+        app(arguments, prog_name="driftledger")
+    except SystemExit as ended:  # typer's way out: fine, usage errors, typer.Exit, Ctrl-C and a closed pipe
+        return ended.code if isinstance(ended.code, int) else FINE
+    except DriftledgerError as error:
+        typer.echo(f"driftledger: {error}", err=True)
+        if isinstance(error, BadInputError):
+            return USAGE
+        return UNREACHABLE if isinstance(error, UnreachableError) else WRONG
+    return FINE
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(main(sys.argv[1:]))

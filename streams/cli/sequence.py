@@ -1,0 +1,170 @@
+"""`driftledger sequence`: how far a ledger goes, what stands in it, and whether it is whole."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli.output import Output, OutputOption, emit
+from streams.cli.ranges import FromOption, PartitionOption, ToOption, check_last, only_partition, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.progress import Progress
+
+    from streams.continuity import PartitionCheck
+    from streams.queries import Ledger
+
+app = typer.Typer(help="Sequence and chain of a ledger: max, range, check.", no_args_is_help=True)
+
+WRONG = 1
+_DEFAULT_LAST = 10
+
+
+@app.command(name="max")
+def maximum(context: typer.Context, partition: PartitionOption = None, output: OutputOption = Output.TABLE) -> None:
+    """Print the last sequence of each partition, 0 for an empty one; a table ends with the total.
+
+    Examples:
+
+        driftledger sequence max
+
+        driftledger sequence max --output jsonl
+    """
+    with opened(context) as ledger:
+        rows: list[dict[str, Any]] = [
+            {"partition": p, "max_sequence": ledger.get_max_sequence(p)} for p in ledger.chosen(partition)
+        ]
+    if output is Output.TABLE:
+        rows.append({"partition": "total", "max_sequence": sum(row["max_sequence"] for row in rows)})
+    emit(rows, ("partition", "max_sequence"), output)
+
+
+@app.command(name="range")
+def list_range(
+    context: typer.Context,
+    partition: Annotated[
+        int | None, typer.Option("--partition", "-p", help="Which; may be left out where there is one.")
+    ] = None,
+    first: FromOption = None,
+    to: ToOption = None,
+    last: Annotated[int | None, typer.Option(help=f"So many from the end; {_DEFAULT_LAST} unless given.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the events of a range of sequences, both ends included, in order.
+
+    An event that could not be decoded is shown with its fault; jsonl and csv have every field, bytes that are not UTF-8
+    as base64.
+
+    Examples:
+
+        driftledger sequence range --partition 0 --last 20
+
+        driftledger sequence range --partition 0 --from 1 --to 1000 --output jsonl
+    """
+    from streams.values import EVENT_COLUMNS, EVENT_FIELDS
+
+    check_last(last, first, to)
+    with opened(context) as ledger:
+        chosen = only_partition(ledger, partition)
+        rows = _range(ledger, chosen, first, to, last)
+        emit(rows, EVENT_COLUMNS if output is Output.TABLE else EVENT_FIELDS, output)
+
+
+def _range(
+    ledger: Ledger, partition: int, first: int | None, to: int | None, last: int | None
+) -> Iterator[dict[str, Any]]:
+    highest = ledger.get_max_sequence(partition)
+    if first is None and to is None:
+        if highest == 0:
+            return iter(())
+        first = max(1, highest - (last or _DEFAULT_LAST) + 1)
+    start = 1 if first is None else first
+    return ledger.get_events_by_sequence_range(partition, start, max(highest, start) if to is None else to)
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    partition: PartitionOption = None,
+    first: Annotated[
+        int | None, typer.Option("--from", help="Begin at this sequence; at GENESIS unless given.")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Recompute numbers and chain of the ledger, and compare it with the input as far as that is kept.
+
+    Exit code 0: whole. 1: a gap, a broken chain or an entry that is not its input record; each is told on stderr with
+    where, what and what to do.
+
+    Examples:
+
+        driftledger sequence check
+
+        driftledger sequence check --partition 2 --from 1000000 --output jsonl
+    """
+    with opened(context) as ledger, _new_progress() as progress:
+        checks = [_checked(ledger, p, first, progress) for p in ledger.chosen(partition)]
+    emit((_check_row(result, output) for result in checks), _CHECK_COLUMNS, output)
+    for result in checks:
+        if result.note:
+            typer.echo(f"partition {result.partition}: {result.note}", err=True)
+        for finding in result.findings:
+            typer.echo(f"{finding}", err=True)
+    if any(result.findings for result in checks):
+        raise typer.Exit(WRONG)
+
+
+_CHECK_COLUMNS = (
+    "partition", "result", "first_index", "last_index", "max_sequence", "entries", "compared_with_input",
+    "gone_from_input", "findings", "chain_head",
+)  # fmt: skip
+
+
+def _checked(ledger: Ledger, partition: int, first: int | None, progress: Progress) -> PartitionCheck:
+    from streams.continuity import check_partition
+
+    bar = progress.add_task(f"partition {partition}", total=None)
+    return check_partition(
+        ledger,
+        partition,
+        1 if first is None else first,
+        lambda done, total: progress.update(bar, completed=done, total=total),
+    )
+
+
+def _check_row(result: PartitionCheck, output: Output) -> dict[str, Any]:
+    head = result.head
+    return {
+        "partition": result.partition,
+        "result": "broken" if result.findings else "whole" if head else "empty",
+        "first_index": result.first_index,
+        "last_index": head.index if head else 0,
+        "max_sequence": head.sequence if head else 0,
+        "entries": result.entries,
+        "compared_with_input": result.compared,
+        "gone_from_input": result.gone,
+        "findings": [finding._asdict() for finding in result.findings]
+        if output is Output.JSONL
+        else len(result.findings),
+        "chain_head": head.chain_hash if head else None,
+    }
+
+
+def _new_progress() -> Progress:
+    """Entries checked, on stderr, only on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )

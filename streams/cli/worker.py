@@ -1,0 +1,33 @@
+"""`driftledger worker`: one process that owns lanes of a ledger."""
+
+from __future__ import annotations
+
+import typer
+
+from streams.cli.context import settings_of
+
+
+def worker(
+    context: typer.Context,
+    http_port: int | None = typer.Option(None, help="Health and metrics on 127.0.0.1; 0 takes a free port."),
+) -> None:
+    """Sequence, judge and alert until Ctrl-C or SIGTERM.
+
+    Any number of workers share the lanes of a ledger; each takes what the group gives it. Needs the topics
+    (`driftledger topics create`).
+
+    Example: driftledger worker
+
+    Example: driftledger --ledger meters worker --http-port 0
+    """
+    from schemas.errors import DriftledgerError
+    from streams.broker import reach
+    from streams.topics_admin import TopicsAdmin, specs_of
+    from streams.worker import run
+
+    settings = settings_of(context, http_port=http_port)
+    bootstrap = reach(settings)
+    refused = [d for d in TopicsAdmin(bootstrap).check(specs_of(settings)) if d.refused]
+    if refused:
+        raise DriftledgerError("the topics do not fit the ledger: " + "; ".join(str(d) for d in refused))
+    run(settings, bootstrap)

@@ -1,0 +1,108 @@
+"""What a ledger has been told to do, as entries of the ledger itself.
+
+Problem: a verdict must be recomputable years later by somebody who has the ledger and nothing else, so no fold may
+look at a file, a variable or an option. Whatever may influence it is a DEFINITION entry: a name and a body of
+canonical JSON, in force from its own index on. The lane compares the content hash of what is configured with what is
+in force and writes a new entry where they differ.
+
+GUARANTEE a JudgeSettings object is valid; equal settings have equal canonical JSON and so equal content hashes.
+Canonical JSON here is: all fields present, keys in ascending order, no spaces, integers plain.
+HAZARD the limits below are part of what `parse` accepts: a release that narrows one refuses entries an earlier one
+wrote. Widen them only, or raise the judge's fold version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from schemas.codec import Framing
+from schemas.errors import BadInputError
+from streams.severity import THRESHOLD_LIMIT_US
+
+#: Name of the judge's DEFINITION entries.
+JUDGE: Final = "judge"
+
+#: A run of this many events is hours for any source; beyond it an alert would never open.
+CONFIRM_EVENTS_MAX: Final = 10_000
+#: 48 bytes for each sequence of the horizon, in memory and per partition: 96 MB at the limit.
+DEDUPE_HORIZON_MAX: Final = 2_000_000
+#: About 260 bytes for each source, and its name: 260 MB at the limit.
+SOURCES_MAX: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSettings:
+    """All that the judge can be told. The defaults hold before the first DEFINITION entry.
+
+    framing: how input values are framed. threshold_us: a warning is given strictly beyond it. confirm_events: events
+    in a row with the same new severity before the severity of their source changes. dedupe_horizon: sequences within
+    which a repeated (source, event_id) is recognised; 0 recognises none. sources_max: sources judged one by one in a
+    partition. Raises BadInputError naming the field.
+    """
+
+    framing: Framing = Framing.SINGLE_OBJECT
+    threshold_us: int = 5_000_000
+    confirm_events: int = 3
+    dedupe_horizon: int = 100_000
+    sources_max: int = 200_000
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.framing, Framing):
+            raise BadInputError(f"framing = {self.framing!r} is not one of {', '.join(Framing)}. Name one of them")
+        _check("threshold_us", self.threshold_us, 0, THRESHOLD_LIMIT_US)
+        _check("confirm_events", self.confirm_events, 1, CONFIRM_EVENTS_MAX)
+        _check("dedupe_horizon", self.dedupe_horizon, 0, DEDUPE_HORIZON_MAX)
+        _check("sources_max", self.sources_max, 1, SOURCES_MAX)
+
+    def canonical(self) -> str:
+        """The body of a DEFINITION entry."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    def content_hash(self) -> bytes:
+        """SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.canonical().encode()).digest()
+
+    @classmethod
+    def parse(cls, body: str) -> JudgeSettings:
+        """Settings from canonical JSON; anything else, also the same object written differently, is a BadInputError."""
+        try:
+            fields: Any = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise BadInputError(f"judge settings are not JSON: {error}. Write JudgeSettings.canonical()") from error
+        if not isinstance(fields, dict) or sorted(fields) != sorted(cls.__slots__):
+            raise BadInputError(f"judge settings must have exactly the fields {', '.join(sorted(cls.__slots__))}")
+        if fields["framing"] not in tuple(Framing):
+            raise BadInputError(f"framing = {fields['framing']!r} is not one of {', '.join(Framing)}. Name one of them")
+        settings = cls(**{**fields, "framing": Framing(fields["framing"])})
+        if settings.canonical() != body:
+            raise BadInputError("judge settings are not in canonical form: keys ascending, no spaces, plain integers")
+        return settings
+
+
+def threshold_us_from_ms(threshold_ms: float | Decimal | str) -> int:
+    """The whole microseconds of a threshold in milliseconds, rounded down.
+
+    Distances are whole microseconds, so "more than 0.0015 ms" and "more than 1 us" say the same. A float counts as the
+    decimal it is shown as. Raises BadInputError for a negative threshold, NaN, infinity, or what is no number.
+    """
+    try:
+        exact = Decimal(str(threshold_ms))
+    except InvalidOperation as error:
+        raise BadInputError(f"drift threshold {threshold_ms!r} is no number. Give milliseconds, 0 or more") from error
+    if not exact.is_finite() or exact < 0:
+        raise BadInputError(f"drift threshold {threshold_ms} ms is not a length of time. Give milliseconds, 0 or more")
+    threshold_us = math.floor(exact * 1_000)
+    _check("drift threshold in microseconds", threshold_us, 0, THRESHOLD_LIMIT_US)
+    return threshold_us
+
+
+def _check(name: str, value: object, least: int, most: int) -> None:
+    if type(value) is not int:
+        raise BadInputError(f"{name} = {value!r} is not an integer. Give one from {least} to {most}")
+    if not least <= value <= most:
+        raise BadInputError(f"{name} = {value} is out of range. Give an integer from {least} to {most}")

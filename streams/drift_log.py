@@ -1,0 +1,202 @@
+"""The drift log, asked and written: record an anchor, verify a clock, list the newest verdicts (S0.1 to S0.5, S0.9).
+
+Problem: an anchor or a verification must be dated by the authority, sequenced and chained like everything else, and the
+caller wants the answer at once. So it is a record of the control topic, in the partition of its source (murmur2, as
+the source's events); the lane of that partition sequences it, and the caller waits for the ledger entry: the answer.
+
+GUARANTEE an answer names a committed ledger entry; its phase lock hash is that entry's chain hash.
+GUARANTEE a record that was acknowledged is sequenced, if not now then when a lane runs: NotSequencedError says so.
+HAZARD waiting ends at the timeout, the record stays: asking again records a second one.
+HAZARD nothing is written to a partition whose ledger has not begun, because what stands on the control topic before
+GENESIS belongs to no ledger.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from schemas.clock import source as time_source
+from schemas.errors import BadInputError, DriftledgerError, UnreachableError
+from schemas.faults import MAX_SOURCE_BYTES
+from schemas.topics import partition_for
+from streams.admission import encode_control
+from streams.drift_entries import DriftEntry, DriftLogger, newest_first
+from streams.ledger_reader import read_entries
+from streams.progress import produce_durably
+
+if TYPE_CHECKING:
+    from streams.queries import Ledger
+    from streams.severity import Severity
+
+#: S0.4: what a view of the log shows unless asked.
+VIEW_ENTRIES: Final = 50
+API_SOURCE: Final = "System"
+API_ACTOR: Final = "guardian"
+SEQUENCED_TIMEOUT_S: Final = 10.0
+_POLL_S: Final = 0.02
+_NS_PER_S: Final = 1_000_000_000
+#: Offsets read back at first, and how much further each time.
+_FIRST_WINDOW: Final = 512
+_WINDOW_GROWTH: Final = 4
+
+
+class NotSequencedError(UnreachableError):
+    """No lane took a control record in time. Attributes: written (where it stands)."""
+
+    def __init__(self, written: Written, timeout_s: float) -> None:
+        super().__init__(
+            f"the record is written ({written}) but no lane sequenced it within {timeout_s:g} s. It will be sequenced "
+            "when a worker runs: start `driftledger worker`, or see `driftledger status`"
+        )
+        self.written = written
+
+
+class NotBegunError(UnreachableError):
+    """The ledger partition has no entry yet, so nothing was written."""
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(
+            f"partition {partition} of the ledger has not begun: nothing was written. Start `driftledger worker`"
+        )
+
+
+class Written(NamedTuple):
+    """An acknowledged control record: where it stands, and when the broker appended it."""
+
+    topic: str
+    partition: int
+    offset: int
+    appended_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+class Verification(NamedTuple):
+    """The answer of S0.3: the ledger entry's id, the authority's time, the client's delta to it, the chain there."""
+
+    id: str
+    server_time_ms: int
+    delta_ms: int
+    severity: Severity
+    phase_lock_hash: bytes
+
+
+class DriftLog:
+    """The drift log of one opened ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def record_anchor(
+        self,
+        source: str = API_SOURCE,
+        timestamp_us: int | None = None,
+        *,
+        actor: str = API_ACTOR,
+        reason: str = "anchor",
+        timeout_s: float = SEQUENCED_TIMEOUT_S,
+    ) -> DriftEntry:
+        """Write an anchor and return its drift-log entry (S0.2); without a timestamp it is anchored at its append time.
+
+        Raises BadInputError, NotBegunError, NotSequencedError, UnreachableError.
+        """
+        return self.entry_of(self.write_anchor(source, timestamp_us, actor=actor, reason=reason), timeout_s)
+
+    def verify_drift(
+        self,
+        client_timestamp_us: int,
+        source: str = API_SOURCE,
+        *,
+        actor: str = API_ACTOR,
+        reason: str = "verify",
+        timeout_s: float = SEQUENCED_TIMEOUT_S,
+    ) -> Verification:
+        """Let the authority judge an instant of the caller's clock (S0.3). Raises as record_anchor does."""
+        body = {"source": source, "client_timestamp": client_timestamp_us}
+        written = self._write("Verify", source, body, actor, reason)
+        entry = self.entry_of(written, timeout_s)
+        delta_ms = 0 if entry.drift_delta_ms is None else entry.drift_delta_ms  # a VERIFY has one
+        return Verification(entry.id, entry.created_at_ms, delta_ms, entry.severity, entry.phase_lock_hash)
+
+    def write_anchor(
+        self, source: str, timestamp_us: int | None = None, *, actor: str, reason: str, partition: int | None = None
+    ) -> Written:
+        """Write an anchor and return at its acknowledgement; partition: in place of the source's own."""
+        body = {"source": source, "anchor_timestamp": timestamp_us}
+        return self._write("Anchor", source, body, actor, reason, partition)
+
+    def entry_of(self, written: Written, timeout_s: float) -> DriftEntry:
+        """Wait until a written anchor or verification is in the ledger, and return its entry."""
+        ledger, partition = self._ledger, written.partition
+        clock = time_source()
+        deadline_ns = clock.monotonic_ns() + int(timeout_s * _NS_PER_S)
+        while True:
+            tail = ledger.tail(partition)
+            if tail is not None and tail.head.control_offset >= written.offset:
+                break
+            if clock.monotonic_ns() >= deadline_ns:
+                raise NotSequencedError(written, timeout_s)
+            clock.sleep_s(_POLL_S)
+        at = ledger.offset_of(partition, tail, written.offset, "control_offset")
+        logger = DriftLogger(partition, ledger.framing(partition), None)
+        found: list[DriftEntry] = []
+        for batch in read_entries(ledger.bootstrap, ledger.names.sequenced, partition, at, at + 1):
+            found += logger.newest(batch.entries, 1)
+        if not found:
+            raise DriftledgerError(f"index {tail.head.index} passed {written}, which is no entry. Run `sequence check`")
+        return found[0]
+
+    def newest(
+        self, most: int = VIEW_ENTRIES, *, source: str | None = None, partition: int | None = None
+    ) -> list[DriftEntry]:
+        """The newest entries, newest first, across partitions by authority time, partition and index (S0.4).
+
+        Reads back from each tail until it has enough. HAZARD a source that has fewer entries than asked for is looked
+        for down to the beginning. Raises BadInputError for a partition that is not there.
+        """
+        if most < 1:
+            raise BadInputError(f"the newest {most} entries are none. Ask for 1 or more")
+        return newest_first([self._newest(p, most, source) for p in self._ledger.chosen(partition)], most)
+
+    def _newest(self, partition: int, most: int, source: str | None) -> list[DriftEntry]:
+        """The last `most` of one partition, in order of index."""
+        ledger = self._ledger
+        topic = ledger.names.sequenced
+        tail = ledger.tail(partition)
+        found: list[DriftEntry] = []
+        if tail is None:
+            return found
+        start, end, window = ledger.log.bounds(topic, partition).start, tail.offset + 1, _FIRST_WINDOW
+        while end > start and len(found) < most:
+            begin = max(start, end - window)
+            logger = DriftLogger(partition, ledger.framing(partition), source)
+            earlier: list[DriftEntry] = []
+            for batch in read_entries(ledger.bootstrap, topic, partition, begin, end):
+                earlier = (earlier + logger.newest(batch.entries, most))[-most:]
+            found = (earlier + found)[-most:]
+            end, window = begin, window * _WINDOW_GROWTH
+        return found
+
+    def _write(
+        self, kind: str, source: str, body: dict[str, Any], actor: str, reason: str, partition: int | None = None
+    ) -> Written:
+        name = _utf8("source", source)
+        _utf8("actor", actor), _utf8("reason", reason)
+        if not 1 <= len(name) <= MAX_SOURCE_BYTES:
+            raise BadInputError(f"source has {len(name)} bytes of UTF-8; give it 1 to {MAX_SOURCE_BYTES}")
+        ledger = self._ledger
+        value = encode_control(kind, body, actor, reason)
+        if partition is None:
+            partition = partition_for(name, ledger.partitions)
+        if ledger.tail(partition) is None:
+            raise NotBegunError(partition)
+        [(offset, appended_ms)] = produce_durably(ledger.bootstrap, ledger.names.control, partition, [(None, value)])
+        return Written(ledger.names.control, partition, offset, appended_ms)
+
+
+def _utf8(what: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise BadInputError(f"{what} {text!a} is not UTF-8. Give text") from None

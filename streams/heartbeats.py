@@ -1,0 +1,81 @@
+"""Heartbeats: what lets an idle partition's time go on, and what a worker's own clock is judged by.
+
+At each tick one HEARTBEAT per live partition is appended to the control topic, whose broker stamps it. It carries
+the append time of its predecessor and the end of the input, read after the predecessor was acknowledged. The lane
+lets it into the ledger only once its input position has reached that end (control_feed.py), so it proves:
+everything appended to the input before the predecessor's time is in the ledger.
+HAZARD the worker's first heartbeat has no predecessor and proves nothing about the input; it is there for the
+clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from confluent_kafka import KafkaException, Producer
+
+from schemas.clock import source as time_source
+from streams.admission import encode_control
+from streams.log import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from schemas.topics import TopicNames
+
+_DELIVERY_TIMEOUT_S = 5.0
+_logger = structlog.get_logger()
+
+
+class Heart:
+    """Sends the heartbeats of one worker. Not for two threads at once."""
+
+    def __init__(self, bootstrap: str, names: TopicNames, worker: str) -> None:
+        self._names, self._worker = names, worker
+        self._log = Log(bootstrap)
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 0,
+                "message.timeout.ms": int(_DELIVERY_TIMEOUT_S * 1000),
+                "log_level": 0,
+            }
+        )
+        #: By partition: append time of this worker's last acknowledged heartbeat.
+        self._appended_ms: dict[int, int] = {}
+
+    def beat(self, partitions: Iterable[int]) -> None:
+        """One heartbeat for each partition; waits for the acknowledgements. Raises UnreachableError.
+
+        A heartbeat that is not delivered is missed, no more: the next one comes at the next tick.
+        """
+        wanted = list(partitions)
+        self._appended_ms = {p: ms for p, ms in self._appended_ms.items() if p in wanted}
+        if not wanted:
+            return
+        ends = self._log.ends(self._names.input, wanted)
+        for partition in wanted:
+            body = {
+                "predecessor_appended_ms": self._appended_ms.get(partition),
+                "input_end_offset": ends[partition],
+                "worker_us": time_source().now_us(),
+            }
+            value = encode_control("Heartbeat", body, self._worker, "tick")
+            try:
+                self._producer.produce(self._names.control, value, partition=partition, on_delivery=self._delivered)
+            except (BufferError, KafkaException) as error:
+                _logger.warning("heartbeat_missed", partition=partition, error=str(error))
+        self._producer.flush(_DELIVERY_TIMEOUT_S)
+
+    def close(self) -> None:
+        """End the clients."""
+        self._producer.flush(_DELIVERY_TIMEOUT_S)
+        self._log.close()
+
+    def _delivered(self, error: Any, message: Any) -> None:
+        if error is not None:
+            _logger.warning("heartbeat_missed", partition=message.partition(), error=error.str())
+            return
+        self._appended_ms[message.partition()] = message.timestamp()[1]

@@ -1,0 +1,346 @@
+"""The integrity fold: reads every entry's value, says whose clock is off by how much, and opens and closes alerts.
+
+Problem: what the sequencer wrote down is opaque on purpose. Judge is the first to look inside, so it must survive
+anything a producer can send, at the rate at which events come, and its word must be the same for ever.
+
+For each DATA entry exactly one of:
+- it cannot be read: one dead letter with the name of the fault and the original bytes. Erased values are only
+  counted: they were read once, and their bytes are gone on purpose.
+- DUPLICATE or CONFLICT (see `dedupe`): severity and delta are computed, for the drift log, and it is counted. It
+  takes no part in alerts, warnings or the counts by severity: a retry is stamped when first sent, so its distance is
+  that of the network.
+- judged: severity, warning (S1.4), alert machine (see `alerts`). A value that is NaN or infinite is flagged and
+  counted, its clock is judged like any other.
+
+CONTROL entries change two things only. A DEFINITION named "judge" puts its settings in force from its own index on: a
+smaller dedupe_horizon forgets at once, a larger one remembers more from now on, a smaller sources_max takes effect
+when the next new source comes, a run of a source goes on counting under a new confirm_events. A FOLD_VERSION of judge
+above our own is a FoldError: a newer release has written from there on. HAZARD a definition that cannot be read is
+passed over, counted (`refused_definitions`) and changes nothing: an entry cannot be mended, so halting for it would
+halt for ever.
+
+GUARANTEE those of `fold`; sequences must be contiguous from 1, else FoldError.
+
+How: the rows between two definitions are decoded and judged in one kernel call each; Python acts only where a kernel
+stops (growth, eviction, reports), once for each alert record, and once for each dead letter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from schemas.canonical import EntryKind
+from schemas.codec import Framing, decode, encode
+from schemas.columns import Fault, allocate_events, decode_events, slice_rows
+from schemas.errors import BadInputError
+from schemas.memory import SHA256_CONTEXT_BYTES, address_of, bytes_at
+from streams import dedupe, judge_dump, sources
+from streams.alerts import DriftAlert, Reading, change_record, forgotten_record
+from streams.definitions import JUDGE, JudgeSettings
+from streams.fold import FoldError, Record, Target
+from streams.judge_kernel import (
+    MESSAGE_BYTES,
+    NO_SEVERITY,
+    REPORT_COLUMNS,
+    REPORT_PREVIOUS,
+    REPORT_ROW,
+    REPORT_SEVERITY,
+    REPORT_WATCH,
+    Flag,
+    Stop,
+    Tally,
+    Verdicts,
+    identify,
+    judge_rows,
+)
+from streams.severity import Severity, delta_ms_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from schemas.columns import Entries, Events
+
+#: Alert records between two returns of the kernel.
+_REPORTS_MAX: Final = 64
+_KEY_AND_HASH: Final = 3
+_NAME: Final = JUDGE.encode()
+
+
+class Counts(NamedTuple):
+    """What one step saw. events = green + yellow + red + duplicates + conflicts + sum of unreadable."""
+
+    events: int
+    green: int
+    yellow: int
+    red: int
+    warned: int
+    duplicates: int
+    conflicts: int
+    not_finite: int
+    #: DATA entries without a verdict, by fault; each but ERASED is a dead letter.
+    unreadable: dict[Fault, int]
+    evicted_sources: int
+    refused_definitions: int
+
+
+class Outputs(NamedTuple):
+    """Of one step: records for the topics, columns for later folds, numbers for metrics.
+
+    events: the decoded rows; where verdicts.fault is not NONE only their fault is valid. warned: rows with Flag.WARNED,
+    ascending. keep: what `events` points into beside the batch itself.
+    """
+
+    records: list[Record]
+    events: Events
+    verdicts: Verdicts
+    warned: NDArray[np.int64]
+    counts: Counts
+    keep: list[object]
+
+    def alert_messages(self) -> list[tuple[bytes | None, bytes]]:
+        """Key and value of each alert record, in order."""
+        return [(record.key, record.value) for record in self.records if record.target is Target.DRIFT_ALERTS]
+
+    def dead_letter_messages(self) -> list[tuple[bytes | None, bytes]]:
+        """Key and value of each dead letter, in order."""
+        return [(record.key, record.value) for record in self.records if record.target is Target.DEAD_LETTERS]
+
+
+@dataclass(slots=True)
+class JudgeState:
+    """Of one partition. settings: those in force; last_sequence: of the last DATA entry."""
+
+    partition: int
+    settings: JudgeSettings = field(default_factory=JudgeSettings)
+    last_sequence: int = 0
+    sources: sources.Sources = field(default_factory=sources.no_sources)
+    memory: dedupe.Memory = field(default_factory=lambda: dedupe.empty_memory(JudgeSettings().dedupe_horizon))
+
+
+class _Batch(NamedTuple):
+    """What a step gathers."""
+
+    verdicts: Verdicts
+    tally: NDArray[np.int64]
+    records: list[Record]
+    keep: list[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The fold. alert_framing: how alert records are written; their content does not depend on it."""
+
+    alert_framing: Framing = Framing.JSON
+
+    @property
+    def name(self) -> str:
+        """Of the fold."""
+        return JUDGE
+
+    @property
+    def version(self) -> int:
+        """Of its rules."""
+        return judge_dump.VERSION
+
+    def new_state(self, partition: int) -> JudgeState:
+        """Before the first entry; the default settings are in force."""
+        return JudgeState(partition)
+
+    def step(self, state: JudgeState, entries: Entries, events: Events | None = None) -> Outputs:
+        """Decode and judge the next entries; events: columns of as many rows to decode into, new ones unless given.
+
+        Raises FoldError if the sequence does not go on from the last step, or the ledger says that a newer judge
+        wrote it.
+        """
+        rows = entries.kind.size
+        if events is None:
+            events = allocate_events(rows)
+        batch = _Batch(_blank_verdicts(rows), np.zeros(len(Tally), np.int64), [], [])
+        controls = np.flatnonzero(entries.kind == EntryKind.CONTROL)
+        evicted = refused = start = 0
+        for row in controls.tolist():
+            try:
+                settings = self._settings_in(entries, row)
+            except BadInputError:  # DecodeError is one; see the HAZARD above
+                refused += 1
+                continue
+            if settings is not None:
+                evicted += self._judge(state, entries, events, start, row, batch)
+                start = row
+                _adopt(state, settings)
+        evicted += self._judge(state, entries, events, start, rows, batch)
+        batch.verdicts.fault[:] = events.fault
+        unread = np.flatnonzero(events.fault > Fault.CONTROL_ENTRY)
+        unreadable = Counter(Fault(fault) for fault in events.fault[unread].tolist())
+        letters = [
+            _dead_letter(state.partition, entries, row, Fault(events.fault[row]))
+            for row in unread.tolist()
+            if events.fault[row] != Fault.ERASED
+        ]
+        tally = batch.tally.tolist()
+        return Outputs(
+            records=sorted(batch.records + letters, key=lambda record: record.at_index),
+            events=events,
+            verdicts=batch.verdicts,
+            warned=np.flatnonzero(batch.verdicts.flags & Flag.WARNED),
+            counts=Counts(
+                events=rows - len(controls),
+                green=tally[Tally.GREEN],
+                yellow=tally[Tally.YELLOW],
+                red=tally[Tally.RED],
+                warned=tally[Tally.WARNED],
+                duplicates=tally[Tally.DUPLICATES],
+                conflicts=tally[Tally.CONFLICTS],
+                not_finite=tally[Tally.NOT_FINITE],
+                unreadable=dict(unreadable),
+                evicted_sources=evicted,
+                refused_definitions=refused,
+            ),
+            keep=batch.keep,
+        )
+
+    def dump(self, state: JudgeState) -> bytes:
+        """See `judge_dump`."""
+        return judge_dump.dump(
+            judge_dump.Image(state.partition, state.last_sequence, state.settings, state.sources, state.memory)
+        )
+
+    def load(self, partition: int, data: bytes) -> JudgeState:
+        """See `judge_dump`."""
+        image = judge_dump.load(partition, data)
+        return JudgeState(partition, image.settings, image.last_sequence, image.sources, image.memory)
+
+    def _settings_in(self, entries: Entries, row: int) -> JudgeSettings | None:
+        """The settings that a CONTROL entry puts in force, None for any other entry."""
+        if entries.value_address[row] == 0:
+            return None
+        value = bytes_at(int(entries.value_address[row]), int(entries.value_length[row]))
+        if _NAME not in value:
+            return None  # a heartbeat, as a rule: not worth decoding
+        kind, body = decode("Control", value)["body"]
+        if kind == "FoldVersion" and body["fold"] == self.name and body["version"] > self.version:
+            raise FoldError(
+                f"index {entries.index[row]} says that judge {body['version']} wrote on from there, this is judge "
+                f"{self.version}. Run a release that has judge {body['version']}"
+            )
+        if kind == "Definition" and body["name"] == JUDGE:
+            return JudgeSettings.parse(body["body"])
+        return None
+
+    def _judge(
+        self, state: JudgeState, whole: Entries, whole_events: Events, start: int, stop: int, batch: _Batch
+    ) -> int:
+        """Decode and judge rows start to stop - 1, which stand under the same settings; returns the sources evicted."""
+        rows = stop - start
+        split = rows < whole.kind.size
+        entries = slice_rows(whole, start, stop) if split else whole
+        events = slice_rows(whole_events, start, stop) if split else whole_events
+        verdicts = _verdict_rows(batch.verdicts, start, stop)
+        batch.keep.append(decode_events(entries, events, state.settings.framing))
+        marks = np.empty((rows, _KEY_AND_HASH), np.int64)
+        work = np.empty(MESSAGE_BYTES + SHA256_CONTEXT_BYTES + 32, np.uint8)
+        message = address_of(work)
+        identify(events, marks, message, message + MESSAGE_BYTES, message + MESSAGE_BYTES + SHA256_CONTEXT_BYTES)
+        content = entries.value_hash.view(np.int64)
+        reports = np.empty((_REPORTS_MAX, REPORT_COLUMNS), np.int64)
+        numbers = np.array([state.last_sequence], np.int64)
+        settings = state.settings
+        evicted = row = 0
+        while True:
+            row, stop, reported = judge_rows(
+                row, entries, events, marks, content, verdicts, state.sources, address_of(state.sources.arena),
+                state.memory, numbers, settings.threshold_us, settings.confirm_events, settings.dedupe_horizon,
+                settings.sources_max, batch.tally, reports,
+            )  # fmt: skip
+            state.last_sequence = int(numbers[0])
+            for report in reports[:reported].tolist():
+                batch.records.append(self._change(state.partition, entries, events, report))
+            match stop:
+                case Stop.DONE:
+                    return evicted
+                case Stop.GROW:
+                    state.sources = sources.grown(state.sources)
+                case Stop.EVICT:
+                    evicted += self._evict(state, int(entries.index[row]), batch.records)
+                case Stop.OUT_OF_ORDER:
+                    raise FoldError(
+                        f"judge was given sequence {entries.sequence[row]} after {state.last_sequence} in partition "
+                        f"{state.partition}. Restore it from a snapshot, or fold again from the first entry"
+                    )
+
+    def _change(self, partition: int, entries: Entries, events: Events, report: list[int]) -> Record:
+        row = report[REPORT_ROW]
+        source = bytes_at(int(events.source_address[row]), int(events.source_length[row]))
+        local_us, authority_ms = int(events.local_us[row]), int(entries.authority_ms[row])
+        now = Reading.of(int(entries.sequence[row]), authority_ms, local_us, delta_ms_of(local_us, authority_ms))
+        previous, severity = Severity(report[REPORT_PREVIOUS]), Severity(report[REPORT_SEVERITY])
+        alert = change_record(partition, source.decode(), previous, severity, report[REPORT_WATCH:], now)
+        return self._alert_record(int(entries.index[row]), source, alert)
+
+    def _evict(self, state: JudgeState, index: int, records: list[Record]) -> int:
+        """Make room for a new source at the entry of that index."""
+        table = state.sources
+        leaving, staying = sources.least_needed(table, state.settings.sources_max)
+        for slot in leaving.tolist():
+            severity = Severity(int(table.hot[slot, sources.STATE]) & 3)
+            if severity is not Severity.GREEN:
+                source = sources.name_of(table, slot)
+                watch = table.watch[slot].tolist()
+                alert = forgotten_record(state.partition, source.decode(), severity, watch, state.settings.sources_max)
+                records.append(self._alert_record(index, source, alert))
+        state.sources = sources.only(table, staying)
+        return len(leaving)
+
+    def _alert_record(self, index: int, source: bytes, alert: DriftAlert) -> Record:
+        return Record(Target.DRIFT_ALERTS, index, source, alert.encode(self.alert_framing))
+
+
+def _adopt(state: JudgeState, settings: JudgeSettings) -> None:
+    """Put settings in force."""
+    before = state.settings.dedupe_horizon
+    if settings.dedupe_horizon != before:
+        rows = dedupe.remembered(state.memory, before, state.last_sequence)
+        state.memory = dedupe.restored(rows, settings.dedupe_horizon, state.last_sequence)
+    state.settings = settings
+
+
+def _blank_verdicts(rows: int) -> Verdicts:
+    return Verdicts(
+        fault=np.empty(rows, np.uint8),
+        severity=np.full(rows, NO_SEVERITY, np.uint8),
+        flags=np.zeros(rows, np.uint8),
+        delta_ms=np.zeros(rows, np.int64),
+        source=np.full(rows, -1, np.int64),
+    )
+
+
+def _verdict_rows(verdicts: Verdicts, start: int, stop: int) -> Verdicts:
+    """Rows start to stop - 1 as views."""
+    return Verdicts(
+        fault=verdicts.fault[start:stop],
+        severity=verdicts.severity[start:stop],
+        flags=verdicts.flags[start:stop],
+        delta_ms=verdicts.delta_ms[start:stop],
+        source=verdicts.source[start:stop],
+    )
+
+
+def _dead_letter(partition: int, entries: Entries, row: int, fault: Fault) -> Record:
+    address, length = int(entries.value_address[row]), int(entries.value_length[row])
+    key_length = int(entries.key_length[row])
+    letter = {
+        "partition": partition,
+        "sequence": int(entries.sequence[row]),
+        "input_offset": int(entries.input_offset[row]),
+        "authority_timestamp": int(entries.authority_ms[row]),
+        "reason": fault.name,
+        "value_length": length,
+        "value_hash": entries.value_hash[row].tobytes(),
+        "value": bytes_at(address, length) if fault not in (Fault.NULL_VALUE, Fault.OMITTED) else None,
+    }
+    key = bytes_at(int(entries.key_address[row]), key_length) if key_length >= 0 else None
+    return Record(Target.DEAD_LETTERS, int(entries.index[row]), key, encode("DeadLetter", letter))

@@ -1,0 +1,139 @@
+"""The judge's state as bytes: the body of its snapshots.
+
+All integers little-endian. Sources stand in order of number, dedupe rows in order of sequence, so equal histories
+have equal bytes. No checksum and no compression: a snapshot has its own.
+
+    magic "DLJ" and version, 4 | partition i32 | last_sequence i64 | last_number i64
+    settings bytes u32 | sources u32 | names bytes u32 | watched u32 | dedupe rows u32
+    settings, canonical JSON
+    each source: number i64                         one column after another
+    each source: sequence of its last event i64
+    each source: alert state i64                    see alerts
+    each source: length of its name u16
+    names, end to end
+    watched: 18 x i64                               the watch of each source whose alert state is not 0
+    dedupe rows: 4 x i64                            the last min(horizon, last_sequence) sequences, see dedupe
+
+GUARANTEE load refuses bytes whose length or counts do not fit, whose partition or version is another, or whose
+settings are invalid, with FoldError; it reads nothing outside them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+import numpy as np
+
+from schemas.errors import BadInputError
+from schemas.faults import MAX_SOURCE_BYTES
+from streams.alerts import WATCH_COLUMNS
+from streams.dedupe import RING_COLUMNS, Memory, remembered, restored
+from streams.definitions import JudgeSettings
+from streams.fold import FoldError
+from streams.sources import (
+    ARENA_USED,
+    COUNT,
+    HOT_COLUMNS,
+    LAST_NUMBER,
+    LAST_SEQUENCE,
+    NUMBER,
+    STATE,
+    Sources,
+    lengths_of,
+    rebuilt,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Of the judge's rules and of this layout.
+VERSION: Final = 1
+
+_MAGIC: Final = b"DLJ" + bytes([VERSION])
+_HEAD: Final = struct.Struct("<4siqqIIIII")
+_LONG: Final = 8
+_SHORT: Final = 2
+
+
+class Image(NamedTuple):
+    """All of a judge's state."""
+
+    partition: int
+    last_sequence: int
+    settings: JudgeSettings
+    sources: Sources
+    memory: Memory
+
+
+def dump(image: Image) -> bytes:
+    """The canonical bytes."""
+    table = image.sources
+    count, names = int(table.used[COUNT]), int(table.used[ARENA_USED])
+    settings = image.settings.canonical().encode()
+    states = table.hot[:count, STATE]
+    watched = table.watch[:count][states != 0]
+    rows = remembered(image.memory, image.settings.dedupe_horizon, image.last_sequence)
+    head = _HEAD.pack(
+        _MAGIC, image.partition, image.last_sequence, int(table.used[LAST_NUMBER]),
+        len(settings), count, names, len(watched), len(rows),
+    )  # fmt: skip
+    return b"".join(
+        (
+            head,
+            settings,
+            table.hot[:count, NUMBER].tobytes(),
+            table.hot[:count, LAST_SEQUENCE].tobytes(),
+            states.tobytes(),
+            lengths_of(table).astype("<u2").tobytes(),
+            table.arena[:names].tobytes(),
+            watched.tobytes(),
+            rows.tobytes(),
+        )
+    )
+
+
+def load(partition: int, data: bytes) -> Image:
+    """The state that was dumped."""
+    if len(data) < _HEAD.size:
+        _refuse(partition, f"it has {len(data)} bytes, fewer than its head")
+    magic, of, last_sequence, last_number, settings_bytes, count, names, watched, rows = _HEAD.unpack_from(data)
+    if magic != _MAGIC:
+        _refuse(partition, f"it begins with {magic!r}, not {_MAGIC!r}")
+    if of != partition:
+        _refuse(partition, f"it is of partition {of}")
+    lengths = (settings_bytes, *(count * _LONG,) * 3, count * _SHORT, names, watched * WATCH_COLUMNS * _LONG,
+               rows * RING_COLUMNS * _LONG)  # fmt: skip
+    if _HEAD.size + sum(lengths) != len(data):
+        _refuse(partition, f"it has {len(data)} bytes where its head says {_HEAD.size + sum(lengths)}")
+    ends = np.cumsum((_HEAD.size, *lengths)).tolist()
+    parts = [data[start:end] for start, end in itertools.pairwise(ends)]
+    try:
+        settings = JudgeSettings.parse(parts[0].decode())
+    except (UnicodeDecodeError, BadInputError) as error:
+        _refuse(partition, f"its settings cannot be read: {error}")
+    if rows != min(settings.dedupe_horizon, last_sequence):
+        _refuse(partition, f"it remembers {rows} sequences under a horizon of {settings.dedupe_horizon}")
+    hot = np.zeros((count, HOT_COLUMNS), np.int64)
+    for column, part in zip((NUMBER, LAST_SEQUENCE, STATE), parts[1:4], strict=True):
+        hot[:, column] = np.frombuffer(part, np.int64)
+    name_lengths = np.frombuffer(parts[4], "<u2").astype(np.int64)
+    if name_lengths.sum() != names or (count and not 1 <= name_lengths.min() <= name_lengths.max() <= MAX_SOURCE_BYTES):
+        _refuse(partition, "its names do not have the lengths it says")
+    alive = hot[:, STATE] != 0
+    if np.count_nonzero(alive) != watched:
+        _refuse(partition, "its watches do not belong to its sources")
+    watch = np.zeros((count, WATCH_COLUMNS), np.int64)
+    watch[alive] = _matrix(parts[6], WATCH_COLUMNS)
+    table = rebuilt(hot, watch, name_lengths, np.frombuffer(parts[5], np.uint8), last_number)
+    memory = restored(_matrix(parts[7], RING_COLUMNS), settings.dedupe_horizon, last_sequence)
+    return Image(partition, last_sequence, settings, table, memory)
+
+
+def _matrix(part: bytes, columns: int) -> NDArray[np.int64]:
+    return np.frombuffer(part, np.int64).reshape(-1, columns)
+
+
+def _refuse(partition: int, reason: str) -> NoReturn:
+    raise FoldError(f"not a dump of judge for partition {partition}: {reason}. Drop it and fold from an earlier one")

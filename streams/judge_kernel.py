@@ -1,0 +1,258 @@
+"""The judge's work on each row, compiled: who, seen before, how far off, and does that change anything.
+
+Two passes. `identify` hashes: the dedupe key (SHA-256) and the source's probe hash of each decoded row; it reads the
+batch only. `judge_rows` walks the rows in order and owns the state; it asks for the table lines of the rows ahead, so
+that they arrive while earlier rows are worked on.
+
+`judge_rows` returns early, at a row it has not touched, where Python must act first (`Stop`), and is called again
+from there. So growth, eviction and reports happen between two rows, never between two batches.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from schemas.columns import Fault
+from schemas.faults import MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES
+from schemas.memory import copy, kernel, load_i64, sha256_final, sha256_init, sha256_update, store_i64
+from streams.alerts import WATCH_COLUMNS, observe, settle
+from streams.dedupe import Memory, forget, home, remember, seek
+from streams.prefetch import prefetch
+from streams.severity import delta_ms_of, is_warned, severity_of
+from streams.sources import (
+    COUNT,
+    HOT_COLUMNS,
+    LAST_SEQUENCE,
+    NUMBER,
+    STATE,
+    Sources,
+    add,
+    find,
+    has_room,
+    hash_of,
+    slot_in,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from schemas.columns import Entries, Events
+
+
+class Stop(enum.IntEnum):
+    """Why `judge_rows` came back."""
+
+    DONE = 0
+    #: The sources' arrays are full: grow them.
+    GROW = 1
+    #: One source too many: evict.
+    EVICT = 2
+    #: The reports are full: take them.
+    REPORTS = 3
+    #: The row's sequence does not follow the last one.
+    OUT_OF_ORDER = 4
+
+
+class Flag(enum.IntFlag):
+    """What else is to be said of a judged row."""
+
+    WARNED = 1
+    DUPLICATE = 2
+    CONFLICT = 4
+    NOT_FINITE = 8
+
+
+class Tally(enum.IntEnum):
+    """Columns of the counts; the first three are the severities."""
+
+    GREEN = 0
+    YELLOW = 1
+    RED = 2
+    WARNED = 3
+    DUPLICATES = 4
+    CONFLICTS = 5
+    NOT_FINITE = 6
+
+
+#: In the severity column: the row was not judged (CONTROL, or it could not be decoded).
+NO_SEVERITY: Final = 255
+
+# Columns of a report: the row, the severities before and after, the source's watch as `observe` left it.
+REPORT_ROW: Final = 0
+REPORT_PREVIOUS: Final = 1
+REPORT_SEVERITY: Final = 2
+REPORT_WATCH: Final = 3
+REPORT_COLUMNS: Final = REPORT_WATCH + WATCH_COLUMNS
+
+#: The message that is hashed: length of the source, source, event_id.
+MESSAGE_BYTES: Final = 8 + MAX_SOURCE_BYTES + MAX_EVENT_ID_BYTES
+_LENGTH_BYTES: Final = 4
+
+_DATA: Final = 0
+_NO_FAULT: Final = int(Fault.NONE)
+_DONE, _GROW, _EVICT, _REPORTS, _OUT_OF_ORDER = (int(stop) for stop in Stop)
+_WARNED, _DUPLICATE, _CONFLICT, _NOT_FINITE = (int(flag) for flag in Flag)
+_N_WARNED: Final = int(Tally.WARNED)
+_N_DUPLICATES: Final = int(Tally.DUPLICATES)
+_N_CONFLICTS: Final = int(Tally.CONFLICTS)
+_N_NOT_FINITE: Final = int(Tally.NOT_FINITE)
+
+#: Rows looked ahead, the time of about two misses; a source's own line, found through another, is asked for half way.
+_AHEAD: Final = 8
+_ENTRY_BYTES: Final = 8
+_HOT_BYTES: Final = 8 * HOT_COLUMNS
+
+
+class Verdicts(NamedTuple):
+    """The judge's columns, a row for each entry.
+
+    fault: as decoded. severity: a Severity, or NO_SEVERITY. flags: a set of Flag. delta_ms: local minus authority,
+    rounded half away from zero; 0 where not judged. source: the number of the source, -1 where not judged.
+    """
+
+    fault: NDArray[np.uint8]
+    severity: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
+    delta_ms: NDArray[np.int64]
+    source: NDArray[np.int64]
+
+
+@kernel
+def identify(events: Events, marks: NDArray[np.int64], message: int, context: int, digest: int) -> None:
+    """marks[row] = the two halves of the dedupe key and the source's probe hash, for the rows that are decoded."""
+    for row in range(events.fault.size):
+        if events.fault[row] != _NO_FAULT:
+            continue
+        source = int(events.source_address[row])
+        source_length = int(events.source_length[row])
+        event_id_length = int(events.event_id_length[row])
+        store_i64(message, source_length)  # eight bytes; the upper four are overwritten at once
+        copy(message + _LENGTH_BYTES, source, source_length)
+        copy(message + _LENGTH_BYTES + source_length, int(events.event_id_address[row]), event_id_length)
+        sha256_init(context)
+        sha256_update(context, message, _LENGTH_BYTES + source_length + event_id_length)
+        sha256_final(digest, context)
+        key_a = load_i64(digest)
+        marks[row, 0] = key_a if key_a != 0 else 1  # zero marks an empty ring row
+        marks[row, 1] = load_i64(digest + 8)
+        marks[row, 2] = hash_of(source, source_length)
+
+
+@kernel
+def judge_rows(
+    start: int,
+    entries: Entries,
+    events: Events,
+    marks: NDArray[np.int64],
+    content: NDArray[np.int64],
+    verdicts: Verdicts,
+    sources: Sources,
+    arena_address: int,
+    memory: Memory,
+    numbers: NDArray[np.int64],
+    threshold_us: int,
+    confirm_events: int,
+    horizon: int,
+    sources_max: int,
+    tally: NDArray[np.int64],
+    reports: NDArray[np.int64],
+) -> tuple[int, int, int]:
+    """Judge rows from start; returns (row, Stop, reports written).
+
+    content: value_hash as int64[n, 4]. numbers: int64[1], the last sequence. tally: int64[len(Tally)], added to.
+    """
+    places, hot, watch, arena = sources.places, sources.hot, sources.watch, sources.arena
+    ring, table = memory.ring, memory.table
+    table_address, places_address, hot_address = table.ctypes.data, places.ctypes.data, hot.ctypes.data
+    rows = events.fault.size
+    reported = 0
+    last_sequence = numbers[0]
+    for row in range(start, rows):
+        ahead = row + _AHEAD
+        if ahead < rows and events.fault[ahead] == _NO_FAULT:
+            prefetch(places_address + _ENTRY_BYTES * (marks[ahead, 2] & (places.size - 1)))
+            entry = places[marks[row + _AHEAD // 2, 2] & (places.size - 1)]
+            prefetch(hot_address + _HOT_BYTES * slot_in(entry))
+            if horizon > 0:
+                expiring = ring[entries.sequence[ahead] % horizon, 1]
+                prefetch(table_address + _ENTRY_BYTES * home(marks[ahead, 1], table.size))
+                prefetch(table_address + _ENTRY_BYTES * home(expiring, table.size))
+        if entries.kind[row] != _DATA:
+            continue
+        sequence = entries.sequence[row]
+        if sequence != last_sequence + 1:
+            numbers[0] = last_sequence
+            return row, _OUT_OF_ORDER, reported
+        if events.fault[row] != _NO_FAULT:
+            last_sequence = sequence
+            if horizon > 0:
+                forget(ring, table, sequence % horizon)
+            continue
+        address = int(events.source_address[row])
+        length = int(events.source_length[row])
+        slot = find(places, hot, arena, address, length, marks[row, 2])
+        stop = _DONE
+        if reported == reports.shape[0]:
+            stop = _REPORTS
+        elif slot < 0 and sources.used[COUNT] >= sources_max:
+            stop = _EVICT
+        elif slot < 0 and not has_room(sources):
+            stop = _GROW
+        if stop != _DONE:
+            numbers[0] = last_sequence
+            return row, stop, reported
+        if slot < 0:
+            slot = add(sources, arena_address, address, length, int(marks[row, 2]))
+        last_sequence = sequence
+        hot[slot, LAST_SEQUENCE] = sequence
+
+        flags = 0
+        if horizon > 0:
+            known = seek(ring, table, marks[row, 0], marks[row, 1])
+            if known >= 0:
+                same = ring[known, 2] == content[row, 0] and ring[known, 3] == content[row, 1]
+                flags = _DUPLICATE if same else _CONFLICT
+            forget(ring, table, sequence % horizon)
+            if known < 0:
+                remember(
+                    ring, table, sequence % horizon, marks[row, 0], marks[row, 1], content[row, 0], content[row, 1]
+                )
+
+        local_us = events.local_us[row]
+        authority_ms = entries.authority_ms[row]
+        delta_ms = delta_ms_of(local_us, authority_ms)
+        severity = severity_of(delta_ms)
+        if flags == 0:
+            tally[severity] += 1
+            if is_warned(local_us, authority_ms, threshold_us):
+                flags = _WARNED
+                tally[_N_WARNED] += 1
+            state = hot[slot, STATE]
+            if state != 0 or severity != 0:
+                after, action = observe(
+                    watch, slot, state, severity, confirm_events, sequence, authority_ms, local_us, delta_ms
+                )
+                hot[slot, STATE] = after
+                if action != 0:
+                    reports[reported, REPORT_ROW] = row
+                    reports[reported, REPORT_PREVIOUS] = state & 3
+                    reports[reported, REPORT_SEVERITY] = severity
+                    reports[reported, REPORT_WATCH:] = watch[slot]
+                    reported += 1
+                    settle(watch, slot, action)
+        elif flags == _DUPLICATE:
+            tally[_N_DUPLICATES] += 1
+        else:
+            tally[_N_CONFLICTS] += 1
+        if events.has_value[row] != 0 and not math.isfinite(events.value[row]):
+            flags |= _NOT_FINITE
+            tally[_N_NOT_FINITE] += 1
+        verdicts.severity[row] = severity
+        verdicts.flags[row] = flags
+        verdicts.delta_ms[row] = delta_ms
+        verdicts.source[row] = hot[slot, NUMBER]
+    numbers[0] = last_sequence
+    return rows, _DONE, reported

@@ -1,0 +1,456 @@
+"""The lane runner: exactly once without trust.
+
+A lane owns a fixed set of partitions (partition mod lanes). It has one consumer of the input, one of the control
+topic, one transactional producer and, for each partition, a head and the state of its folds. Everything a batch
+causes is committed in one transaction: ledger entries, alerts, dead letters, progress.
+
+    open    fence earlier owners, check what is there (admission.py), restore the folds, seek to the tail
+    fetch   one batch of input columns; may run on another thread while the batch before is committed
+    commit  sequence, let control records in, step the folds, write all of it in one transaction
+    close   end the clients; the next open starts from the log again
+
+GUARANTEE one input record, one DATA entry, in order, contiguous, whatever dies: the resume point is the ledger's
+own tail, written in the same transaction as everything else.
+GUARANTEE after any error nothing of this object is used again: the caller closes it and opens a new one. No abort,
+no second try on the same producer: a late EndTxn of the same epoch can end a later transaction.
+HAZARD between a commit's request and its answer the outcome is unknown; the tail, read after the fence, tells.
+
+Not for two threads at once, but for fetch beside commit.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.clock import source as time_source
+from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
+from streams import sequence
+from streams.admission import SECOND_WRITER_REMEDY, admit, deployment, encode_control
+from streams.control_feed import ControlFeed, control_records
+from streams.fold import FoldError
+from streams.log import Log, wait_stable
+from streams.outbox import Rows, byte_rows, ledger_rows
+from streams.progress import produce_durably, progress_value, read_lane
+from streams.rdkafka import TIMESTAMP_LOG_APPEND, NativeConsumer, NativeProducer
+from streams.records import slice_records
+from streams.restore import entries_between, restore
+from streams.snapshots import Snapshot, SnapshotWriter, read_snapshots
+from streams.warning_log import LOGGED_PER_SECOND, warnings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from schemas.columns import Entries
+    from schemas.topics import TopicNames
+    from streams.admission import Deployment
+    from streams.definitions import JudgeSettings
+    from streams.judge import Judge, JudgeState, Outputs
+    from streams.ledger_reader import Tail
+    from streams.progress import LaneState
+    from streams.rdkafka import Batch
+    from streams.records import Records
+    from streams.settings import Settings
+
+#: How long a fetch waits where nothing comes: how late a control record may be seen on an idle input.
+FETCH_WAIT_MS = 50
+#: What the input client holds ahead of the lane; with the batch in hand and what it causes, about four times this.
+QUEUE_KILOBYTES = 16_384
+#: And at most this many batches of records, each of which costs the client half a kilobyte beside its bytes.
+QUEUE_BATCHES = 4
+#: The largest message.max.bytes librdkafka takes: the brokers' limits decide, not the client's.
+CLIENT_MESSAGE_BYTES = 1_000_000_000
+#: Room in the producer's queue beside a batch: alerts, dead letters, control entries, progress.
+MESSAGES_SPARE = 10_000
+_CALL_TIMEOUT_SLACK_MS = 5_000
+
+
+class Point(enum.StrEnum):
+    """Named moments of a transaction, in order."""
+
+    BEGUN = "begun"
+    HALF_PRODUCED = "half_produced"
+    PRODUCED = "produced"
+    COMMITTING = "committing"
+    COMMITTED = "committed"
+
+
+class Committed(NamedTuple):
+    """What one transaction wrote: entries, DATA entries among them, its length, and the judge's outputs in order.
+
+    The outputs' columns no longer point anywhere; warnings are the first of the `warned` ones, kept from before.
+    """
+
+    entries: int
+    events: int
+    duration_ns: int
+    outputs: list[tuple[int, Outputs]]
+    warned: int
+    warnings: list[dict[str, str | int]]
+
+
+@dataclass(slots=True)
+class Part:
+    """What a lane knows of one of its partitions; slot is its place in a fetched batch."""
+
+    number: int
+    slot: int
+    head: sequence.Head
+    position: int
+    #: Of the last input record in the ledger, -1 unknown: the broker is asked whether its log still agrees.
+    leader_epoch: int
+    state: JudgeState | None = None
+    #: Index of the ledger entry after which the last snapshot stands.
+    snapshot_index: int = 0
+    #: Control offset that must be in the ledger before any data is: GENESIS, and DEFINITION where there is a judge.
+    begins_with: int = -1
+
+
+class _Readers(NamedTuple):
+    input: NativeConsumer
+    control: ControlFeed
+
+
+class Lane:
+    """One ownership of a lane, from open to close."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bootstrap: str,
+        names: TopicNames,
+        number: int,
+        partitions: Sequence[int],
+        judge: Judge | None,
+        definition: JudgeSettings,
+        *,
+        worker: str,
+        at: Callable[[Point], None] = lambda _point: None,
+    ) -> None:
+        self.number = number
+        self._worker = worker
+        self.parts: dict[int, Part] = {}
+        #: Partitions that stand halted on the progress topic; they are left alone.
+        self.halted: dict[int, HaltError] = {}
+        #: What the ledger's topics were when this lane opened.
+        self.deployment: Deployment | None = None
+        self._settings, self._bootstrap, self._names = settings, bootstrap, names
+        self._judge, self._definition, self._at = judge, definition, at
+        self.partitions = list(partitions)
+        self._producer: NativeProducer | None = None
+        self._readers: _Readers | None = None
+        self._snapshots: SnapshotWriter | None = None
+        self._snapshot_due_ns = 0
+        #: By partition, halted ones too: the last index whose outputs are written.
+        self._judged: dict[int, int] = {}
+
+    def open(self) -> None:
+        """Become the owner: fence, check, restore, seek.
+
+        Raises HaltError for a partition that must not be written (the caller records it and opens the lane without it),
+        ClientError or UnreachableError where trying again may help.
+        """
+        log = Log(self._bootstrap)
+        try:
+            self.halted = read_lane(log, self._names.progress, self.number).halts
+            free = [p for p in self.partitions if p not in self.halted]
+            if not free:
+                return
+            now = self.deployment = deployment(log, self._names, free[0])
+            transactional_id = f"{self._settings.prefix}.{self._settings.ledger}.{now.input_id}.{self.number}"
+            producer = self._producer = NativeProducer(self._producer_settings(), transactional_id)
+            producer.init_transactions(self._settings.transaction_timeout_ms + _CALL_TIMEOUT_SLACK_MS)
+            self._wait_outputs_stable(log, free)
+            lane = read_lane(log, self._names.progress, self.number)
+            snapshots = read_snapshots(log, self._names.snapshots, self.number)
+            if self._judge is not None and self._judge.name in lane.folds:
+                self._judged = dict(lane.folds[self._judge.name].indexes)
+            for partition in free:
+                tail = self._open_partition(log, partition, now, snapshots)
+                self._open_judge(log, producer, self.parts[partition], tail, lane, snapshots)
+        finally:
+            log.close()
+        feed = ControlFeed(
+            self._bootstrap, self._names.control, {p.number: p.head.control_offset + 1 for p in self.parts.values()}
+        )
+        self._readers = _Readers(NativeConsumer(self._consumer_settings()), feed)
+        places = [(p.number, p.position, p.leader_epoch) for p in self.parts.values()]
+        self._readers.input.assign(self._names.input, places)
+        self._commit_beginnings()
+        self._snapshots = SnapshotWriter(self._bootstrap, self._names.snapshots, self.number)
+        self._snapshot_due_ns = time_source().monotonic_ns() + self._settings.snapshot_interval_ms * 1_000_000
+
+    def fetch(self) -> Batch | None:
+        """Wait a little for input; None where nothing came. Raises ClientError."""
+        if self._readers is None:  # every partition is halted
+            time_source().sleep_s(FETCH_WAIT_MS / 1_000)
+            return None
+        rows_max, linger_ms = self._settings.batch_events_max, self._settings.batch_linger_ms
+        return self._readers.input.fetch(rows_max, FETCH_WAIT_MS, linger_ms)
+
+    def commit(self, batch: Batch | None) -> Committed | None:
+        """Take a fetched batch (or None) and what the control topic holds into the ledger; None for nothing.
+
+        The batch is released. Raises HaltError, or another DriftledgerError where opening again may help; then close()
+        this lane.
+        """
+        try:
+            return self._commit(batch)
+        finally:
+            if batch is not None:
+                batch.release()
+
+    def close(self) -> None:
+        """End the clients. What was committed stands; an open transaction is ended by the next owner's fence."""
+        if self._snapshots is not None:
+            self._snapshots.close()
+        if self._readers is not None:
+            self._readers.control.close()
+            self._readers.input.close()
+        if self._producer is not None:
+            self._producer.destroy()
+        self._snapshots = self._readers = self._producer = None
+
+    # ------------------------------------------------------------------------------------------------- one transaction
+
+    def _commit(self, batch: Batch | None) -> Committed | None:
+        if self._readers is None or self._producer is None:  # every partition is halted
+            return None
+        control = self._readers.control
+        control.poll()
+        ledger: list[Rows] = []
+        heads: dict[int, sequence.Head] = {}
+        judged: list[tuple[int, Outputs]] = []
+        alive: list[object] = []
+        warnings: list[dict[str, str | int]] = []
+        events = 0
+        for part in self.parts.values():
+            head = part.head
+            position = part.position
+            sections: list[tuple[Records, int]] = []
+            if batch is not None:
+                records = slice_records(batch.records, int(batch.starts[part.slot]), int(batch.ends[part.slot]))
+                self._check_follows(part, int(batch.before[part.slot]))
+                position = int(batch.positions[part.slot])
+                if records.offset.size:
+                    self._check_records(part, records)
+                    events += records.offset.size
+                    sections.append((records, sequence.DATA))
+            controls = control_records(control.take(part.number, position))
+            if controls.records.offset.size:
+                alive.append(controls)
+                sections.append((controls.records, sequence.CONTROL))
+            for records, kind in sections:
+                head, sequenced = sequence.advance(head, records, kind, self._settings.max_value_bytes)
+                ledger.append(ledger_rows(sequenced, part.number))
+                if self._judge is not None and part.state is not None:
+                    outputs = self._step(self._judge, part.number, part.state, sequenced.entries)
+                    judged.append((part.number, outputs))
+                    room = LOGGED_PER_SECOND - len(warnings)
+                    warnings.extend(warnings_of(part.number, sequenced.entries, outputs, room))
+            part.position = position
+            heads[part.number] = head
+        if not ledger:
+            return None
+        outgoing = self._outgoing(ledger, judged, {number: head.index for number, head in heads.items()})
+        duration_ns = self._write(self._producer, outgoing)
+        for number, head in heads.items():
+            self.parts[number].head = head
+        self._offer_snapshots()
+        entries = sum(len(rows.rows) for rows in ledger)
+        warned = sum(outputs.counts.warned for _, outputs in judged)
+        return Committed(entries, events, duration_ns, judged, warned, warnings)
+
+    def _step(self, judge: Judge, partition: int, state: JudgeState, entries: Entries) -> Outputs:
+        try:
+            return judge.step(state, entries)
+        except FoldError as error:
+            remedy = "The message says which release to run; `driftledger halts lift` when it does"
+            raise HaltError(partition, HaltCode.FOLD_FAILED, str(error), remedy) from error
+
+    def _check_follows(self, part: Part, before: int) -> None:
+        """A batch that got lost between fetch and commit would be a gap nobody sees: offsets may jump over markers."""
+        if before != part.position:
+            text = f"a batch of {self._names.input}[{part.number}] is missing: {part.position} is next, not {before}"
+            raise DriftledgerError(text)
+
+    def _check_records(self, part: Part, records: Records) -> None:
+        if records.offset[0] < part.position:
+            detail = f"offset {records.offset[0]} of {self._names.input}[{part.number}] came after {part.position - 1}"
+            raise HaltError(part.number, HaltCode.LEDGER_BROKEN, detail, "Report this: the client broke its order")
+        if (records.timestamp_type != TIMESTAMP_LOG_APPEND).any():
+            detail = (
+                f"{self._names.input}[{part.number}] holds records that carry the producer's time, not the broker's"
+            )
+            remedy = f"Set message.timestamp.type=LogAppendTime on {self._names.input} and begin a new ledger"
+            raise HaltError(part.number, HaltCode.TOPIC_CHANGED, detail, remedy)
+
+    def _outgoing(
+        self, ledger: list[Rows], judged: list[tuple[int, Outputs]], indexes: dict[int, int]
+    ) -> list[tuple[str, Rows]]:
+        """What goes into one transaction, by topic, in order. indexes: by partition, the last index judged."""
+        names = self._names
+        outgoing = [(names.sequenced, rows) for rows in ledger]
+        if self._judge is not None:
+            for number, outputs in judged:
+                outgoing.append((names.drift_alerts, byte_rows(number, outputs.alert_messages())))
+                outgoing.append((names.dead_letters, byte_rows(number, outputs.dead_letter_messages())))
+            self._judged.update(indexes)
+            progress = progress_value(self._judge.name, self._judge.version, self._judged)
+            outgoing.append((names.progress, byte_rows(self.number, [(self._judge.name.encode(), progress)])))
+        return [(topic, rows) for topic, rows in outgoing if len(rows.rows)]
+
+    def _write(self, producer: NativeProducer, outgoing: list[tuple[str, Rows]]) -> int:
+        """All of it in one transaction; returns its length in ns.
+
+        librdkafka points into the rows' memory until the commit is answered, so a producer that failed is ended here,
+        while they live.
+        """
+        clock = time_source()
+        began_ns = clock.monotonic_ns()
+        written = False
+        try:
+            producer.begin()
+            self._at(Point.BEGUN)
+            half = (len(outgoing) + 1) // 2
+            for topic, rows in outgoing[:half]:
+                producer.produce(topic, rows.partition, rows.rows)
+            self._at(Point.HALF_PRODUCED)
+            for topic, rows in outgoing[half:]:
+                producer.produce(topic, rows.partition, rows.rows)
+            self._at(Point.PRODUCED)
+            self._at(Point.COMMITTING)
+            producer.commit(self._settings.transaction_timeout_ms)
+            written = True
+        finally:
+            if not written:
+                producer.destroy()
+        self._at(Point.COMMITTED)
+        return clock.monotonic_ns() - began_ns
+
+    def _offer_snapshots(self) -> None:
+        if self._judge is None or self._snapshots is None:
+            return
+        now_ns = time_source().monotonic_ns()
+        behind = [p.head.index - p.snapshot_index for p in self.parts.values()]
+        if now_ns < self._snapshot_due_ns and max(behind) < self._settings.snapshot_entries:
+            return
+        self._snapshot_due_ns = now_ns + self._settings.snapshot_interval_ms * 1_000_000
+        due = [p for p in self.parts.values() if p.head.index > p.snapshot_index]
+        judge = self._judge
+        taken = [
+            Snapshot(judge.name, judge.version, p.number, p.head.index, p.head.chain_hash, judge.dump(p.state))
+            for p in due
+            if p.state is not None
+        ]
+        if taken and self._snapshots.offer(taken):
+            for part in due:
+                part.snapshot_index = part.head.index
+
+    # ------------------------------------------------------------------------------------------------------------ open
+
+    def _open_partition(self, log: Log, partition: int, now: Deployment, snapshots: list[Snapshot]) -> Tail | None:
+        known = max([s.index for s in snapshots if s.partition == partition] + [self._judged.get(partition, 0)])
+        admitted = admit(
+            log,
+            self._names,
+            partition,
+            now,
+            known_index=known,
+            stable_timeout_ms=self._settings.transaction_timeout_ms,
+            write_control=self._write_control,
+        )
+        tail = admitted.tail
+        epoch = tail.leader_epoch if tail else -1
+        part = Part(partition, len(self.parts), admitted.head, admitted.resume_offset, epoch)
+        if tail is None:
+            part.begins_with = admitted.head.control_offset + 1
+        self.parts[partition] = part
+        return tail
+
+    def _open_judge(
+        self,
+        log: Log,
+        producer: NativeProducer,
+        part: Part,
+        tail: Tail | None,
+        lane: LaneState,
+        snapshots: list[Snapshot],
+    ) -> None:
+        """Bring the judge level with the ledger: silently up to its progress, speaking from there."""
+        judge = self._judge
+        if judge is None:
+            return
+        topic = self._names.sequenced
+        progress = lane.folds.get(judge.name)
+        done = min(self._judged.get(part.number, 0), part.head.index)
+        part.state = restore(log, self._bootstrap, topic, judge, part.number, tail, snapshots, done)
+        if tail is not None:
+            for entries in entries_between(log, self._bootstrap, topic, part.number, tail, done + 1, tail.head.index):
+                outputs = self._step(judge, part.number, part.state, entries)
+                self._write(
+                    producer, self._outgoing([], [(part.number, outputs)], {part.number: int(entries.index[-1])})
+                )
+        if progress is not None and progress.version != judge.version:
+            body = {"fold": judge.name, "version": judge.version}
+            value = encode_control("FoldVersion", body, self._worker, "a new version of the fold")
+            self._write_control(part.number, value)
+        if tail is None or part.state.settings != self._definition:
+            definition = {"name": judge.name, "body": self._definition.canonical()}
+            value = encode_control("Definition", definition, self._worker, "settings of the worker")
+            offset = self._write_control(part.number, value)
+            if tail is None:
+                part.begins_with = offset
+
+    def _commit_beginnings(self) -> None:
+        """Entries 1 and 2 of a new ledger partition, GENESIS and DEFINITION, before any data."""
+        deadline_ns = time_source().monotonic_ns() + self._settings.transaction_timeout_ms * 1_000_000
+        while any(p.head.control_offset < p.begins_with for p in self.parts.values()):
+            if self.commit(None) is None:
+                if time_source().monotonic_ns() > deadline_ns:
+                    raise UnreachableError(f"{self._names.control} does not return what was written to it")
+                time_source().sleep_s(0.01)
+
+    def _write_control(self, partition: int, value: bytes) -> int:
+        """Append to the control topic; returns the offset."""
+        [(offset, _)] = produce_durably(self._bootstrap, self._names.control, partition, [(None, value)])
+        return offset
+
+    def _wait_outputs_stable(self, log: Log, partitions: list[int]) -> None:
+        """An earlier owner's transaction has been ended by the fence; its markers may still be on their way."""
+        for partition in partitions:
+            for topic in (self._names.drift_alerts, self._names.dead_letters):
+                if not wait_stable(log, topic, partition, self._settings.transaction_timeout_ms):
+                    detail = f"a foreign transaction stays open on {topic}[{partition}]"
+                    raise HaltError(partition, HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)
+        if not wait_stable(log, self._names.progress, self.number, self._settings.transaction_timeout_ms):
+            detail = f"a foreign transaction stays open on {self._names.progress}[{self.number}]"
+            raise HaltError(partitions[0], HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)
+
+    def _producer_settings(self) -> dict[str, str | int]:
+        return {
+            "bootstrap.servers": self._bootstrap,
+            "transaction.timeout.ms": self._settings.transaction_timeout_ms,
+            "linger.ms": 5,  # while a batch is queued; the flush inside commit sends at once what is left
+            "compression.type": "lz4",
+            "batch.num.messages": 10_000,
+            "queue.buffering.max.messages": 4 * (self._settings.batch_events_max + MESSAGES_SPARE),
+            "queue.buffering.max.kbytes": 2_000_000,  # what one batch holds decides; it is bounded by the input's queue
+            "message.max.bytes": CLIENT_MESSAGE_BYTES,
+        }
+
+    def _consumer_settings(self) -> dict[str, str | int]:
+        return {
+            "bootstrap.servers": self._bootstrap,
+            "group.id": "driftledger-lane",  # never joined: assign() only, nothing committed
+            "enable.auto.commit": "false",
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "check.crcs": "true",
+            "fetch.wait.max.ms": 10,
+            "fetch.queue.backoff.ms": 2,
+            "queued.max.messages.kbytes": QUEUE_KILOBYTES,
+            "queued.min.messages": QUEUE_BATCHES * self._settings.batch_events_max,
+            "receive.message.max.bytes": CLIENT_MESSAGE_BYTES,
+        }

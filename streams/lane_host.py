@@ -1,0 +1,240 @@
+"""Keeps one lane of this worker alive: opens it, feeds it, closes it, and tries again.
+
+    OPENING --> LIVE --error--> WAITING (backoff, ask the group whether the lane is still ours) --> OPENING
+                  +--HaltError--> the partition is recorded halted; OPENING without it
+    any --stop--> STOPPED
+
+Reading and committing each have a thread, so that one batch is fetched while the one before is committed; what lies
+between is the bounded channel of a Faust agent (agents.py). No batch is stepped before the commit of the one before
+it: the agent awaits each.
+
+GUARANTEE an assigned lane that is not LIVE, and a halted partition, fail the worker's health.
+GUARANTEE no error is swallowed: each becomes a halt record or a logged, counted attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from schemas.errors import DriftledgerError, HaltCode, HaltError
+from streams import metrics
+from streams.log import Log
+from streams.progress import read_lane, record_halt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streams.lane import Committed, Lane
+    from streams.rdkafka import Batch
+
+    Result = TypeVar("Result")
+
+_BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+_logger = structlog.get_logger()
+
+
+class State(enum.StrEnum):
+    """What a lane is doing."""
+
+    OPENING = "opening"
+    LIVE = "live"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class Work:
+    """What travels to the agent: a fetched batch (None: nothing came) of one opening of a lane."""
+
+    host: LaneHost
+    lane: Lane
+    batch: Batch | None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a host needs of its worker. confirmed: does the group still count us in? on_commit: what was written."""
+
+    make_lane: Callable[[int], Lane]
+    confirmed: Callable[[], bool]
+    on_commit: Callable[[int, Committed], None]
+    bootstrap: str
+    progress_topic: str
+    worker: str
+
+
+class LaneHost:
+    """One owned lane. All methods run on the worker's loop."""
+
+    def __init__(self, number: int, around: Surroundings, channel: Any) -> None:
+        self.number = number
+        self.state = State.OPENING
+        self.lane: Lane | None = None
+        self.halted: dict[int, HaltError] = {}
+        self.error: str | None = None
+        self._around, self._channel = around, channel
+        self._failure: BaseException | None = None
+        self._reopen = False
+        #: What lies in the channel; whoever takes it from here, the agent or the end of serving, releases its batch.
+        self._offered: Work | None = None
+        self._taken = asyncio.Event()
+        self._committing: asyncio.Future[Any] | None = None
+        self._stop = asyncio.Event()
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix=f"lane-{number}")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to open the lane."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{self.number}")
+
+    async def stop(self) -> None:
+        """Finish the batch in hand, close the lane."""
+        self._stop.set()
+        self._taken.set()
+        if self._task is not None:
+            await self._task
+
+    def reopen(self) -> None:
+        """Close and open again, because something around the lane changed."""
+        self._reopen = True
+
+    async def commit(self, work: Work) -> None:
+        """Called by the agent for each piece of work, in order; a piece that was taken back is passed over."""
+        if self._offered is not work:
+            return
+        self._offered = None
+        self._taken.set()
+        if self._failure is not None:
+            if work.batch is not None:
+                work.batch.release()
+            return
+        self._committing = asyncio.get_running_loop().run_in_executor(self._threads, work.lane.commit, work.batch)
+        await asyncio.wait([self._committing])  # leaves the commit running where Faust cancels the agent
+        self._failure = self._committing.exception()
+        if self._failure is None and (committed := self._committing.result()) is not None:
+            self._around.on_commit(self.number, committed)
+
+    async def _run(self) -> None:
+        attempt = 0
+        while not self._stop.is_set():
+            self.state = State.OPENING
+            lane = self._around.make_lane(self.number)
+            _, error = await self._call(lane.open)
+            if error is None:
+                attempt = 0
+                self.error = None
+                self.halted = dict(lane.halted)
+                _logger.info("lane_open", lane=self.number, partitions=sorted(lane.parts), halted=sorted(lane.halted))
+                error = await self._serve(lane)
+            _, close_error = await self._call(lane.close)
+            self.lane = None
+            if close_error is not None:
+                _logger.warning("lane_close_failed", lane=self.number, error=str(close_error))
+            if error is not None:
+                await self._recover(error, attempt)
+                attempt += 1
+        self.state = State.STOPPED
+        self._threads.shutdown(wait=False)
+
+    async def _serve(self, lane: Lane) -> BaseException | None:
+        """Feed the lane until it fails, has to reopen, or the host stops."""
+        self.lane, self._failure, self._reopen = lane, None, False
+        self.state = State.LIVE
+        self._taken.set()
+        error: BaseException | None = None
+        while error is None and not self._ended():
+            batch, error = await self._call(lane.fetch)
+            if error is None:
+                await self._taken.wait()
+                if self._ended():  # stop() wakes us, and what was offered before may still lie in the channel
+                    if batch is not None:
+                        batch.release()
+                    break
+                self._offered = Work(self, lane, batch)
+                self._taken.clear()
+                await self._channel.put(self._offered)
+        # The agent may be gone, when Faust stops it first: nothing here waits for it.
+        if self._offered is not None and self._offered.batch is not None:
+            self._offered.batch.release()
+        self._offered = None
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+            error = self._committing.exception() or error
+        self._committing = None
+        return error
+
+    def _ended(self) -> bool:
+        """Whether the lane being served must be closed."""
+        return self._stop.is_set() or self._reopen or self._failure is not None
+
+    async def _recover(self, error: BaseException, attempt: int) -> None:
+        self.state = State.WAITING
+        self.error = str(error)
+        metrics.LANE_FAILURES.labels(str(self.number)).inc()
+        if not isinstance(error, DriftledgerError):
+            # A defect of ours. The lane's partitions stop: going on over an unknown state would be a guess.
+            _logger.error("lane_defect", lane=self.number, exc_info=error)
+            remedy = "A defect: report it with the worker's log; `driftledger halts lift` tries again"
+            for partition in self._around.make_lane(self.number).partitions:
+                await self._halt(HaltError(partition, HaltCode.LANE_FAILED, repr(error), remedy))
+            return
+        if isinstance(error, HaltError):
+            await self._halt(error)
+            return
+        _logger.warning("lane_failed", lane=self.number, error=str(error), attempt=attempt)
+        await self._wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+        while not self._stop.is_set():
+            confirmed, _ = await self._call(self._around.confirmed)
+            if confirmed:
+                return
+            await self._wait(_BACKOFF_S[-1])
+
+    async def _halt(self, halt: HaltError) -> None:
+        """Make it durable, however long that takes: the lane does not open before."""
+        _logger.critical(
+            "partition_halted", partition=halt.partition, code=halt.code, detail=halt.detail, remedy=halt.remedy
+        )
+        self.halted[halt.partition] = halt
+        while not self._stop.is_set():
+            around = self._around
+            _, error = await self._call(
+                record_halt, around.bootstrap, around.progress_topic, self.number, halt, around.worker
+            )
+            if error is None:
+                return
+            _logger.warning("halt_not_recorded", partition=halt.partition, error=str(error))
+            await self._wait(_BACKOFF_S[-1])
+
+    async def lifted(self) -> bool:
+        """Whether a halt that this host knows has been lifted since."""
+        if not self.halted:
+            return False
+        state, error = await self._call(self._read_lane)
+        return error is None and state is not None and set(state.halts) != set(self.halted)
+
+    def _read_lane(self) -> Any:
+        log = Log(self._around.bootstrap)
+        try:
+            return read_lane(log, self._around.progress_topic, self.number)
+        finally:
+            log.close()
+
+    async def _wait(self, duration_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), duration_s)
+
+    async def _call(
+        self, function: Callable[..., Result], *arguments: Any
+    ) -> tuple[Result | None, BaseException | None]:
+        """Run on a thread of this lane; its result or its error."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        await asyncio.wait([future])
+        error = future.exception()
+        return (None, error) if error is not None else (future.result(), None)

@@ -1,0 +1,192 @@
+"""Questions to Kafka's logs: bounds, last record, a scan, the facts of a topic.
+
+What a lane asks before it may write and what a command asks to answer from the ledger; one record at a time,
+through confluent-kafka. The data itself goes through streams/rdkafka.py.
+
+GUARANTEE `last` and `scan` return only what a read_committed consumer sees, past aborted records and markers.
+HAZARD while a transaction is open on a partition its committed tail beyond that is invisible: `bounds` tells
+(stable_end below end), and an owner waits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from schemas.clock import source as time_source
+from schemas.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from confluent_kafka import Message
+
+#: How long one question to the broker may take.
+REQUEST_TIMEOUT_S = 10.0
+_GROWTH = 4
+_SCAN_ROWS = 500
+
+
+class Bounds(NamedTuple):
+    """Offsets of a partition: the first kept, the end of what is committed, the end of the log."""
+
+    start: int
+    stable_end: int
+    end: int
+
+
+class TopicFacts(NamedTuple):
+    """What a ledger must not change under us."""
+
+    topic_id: str
+    partitions: int
+
+
+class Log:
+    """Reads from one cluster. Not for two threads at once."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._consumer: Consumer | None = None
+
+    def cluster_id(self) -> str:
+        """Kafka's id of the cluster."""
+        return str(
+            self._ask(lambda: self._admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S).result()).cluster_id
+        )
+
+    def topic(self, name: str) -> TopicFacts | None:
+        """Id and partition count, None where there is no such topic."""
+        futures = self._admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)
+        try:
+            found = futures[name].result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            raise self._unreachable(error) from error
+        return TopicFacts(str(found.topic_id), len(found.partitions))
+
+    def bounds(self, topic: str, partition: int) -> Bounds:
+        """Where the log of a partition starts and ends."""
+        committed, uncommitted = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
+        start = self._offset(topic, partition, OffsetSpec.earliest(), uncommitted)
+        stable = self._offset(topic, partition, OffsetSpec.latest(), committed)
+        end = self._offset(topic, partition, OffsetSpec.latest(), uncommitted)
+        return Bounds(start, stable, max(stable, end))
+
+    def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """End of the log (not only of what is committed) of each partition, in one request."""
+        wanted = {TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}
+        futures = self._admin.list_offsets(
+            wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=REQUEST_TIMEOUT_S
+        )
+        return {where.partition: int(self._ask(future.result).offset) for where, future in futures.items()}
+
+    def last(self, topic: str, partition: int) -> Message | None:
+        """The last committed record, None for an empty partition; reads backwards in growing steps."""
+        bounds = self.bounds(topic, partition)
+        back = 1
+        while bounds.stable_end > bounds.start:
+            begin = max(bounds.start, bounds.stable_end - back)
+            found = None
+            for message in self.scan(topic, partition, begin, bounds.stable_end):
+                found = message
+            if found is not None or begin == bounds.start:
+                return found
+            back *= _GROWTH
+        return None
+
+    def first(self, topic: str, partition: int) -> Message | None:
+        """The first committed record that is still kept, None for an empty partition."""
+        bounds = self.bounds(topic, partition)
+        return next(self.scan(topic, partition, bounds.start, bounds.stable_end), None)
+
+    def scan(self, topic: str, partition: int, begin: int, end: int) -> Iterator[Message]:
+        """Committed records with begin <= offset < end, in order."""
+        if begin >= end:
+            return
+        consumer = self._reader()
+        consumer.assign([TopicPartition(topic, partition, begin)])
+        try:
+            while True:
+                first = consumer.poll(REQUEST_TIMEOUT_S)
+                if first is None:
+                    text = f"{topic}[{partition}] sent nothing for {REQUEST_TIMEOUT_S:.0f} s: is the broker up?"
+                    raise UnreachableError(text)
+                for message in (first, *consumer.consume(_SCAN_ROWS, 0)):
+                    error = message.error()
+                    if error is None:
+                        if offset_of(message) >= end:
+                            return
+                        yield message
+                    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+                        return
+                    elif not error.retriable() and error.code() != KafkaError._TRANSPORT:  # noqa: SLF001
+                        raise UnreachableError(f"{topic}[{partition}]: {error.str()}")
+        finally:
+            consumer.unassign()
+
+    def close(self) -> None:
+        """End the reader."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _reader(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = Consumer(
+                {
+                    "bootstrap.servers": self._bootstrap,
+                    "group.id": "driftledger-reader",  # never joined: assign() only, nothing committed
+                    "enable.auto.commit": False,
+                    "enable.partition.eof": True,
+                    "isolation.level": "read_committed",
+                    "auto.offset.reset": "error",
+                    "fetch.wait.max.ms": 10,
+                    "check.crcs": True,
+                    "log_level": 0,
+                }
+            )
+        return self._consumer
+
+    def _offset(self, topic: str, partition: int, spec: OffsetSpec, isolation: IsolationLevel) -> int:
+        where = TopicPartition(topic, partition)
+        futures = self._admin.list_offsets({where: spec}, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)
+        return int(self._ask(futures[where].result).offset)
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except KafkaException as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: KafkaException) -> UnreachableError:
+        return UnreachableError(f"Kafka at {self._bootstrap} did not answer: {error.args[0].str()}. Is it up?")
+
+
+def offset_of(message: Message) -> int:
+    """The offset of a consumed message; the client's types say that it may be missing."""
+    return int(message.offset() or 0)
+
+
+def wait_stable(log: Log, topic: str, partition: int, timeout_ms: int) -> bool:
+    """Wait until no transaction is open on a partition; False where one still is after the timeout."""
+    clock = time_source()
+    deadline_ns = clock.monotonic_ns() + timeout_ms * 1_000_000
+    while True:
+        bounds = log.bounds(topic, partition)
+        if bounds.stable_end == bounds.end:
+            return True
+        if clock.monotonic_ns() >= deadline_ns:
+            return False
+        clock.sleep_s(0.05)

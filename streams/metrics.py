@@ -1,0 +1,67 @@
+"""Every metric there is, one line each. Labels are bounded: lanes and partitions, never sources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from streams.lane import Committed
+
+REGISTRY = CollectorRegistry()
+
+_BATCH_BUCKETS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
+_SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(f"driftledger_{name}", text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"driftledger_{name}", text, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    return Histogram(f"driftledger_{name}", text, labels, registry=REGISTRY, buckets=buckets)
+
+
+EVENTS = _counter("events", "DATA entries committed", "lane")
+ENTRIES = _counter("entries", "entries committed, DATA and CONTROL", "lane")
+BATCH = _histogram("batch_entries", "entries in a transaction", _BATCH_BUCKETS, "lane")
+TRANSACTION = _histogram("transaction_seconds", "from begin to the commit's answer", _SECONDS_BUCKETS, "lane")
+LAG = _gauge("input_lag", "input offsets between the lane and the end of the input, read every 5 s", "partition")
+SEVERITY = _counter("severity", "judged events by severity", "severity")
+WARNED = _counter("drift_warnings", "events beyond the drift threshold")
+DUPLICATES = _counter("duplicates", "events seen before with the same content")
+CONFLICTS = _counter("conflicts", "events seen before with other content")
+NOT_FINITE = _counter("not_finite", "events whose value is NaN or infinite")
+DEAD = _counter("dead_letters", "events that cannot be read, by fault", "fault")
+ALERTS = _counter("alerts", "records on the alerts topic")
+EVICTED = _counter("evicted_sources", "sources forgotten because sources_max was reached")
+LANE_FAILURES = _counter("lane_failures", "times a lane was closed after an error", "lane")
+HALTED = _gauge("halted_partitions", "partitions this worker holds halted")
+LIVE = _gauge("live_lanes", "lanes this worker owns and serves")
+
+
+def observe(lane: int, committed: Committed) -> None:
+    """Count one transaction."""
+    label = str(lane)
+    EVENTS.labels(label).inc(committed.events)
+    ENTRIES.labels(label).inc(committed.entries)
+    BATCH.labels(label).observe(committed.entries)
+    TRANSACTION.labels(label).observe(committed.duration_ns / 1e9)
+    for _, outputs in committed.outputs:
+        counts = outputs.counts
+        SEVERITY.labels("GREEN").inc(counts.green)
+        SEVERITY.labels("YELLOW").inc(counts.yellow)
+        SEVERITY.labels("RED").inc(counts.red)
+        WARNED.inc(counts.warned)
+        DUPLICATES.inc(counts.duplicates)
+        CONFLICTS.inc(counts.conflicts)
+        NOT_FINITE.inc(counts.not_finite)
+        EVICTED.inc(counts.evicted_sources)
+        ALERTS.inc(len(outputs.alert_messages()))
+        for fault, number in counts.unreadable.items():
+            DEAD.labels(fault.name).inc(number)

@@ -1,0 +1,133 @@
+"""What somebody who watches a ledger wants to see, worked out from what it publishes.
+
+Two things are known from outside: what a worker's /health says again and again, and the records of the alerts topic.
+From the first follow the partitions and the rate, from the second the alerts that are open now. Nothing here reads
+either of them, nor a clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from schemas.instants import NS_PER_S
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+#: The rate shown is the mean of so long: shorter flickers, longer lags behind.
+RATE_WINDOW_NS: Final = 5 * NS_PER_S
+
+
+class PartitionState(NamedTuple):
+    """A partition as a worker reports it. state: of its lane."""
+
+    partition: int
+    state: str
+    sequence: int
+
+
+class Halted(NamedTuple):
+    """A halted partition, with what was found and what to do."""
+
+    partition: int
+    code: str
+    detail: str
+    remedy: str
+
+
+class Health(NamedTuple):
+    """What /health said. troubles: errors of lanes that are not live, one line each."""
+
+    partitions: tuple[PartitionState, ...]
+    lanes_live: int
+    lanes: int
+    troubles: tuple[str, ...]
+    halts: tuple[Halted, ...]
+
+
+def parse_health(answer: Mapping[str, Any]) -> Health:
+    """The JSON of /health as values; partitions in order."""
+    lanes = answer["lanes"]
+    partitions = [
+        PartitionState(part["partition"], lane["state"], part["sequence"])
+        for lane in lanes
+        for part in lane["partitions"]
+    ]
+    return Health(
+        partitions=tuple(sorted(partitions)),
+        lanes_live=sum(lane["state"] == "live" for lane in lanes),
+        lanes=len(lanes),
+        troubles=tuple(f"lane {lane['lane']} is {lane['state']}: {lane['error']}" for lane in lanes if lane["error"]),
+        halts=tuple(
+            Halted(halt["partition"], halt["code"], halt["detail"], halt["remedy"]) for halt in answer["halts"]
+        ),
+    )
+
+
+class RateMeter:
+    """Events a second, from sequences seen at different times.
+
+    A partition counts from when it was first seen: what it held before was not sequenced just now.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[int, dict[int, int]]] = deque()
+
+    def observe(self, now_ns: int, partitions: tuple[PartitionState, ...]) -> None:
+        """Note sequences as they are at now_ns (monotonic)."""
+        self._seen.append((now_ns, {state.partition: state.sequence for state in partitions}))
+        while len(self._seen) > 2 and now_ns - self._seen[1][0] >= RATE_WINDOW_NS:  # noqa: PLR2004 - two make a rate
+            self._seen.popleft()
+
+    def events_per_s(self) -> float:
+        """Mean over the window; 0 before two observations."""
+        if not self._seen:
+            return 0.0
+        (first_ns, first), (last_ns, last) = self._seen[0], self._seen[-1]
+        if last_ns == first_ns:
+            return 0.0
+        events = sum(max(sequence - first.get(partition, sequence), 0) for partition, sequence in last.items())
+        return events * NS_PER_S / (last_ns - first_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAlert:
+    """An alert as its last record tells it; changed_ms: when the broker appended that."""
+
+    alert_id: str
+    source: str
+    severity: str
+    text: str
+    changed_ms: int
+
+
+class AlertBoard:
+    """The alerts that are open, from the records of the alerts topic, each partition's in order."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self._open: dict[str, OpenAlert] = {}
+
+    def apply(self, alert: Mapping[str, Any], appended_ms: int) -> None:
+        """Take one DriftAlert record."""
+        if alert["state"] == "CLOSED":
+            self.closed += 1
+            self._open.pop(alert["alert_id"], None)
+            return
+        self._open[alert["alert_id"]] = OpenAlert(
+            alert["alert_id"], alert["source"], alert["severity"], alert["text"], appended_ms
+        )
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def newest(self, count: int) -> list[OpenAlert]:
+        """At most so many, those changed last first."""
+        return sorted(self._open.values(), key=lambda alert: (-alert.changed_ms, alert.source))[:count]
+
+    def severities(self, sources: Collection[str] = ()) -> Counter[str]:
+        """How many sources have which severity: those with an open alert, and as GREEN those named without one."""
+        known = dict.fromkeys(sources, "GREEN") | {alert.source: alert.severity for alert in self._open.values()}
+        return Counter(known.values())

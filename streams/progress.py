@@ -1,0 +1,122 @@
+"""What stands on the .progress topic: how far folds have come, and which partitions are halted.
+
+Partition = lane. Key = fold name: a Progress record, written inside the lane's transactions with the outputs it
+speaks of. Key = halt/PARTITION: a Halt record, written outside transactions (there is no producer left to trust
+when a partition halts); a null value lifts it. Compacted: the last record of a key stands.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from confluent_kafka import KafkaException, Producer
+
+from schemas.clock import source as time_source
+from schemas.codec import decode, encode
+from schemas.errors import HaltCode, HaltError, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from streams.log import Log
+
+_HALT = "halt/"
+_DELIVERY_TIMEOUT_S = 10.0
+
+
+class FoldProgress(NamedTuple):
+    """A fold of a lane: its version and, by partition, the last index whose outputs are written."""
+
+    version: int
+    indexes: dict[int, int]
+
+
+class LaneState(NamedTuple):
+    """Everything on one partition of the progress topic."""
+
+    folds: dict[str, FoldProgress]
+    halts: dict[int, HaltError]
+    halted_at_us: dict[int, int]
+
+
+def read_lane(log: Log, topic: str, lane: int) -> LaneState:
+    """The last record of every key. Raises DecodeError for a record that is none of ours."""
+    bounds = log.bounds(topic, lane)
+    last: dict[str, bytes | None] = {}
+    for message in log.scan(topic, lane, bounds.start, bounds.stable_end):
+        last[(message.key() or b"").decode(errors="replace")] = message.value()
+    state = LaneState({}, {}, {})
+    for key, value in last.items():
+        if value is None:
+            continue
+        if key.startswith(_HALT):
+            halt = decode("Halt", value)
+            state.halts[halt["partition"]] = HaltError(
+                halt["partition"], HaltCode(halt["code"]), halt["detail"], halt["remedy"]
+            )
+            state.halted_at_us[halt["partition"]] = halt["halted_at"]
+        else:
+            progress = decode("Progress", value)
+            indexes = {row["partition"]: row["index"] for row in progress["partitions"]}
+            state.folds[key] = FoldProgress(progress["version"], indexes)
+    return state
+
+
+def progress_value(fold: str, version: int, indexes: Mapping[int, int]) -> bytes:
+    """An encoded Progress record; its key is the fold's name."""
+    rows: list[dict[str, Any]] = [{"partition": p, "index": indexes[p]} for p in sorted(indexes)]
+    return encode("Progress", {"fold": fold, "version": version, "partitions": rows})
+
+
+def record_halt(bootstrap: str, topic: str, lane: int, halt: HaltError, worker: str) -> None:
+    """Make a halt durable. Raises UnreachableError where the broker does not take it."""
+    value = encode(
+        "Halt",
+        {
+            "partition": halt.partition,
+            "code": str(halt.code),
+            "detail": halt.detail,
+            "remedy": halt.remedy,
+            "halted_at": time_source().now_us(),
+            "worker": worker,
+        },
+    )
+    produce_durably(bootstrap, topic, lane, [(f"{_HALT}{halt.partition}".encode(), value)])
+
+
+def lift_halt(bootstrap: str, topic: str, lane: int, partition: int) -> None:
+    """Remove a halt: the lane tries again, and halts again if the cause is still there."""
+    produce_durably(bootstrap, topic, lane, [(f"{_HALT}{partition}".encode(), None)])
+
+
+def produce_durably(
+    bootstrap: str, topic: str, partition: int, records: Iterable[tuple[bytes | None, bytes | None]]
+) -> list[tuple[int, int]]:
+    """Append records outside any transaction; (offset, append time in ms) of each, once all are acknowledged."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "message.timeout.ms": int(_DELIVERY_TIMEOUT_S * 1000),
+            "log_level": 0,
+        }
+    )
+    places: list[tuple[int, int]] = []
+    errors: list[str] = []
+
+    def delivered(error: Any, message: Any) -> None:
+        if error is not None:
+            errors.append(error.str())
+        else:
+            places.append((message.offset(), message.timestamp()[1]))
+
+    try:
+        for key, value in records:
+            producer.produce(topic, value, key, partition, on_delivery=delivered)
+        left = producer.flush(_DELIVERY_TIMEOUT_S + 1)
+    except KafkaException as error:
+        raise UnreachableError(f"{topic}[{partition}] at {bootstrap} took no record: {error}") from error
+    if errors or left:
+        reason = errors[0] if errors else "no answer"
+        raise UnreachableError(f"{topic}[{partition}] at {bootstrap} took no record: {reason}")
+    return places

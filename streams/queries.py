@@ -1,0 +1,184 @@
+"""A ledger, opened for questions: how far it goes, what stands in a range of sequences, whether numbers are missing.
+
+Problem: anybody who can reach the broker must get the same answers, with no worker running, and without disturbing one
+that is. So everything is read from the ledger itself, read_committed, with assign() only: no group, no offset, no file.
+
+GUARANTEE what is answered was committed; the order is that of the sequence (S1.3).
+HAZARD while a lane's transaction is open the entries behind it are not visible yet: an answer is at most one
+transaction old.
+HAZARD `framing` is that of the partition's first judge DEFINITION. A ledger whose framing was changed later shows the
+values of a range that begins after the change as unreadable; the sequence and the chain do not depend on it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from schemas.canonical import EntryKind
+from schemas.codec import Framing
+from schemas.errors import BadInputError, UnreachableError
+from schemas.topics import topic_names
+from streams.admission import read_control
+from streams.ledger_reader import decode_entry, find_offset, read_entries, read_tail
+from streams.log import Log
+from streams.values import ControlBody, decode_values, event_row, judge_settings_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+    from streams.ledger_reader import EntryBatch, Tail
+    from streams.settings import Settings
+
+#: A list of missing numbers longer than this is no answer that anybody reads; ask for a narrower range.
+MISSING_MAX: Final = 1_000_000
+#: GENESIS, then the first DEFINITION, each in a transaction of its own at most: offsets 0 to 3.
+_BEGINNING_OFFSETS: Final = 16
+
+
+class Ledger:
+    """One ledger of a cluster. Not for two threads at once; also a context manager.
+
+    Raises UnreachableError where its topics do not exist.
+    """
+
+    def __init__(self, settings: Settings, bootstrap: str) -> None:
+        self.settings, self.bootstrap = settings, bootstrap
+        self.names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
+        self.log = Log(bootstrap)
+        #: Of the ledger topic and of the progress topic, as they are; settings may say otherwise.
+        self.partitions = self._count(self.names.sequenced)
+        self.lanes = self._count(self.names.progress)
+        self._framings: dict[int, Framing] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the clients."""
+        self.log.close()
+
+    def chosen(self, partition: int | None) -> list[int]:
+        """The partition asked for, or all. Raises BadInputError for one that is not there."""
+        if partition is None:
+            return list(range(self.partitions))
+        self._check_partition(partition)
+        return [partition]
+
+    def lane_of(self, partition: int) -> int:
+        """The lane that writes a partition."""
+        return partition % self.lanes
+
+    def tail(self, partition: int) -> Tail | None:
+        """The last entry of a partition, None where it has none."""
+        self._check_partition(partition)
+        return read_tail(self.log, self.names.sequenced, partition)
+
+    def get_max_sequence(self, partition: int) -> int:
+        """The last sequence of a partition, 0 if it is empty (S1.5)."""
+        tail = self.tail(partition)
+        return tail.head.sequence if tail else 0
+
+    def get_events_by_sequence_range(self, partition: int, start: int, end: int) -> Iterator[dict[str, Any]]:
+        """The DATA entries with start <= sequence <= end, in order, as far as there are any (S1.6).
+
+        Each is a dict of values.EVENT_FIELDS. Raises BadInputError for a range that is none.
+        """
+        self._check_range(partition, start, end)
+        return self._events(partition, start, end)
+
+    def _events(self, partition: int, start: int, end: int) -> Iterator[dict[str, Any]]:
+        tail = self.tail(partition)
+        if tail is None:
+            return
+        framing = self.framing(partition)
+        for batch in self.batches(partition, tail, self.offset_of(partition, tail, start)):
+            decoded = decode_values(batch.entries, framing)
+            framing = decoded.framing
+            sequences = batch.entries.sequence
+            rows = np.flatnonzero(
+                (batch.entries.kind == EntryKind.DATA) & (sequences >= start) & (sequences <= end)
+            ).tolist()
+            for row in rows:
+                yield event_row(partition, batch.entries, decoded.events, row)
+            if sequences[-1] >= end:
+                return
+
+    def verify_sequence_continuity(self, partition: int, start: int, end: int) -> tuple[bool, list[int]]:
+        """Whether start to end stand in the ledger, each once and in order, and which of them do not, sorted (S1.7).
+
+        Raises BadInputError for a range that is none, or of which more than MISSING_MAX numbers are missing.
+        """
+        self._check_range(partition, start, end)
+        tail = self.tail(partition)
+        found: list[Any] = [np.zeros(0, np.int64)]
+        if tail is not None:
+            for batch in self.batches(partition, tail, self.offset_of(partition, tail, start)):
+                sequences = batch.entries.sequence[batch.entries.kind == EntryKind.DATA]
+                found.append(sequences[(sequences >= start) & (sequences <= end)])
+        there = np.concatenate(found)
+        distinct = np.unique(there)
+        if end - start + 1 - distinct.size > MISSING_MAX:
+            text = (
+                f"{end - start + 1 - distinct.size} of the sequences {start} to {end} are not in partition {partition}"
+            )
+            raise BadInputError(f"{text}, which ends at {tail.head.sequence if tail else 0}. Give a narrower range")
+        missing = _missing(distinct, start, end)
+        return not missing and bool((np.diff(there) == 1).all()), missing
+
+    # -------------------------------------------------------------------------------------------------- for the others
+
+    def batches(self, partition: int, tail: Tail, begin: int) -> Iterator[EntryBatch]:
+        """Entries from a ledger offset to the tail; see ledger_reader.read_entries."""
+        return read_entries(self.bootstrap, self.names.sequenced, partition, begin, tail.offset + 1)
+
+    def offset_of(self, partition: int, tail: Tail, wanted: int, field: str = "sequence") -> int:
+        """Where the first entry whose number (sequence, index or control_offset) is at least wanted stands."""
+        return find_offset(self.log, self.names.sequenced, partition, tail, field, wanted)
+
+    def framing(self, partition: int) -> Framing:
+        """The framing in force at the partition's beginning; that of the settings where there is no beginning."""
+        if partition not in self._framings:
+            self._framings[partition] = self._first_framing(partition) or Framing(self.settings.framing)
+        return self._framings[partition]
+
+    def _first_framing(self, partition: int) -> Framing | None:
+        topic = self.names.sequenced
+        bounds = self.log.bounds(topic, partition)
+        until = min(bounds.start + _BEGINNING_OFFSETS, bounds.stable_end)
+        for message in self.log.scan(topic, partition, bounds.start, until):
+            entry = decode_entry(partition, message.value())
+            if entry["kind"] == "CONTROL":
+                settings = judge_settings_in(ControlBody(0, *read_control(entry["value"])))
+                if settings is not None:
+                    return settings.framing
+        return None
+
+    def _count(self, topic: str) -> int:
+        facts = self.log.topic(topic)
+        if facts is None:
+            raise UnreachableError(f"topic {topic} does not exist. Run `driftledger topics create`")
+        return facts.partitions
+
+    def _check_partition(self, partition: int) -> None:
+        if not 0 <= partition < self.partitions:
+            raise BadInputError(
+                f"there is no partition {partition}: {self.names.sequenced} has 0 to {self.partitions - 1}. Name one"
+            )
+
+    def _check_range(self, partition: int, start: int, end: int) -> None:
+        self._check_partition(partition)
+        if not 1 <= start <= end:
+            raise BadInputError(f"{start} to {end} is no range of sequences: they begin at 1. Give 1 <= from <= to")
+
+
+def _missing(distinct: np.ndarray[Any, np.dtype[np.int64]], start: int, end: int) -> list[int]:
+    """Numbers of start to end that a sorted array of some of them lacks."""
+    edges = np.concatenate(([start - 1], distinct, [end + 1]))
+    gaps = np.flatnonzero(np.diff(edges) > 1).tolist()
+    return [number for gap in gaps for number in range(int(edges[gap]) + 1, int(edges[gap + 1]))]

@@ -1,0 +1,254 @@
+"""What a deployment may choose, read once and never changed.
+
+Three sources, the first that names a field wins: the environment (DRIFTLEDGER_<FIELD>), driftledger.toml (in the
+working directory, or the file given by --config), the defaults below. A deployment with many ledgers lists them in the
+file; what stands above the tables holds for all, what stands in one overrides it there:
+
+    prefix = "plant"
+
+    [[ledger]]
+    name = "events"
+
+    [[ledger]]
+    name = "meters"
+    input_topic = "meters.raw"
+    framing = "json"
+
+GUARANTEE a Settings object is valid: every limit is in range and the relations between limits hold, so no code below
+checks them again. A value that is refused is named with the place it came from and the remedy; nothing has been started
+by then.
+HAZARD folds see no setting. What a judge must know (drift_threshold_ms, confirm_events, dedupe_horizon, sources_max)
+becomes a DEFINITION entry of the ledger and takes effect there; changing it here changes nothing that is already
+sequenced.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from schemas.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+ENVIRONMENT_PREFIX: Final = "DRIFTLEDGER_"
+DEFAULT_CONFIG: Final = Path("driftledger.toml")
+DEFAULT_LEDGER: Final = "events"
+
+#: More lanes than this cost more transactions than they win, whatever the partition count.
+LANES_DEFAULT_MAX: Final = 8
+#: An entry is its value, its key, its headers and about 200 bytes; batches of 16 values must fit the client's queues.
+VALUE_BYTES_MAX: Final = 64 * 1_048_576
+#: Dedupe keeps 32 bytes for each sequence of the horizon: 2 M of them are 64 MB a partition.
+DEDUPE_HORIZON_MAX: Final = 2_000_000
+#: The judge keeps about 256 bytes for each source: 1 M of them are 256 MB.
+SOURCES_MAX: Final = 1_000_000
+
+#: Kafka's rule for topic names, shortened so that "{prefix}.{ledger}.{x}" stays under its 249 characters.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
+Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
+
+
+class Settings(BaseSettings):
+    """One ledger's settings. Build it with load(); constructing it directly takes explicit values, then environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid", validate_default=True, env_ignore_empty=True
+    )
+
+    #: Address of an existing Kafka, "host:port[,host:port]"; without it an embedded one is used.
+    bootstrap: str | None = None
+    #: First part of the name of every topic of ours.
+    prefix: Name = "driftledger"
+    #: Which ledger of the deployment.
+    ledger: Name = DEFAULT_LEDGER
+    #: The topic that is sequenced; "{prefix}.{ledger}" unless given.
+    input_topic: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", max_length=249)
+    #: Partitions of the input and, one to one, of the ledger. Fixed at genesis.
+    partitions: int = Field(default=4, ge=1, le=1024)
+    #: Units of ownership; partition p belongs to lane p mod lanes. Fixed at genesis. As many as partitions, but at most
+    #: 8, unless given.
+    lanes: int = Field(default=0, ge=0, le=1024)
+    #: Copies of each topic's data; at most the number of brokers.
+    replication_factor: int = Field(default=1, ge=1, le=7)
+    #: Where this machine keeps its own state: the embedded broker's log, addresses, stores.
+    data_dir: Path = Path(".driftledger")
+    #: The java program for the embedded broker; the system's (17 or newer), else the bundled one, unless given.
+    java: Path | None = None
+    #: The public reference cases; used by tests and by the sample fleet where present.
+    cases: Path = Path(__file__).resolve().parent.parent.parent / "shared" / "cases"
+    #: Tick of the heartbeats on the control topic; 0 turns them off.
+    heartbeat_interval_ms: Milliseconds = 1_000
+    #: How values of the input topic are framed. Never guessed.
+    framing: Literal["single_object", "json"] = "single_object"
+    #: Strictly beyond this, a clock difference is a warning (S1.4). Not rounded, so fractions are allowed.
+    drift_threshold_ms: float = Field(default=5_000.0, ge=0, allow_inf_nan=False)
+    #: Events in a row with the same new severity before a source's severity changes.
+    confirm_events: int = Field(default=3, ge=1, le=10_000)
+    #: Sequences of a partition within which a repeated (source, event_id) is recognised.
+    dedupe_horizon: int = Field(default=100_000, ge=0, le=DEDUPE_HORIZON_MAX)
+    #: Sources judged one by one in a partition; beyond it the longest silent one is forgotten.
+    sources_max: int = Field(default=200_000, ge=1, le=SOURCES_MAX)
+    #: Longer values stay in the input; the ledger keeps their hash and length.
+    max_value_bytes: int = Field(default=1_048_576, ge=1, le=VALUE_BYTES_MAX)
+    #: Entries of one transaction, at most.
+    batch_events_max: int = Field(default=5_000, ge=1, le=100_000)
+    #: How long a lane may wait for a fuller batch.
+    batch_linger_ms: Milliseconds = 0
+    #: A snapshot of each fold's state after this time ...
+    snapshot_interval_ms: Milliseconds = 10_000
+    #: ... or after this many entries, whichever comes first.
+    snapshot_entries: int = Field(default=500_000, ge=1)
+    #: The broker aborts a lane's transaction that has been open for longer.
+    transaction_timeout_ms: int = Field(default=10_000, ge=1_000, le=900_000)
+    #: A worker that has been silent for longer loses its lanes.
+    session_timeout_ms: int = Field(default=6_000, ge=6_000, le=300_000)
+    #: Health and metrics, on loopback; 0 takes a free port.
+    http_port: int = Field(default=8_411, ge=0, le=65_535)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Fill what follows from other fields."""
+        values = dict(values)
+        if not values.get("input_topic"):
+            values["input_topic"] = f"{values.get('prefix', 'driftledger')}.{values.get('ledger', DEFAULT_LEDGER)}"
+        if not values.get("lanes"):
+            try:
+                values["lanes"] = min(int(values.get("partitions", 4)), LANES_DEFAULT_MAX)
+            except (TypeError, ValueError):
+                values["lanes"] = 1  # partitions is refused on its own account
+        return values
+
+    @model_validator(mode="after")
+    def _relations(self) -> Self:
+        """Relations between limits, each with its reason."""
+        if self.lanes > self.partitions:
+            message = (
+                f"lanes={self.lanes} exceeds partitions={self.partitions}: a lane without a partition does nothing"
+            )
+            raise ValueError(message)
+        if self.transaction_timeout_ms < self.session_timeout_ms:
+            message = (
+                f"transaction_timeout_ms={self.transaction_timeout_ms} is below session_timeout_ms="
+                f"{self.session_timeout_ms}: a lane's transaction must outlive a pause that its worker survives"
+            )
+            raise ValueError(message)
+        if self.heartbeat_interval_ms and self.snapshot_interval_ms < self.heartbeat_interval_ms:
+            message = (
+                f"snapshot_interval_ms={self.snapshot_interval_ms} is below heartbeat_interval_ms="
+                f"{self.heartbeat_interval_ms}: an idle lane would snapshot without having moved"
+            )
+            raise ValueError(message)
+        if self.batch_events_max > self.snapshot_entries:
+            message = (
+                f"batch_events_max={self.batch_events_max} exceeds snapshot_entries={self.snapshot_entries}: "
+                "snapshots are taken between batches"
+            )
+            raise ValueError(message)
+        if self.input_topic.startswith(f"{self.prefix}.{self.ledger}."):
+            message = f"input_topic={self.input_topic!r} has the form of this ledger's own topics: choose another name"
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read explicit values and the environment; load() passes the file's values where the environment is silent."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return (init_settings, env_settings)
+
+
+def load(config: Path | None = None, ledger: str | None = None, **overrides: Any) -> Settings:
+    """Settings of one ledger, from the environment, the file and the defaults.
+
+    config: the file; None is driftledger.toml of the working directory, which may be absent. ledger: which one; None
+    takes DRIFTLEDGER_LEDGER, the file's first table, or "events". overrides: explicit values (a
+    command's options), above all others; None means not given.
+
+    Raises BadInputError naming the file or variable, the value and the remedy.
+    """
+    path = config or DEFAULT_CONFIG
+    table = _read(path, required=config is not None)
+    explicit = {key: value for key, value in overrides.items() if value is not None}
+    chosen = _choose(table, ledger, path)
+    from_file = {key: value for key, value in chosen.items() if _variable(key) not in _environment()}
+    try:
+        return Settings(**{**from_file, **explicit})
+    except ValidationError as error:
+        _refuse(error, path, from_file, explicit)
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if required:
+            raise BadInputError(f"{path}: no such file. Give --config the path of a driftledger.toml") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path}: cannot be read: {error}. Make it a readable UTF-8 file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadInputError(f"{path}: not TOML: {error}. Mend that line") from error
+
+
+def _choose(table: dict[str, Any], ledger: str | None, path: Path) -> dict[str, Any]:
+    """Merge the file's common values with those of one of its ledgers."""
+    common = {key: value for key, value in table.items() if key != "ledger"}
+    ledgers = table.get("ledger", [])
+    if not isinstance(ledgers, list) or not all(isinstance(entry, dict) and "name" in entry for entry in ledgers):
+        raise BadInputError(f'{path}: ledger = {ledgers!r} is not a list of tables. Write [[ledger]] with name = "..."')
+    names = [entry["name"] for entry in ledgers]
+    if len(set(names)) < len(names):
+        raise BadInputError(f"{path}: two [[ledger]] tables have one name ({', '.join(names)}). Rename one")
+    wanted = ledger or _environment().get(_variable("ledger")) or (names[0] if names else DEFAULT_LEDGER)
+    if names and wanted not in names:
+        raise BadInputError(f"{path}: no ledger {wanted!r}; it has {', '.join(names)}. Name one of them")
+    own: dict[str, Any] = next((entry for entry in ledgers if entry["name"] == wanted), {})
+    own = {key: value for key, value in own.items() if key != "name"}
+    return {**common, **own, "ledger": wanted}
+
+
+def _variable(field: str) -> str:
+    return f"{ENVIRONMENT_PREFIX}{field.upper()}"
+
+
+def _environment() -> Mapping[str, str]:
+    """The variables that count: one set to nothing is one not set."""
+    return {key.upper(): value for key, value in os.environ.items() if value}
+
+
+def _refuse(error: ValidationError, path: Path, from_file: dict[str, Any], explicit: dict[str, Any]) -> NoReturn:
+    raise BadInputError("; ".join(_describe(e, path, from_file, explicit) for e in error.errors())) from error
+
+
+def _describe(details: ErrorDetails, path: Path, from_file: dict[str, Any], explicit: dict[str, Any]) -> str:
+    reason = details["msg"].removeprefix("Value error, ")
+    if not details["loc"]:
+        return f"settings do not fit together: {reason}. Change one of the two (environment, {path} or option)"
+    field = str(details["loc"][0])
+    if details["type"] == "extra_forbidden":
+        return f"{path}: unknown setting {field!r}. Remove it, or mend its spelling"
+    if field in explicit:
+        place = f"option --{field.replace('_', '-')}"
+    elif field in from_file:
+        place = f"{path}: {field}"
+    else:
+        place = _variable(field)
+    return (
+        f"{place} = {details['input']!r}: {reason[0].lower()}{reason[1:]}. Give another value, or none for the default"
+    )

@@ -1,0 +1,197 @@
+"""Ledgers on a real broker for tests of what is read from them: written by lanes, and copied with things changed."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Producer
+
+from schemas.canonical import CHAIN_START, AuthorityKind, EntryFields, EntryKind, ValueState, chain_hash
+from schemas.clock import SystemTime
+from schemas.codec import Framing, encode
+from schemas.topics import TopicNames, topic_names
+from streams.definitions import JudgeSettings, threshold_us_from_ms
+from streams.judge import Judge
+from streams.lane import Lane
+from streams.ledger_reader import decode_entry
+from streams.log import Log
+from streams.settings import Settings
+from streams.topics_admin import TopicsAdmin, specs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import pytest
+
+#: A record as it is produced: key, value, headers.
+Message = tuple[bytes | None, bytes | None, list[tuple[str, str | bytes | None]]]
+#: A ledger record as it lies in the topic: key, entry.
+Record = tuple[bytes | None, dict[str, Any]]
+
+LEVEL_TIMEOUT_S = 60
+
+
+def names_of(settings: Settings) -> TopicNames:
+    """The seven topics."""
+    return topic_names(settings.prefix, settings.ledger, settings.input_topic)
+
+
+def begin(kafka: Any, prefix: str, **choices: Any) -> Settings:
+    """A new ledger with its topics, of one partition unless chosen otherwise; no heartbeats."""
+    chosen: dict[str, Any] = {"partitions": 1, "heartbeat_interval_ms": 0, **choices}
+    settings = Settings(bootstrap=kafka.bootstrap, prefix=prefix, **chosen)
+    TopicsAdmin(kafka.bootstrap).create(specs_of(settings))
+    return settings
+
+
+def use(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands of this process mean that ledger."""
+    for field in ("bootstrap", "prefix", "ledger", "input_topic", "partitions", "lanes", "heartbeat_interval_ms"):
+        monkeypatch.setenv(f"DRIFTLEDGER_{field.upper()}", str(getattr(settings, field)))
+
+
+def event(source: str, event_id: str, local_us: int, value: float | None = 1.5, payload: bytes = b"") -> bytes:
+    """An event's bytes."""
+    fields = {
+        "event_id": event_id,
+        "source": source,
+        "local_timestamp": local_us,
+        "kind": "level",
+        "value": value,
+        "payload": payload,
+    }
+    return encode("Event", fields)
+
+
+def produce(settings: Settings, topic: str, messages: Iterable[Message], partition: int = 0) -> None:
+    """Append messages; returns when all are acknowledged."""
+    producer = Producer({"bootstrap.servers": settings.bootstrap, "linger.ms": 5, "message.max.bytes": 20_000_000})
+    failed: list[str] = []
+
+    def delivered(error: Any, _message: Any) -> None:
+        if error is not None:
+            failed.append(error.str())
+
+    for key, value, headers in messages:
+        producer.produce(topic, value, key, partition, headers=headers, on_delivery=delivered)
+        producer.poll(0)
+    assert producer.flush(30) == 0
+    assert not failed
+
+
+def lane_of(settings: Settings, number: int) -> Lane:
+    """A lane of a ledger, not opened."""
+    definition = JudgeSettings(
+        framing=Framing(settings.framing),
+        threshold_us=threshold_us_from_ms(settings.drift_threshold_ms),
+        confirm_events=settings.confirm_events,
+        dedupe_horizon=settings.dedupe_horizon,
+        sources_max=settings.sources_max,
+    )
+    partitions = range(number, settings.partitions, settings.lanes)
+    assert settings.bootstrap is not None
+    return Lane(
+        settings, settings.bootstrap, names_of(settings), number, partitions, Judge(), definition, worker="test"
+    )
+
+
+def sequence(settings: Settings) -> None:
+    """Take everything that stands in the input and the control topic into the ledger, then stop."""
+    assert settings.bootstrap is not None
+    names, time = names_of(settings), SystemTime()
+    log = Log(settings.bootstrap)
+    for number in range(settings.lanes):
+        lane = lane_of(settings, number)
+        lane.open()
+        partitions = list(lane.parts)
+        inputs, controls = log.ends(names.input, partitions), log.ends(names.control, partitions)
+        deadline_ns = time.monotonic_ns() + LEVEL_TIMEOUT_S * 10**9
+        while any(
+            part.head.input_offset + 1 < inputs[p] or part.head.control_offset + 1 < controls[p]
+            for p, part in lane.parts.items()
+        ):
+            assert time.monotonic_ns() < deadline_ns, "the lane does not reach the end of its input"
+            lane.commit(lane.fetch())
+        lane.close()
+    log.close()
+
+
+@contextlib.contextmanager
+def running(settings: Settings) -> Iterator[None]:
+    """All lanes of a ledger, one thread each, for the length of a block."""
+    ended = threading.Event()
+    failed: list[BaseException] = []
+
+    def run(number: int) -> None:
+        lane = lane_of(settings, number)
+        try:
+            lane.open()
+            while not ended.is_set():
+                lane.commit(lane.fetch())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
+            failed.append(error)
+        finally:
+            lane.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(settings.lanes)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert not failed, failed
+
+
+def records(settings: Settings, partition: int = 0) -> list[Record]:
+    """Every record of a ledger partition."""
+    assert settings.bootstrap is not None
+    log, topic = Log(settings.bootstrap), names_of(settings).sequenced
+    bounds = log.bounds(topic, partition)
+    found = [
+        (message.key(), decode_entry(partition, message.value()))
+        for message in log.scan(topic, partition, bounds.start, bounds.stable_end)
+    ]
+    log.close()
+    return found
+
+
+def copy_with(settings: Settings, name: str, change: Callable[[list[Record]], Iterable[Record | bytes]]) -> Settings:
+    """The same ledger under another name, over the same input, with records changed; bytes are written as they are."""
+    copied = settings.model_copy(update={"ledger": name})
+    assert settings.bootstrap is not None
+    TopicsAdmin(settings.bootstrap).create(specs_of(copied))
+    changed: list[Message] = [
+        (None, record, []) if isinstance(record, bytes) else (record[0], encode("LedgerEntry", record[1]), [])
+        for record in change(records(settings))
+    ]
+    produce(copied, names_of(copied).sequenced, changed)
+    return copied
+
+
+def rechained(changed: Iterable[Record]) -> Iterator[Record]:
+    """Records with indexes, sequences and the chain written anew, as somebody would who hides a change."""
+    before, numbered = CHAIN_START, 0
+    for index, (key, entry) in enumerate(changed, start=1):
+        numbered += entry["kind"] == "DATA"
+        fields = EntryFields(
+            kind=EntryKind[entry["kind"]],
+            index=index,
+            sequence=numbered,
+            input_offset=entry["input_offset"],
+            control_offset=entry["control_offset"],
+            input_leader_epoch=entry["input_leader_epoch"],
+            authority_timestamp_ms=entry["authority_timestamp"],
+            authority_kind=AuthorityKind[entry["authority_kind"]],
+            value_state=ValueState[entry["value_state"]],
+            value_length=entry["value_length"],
+            value_hash=entry["value_hash"],
+            headers=[(header["name"], header["value"]) for header in entry["headers"]],
+            key=key,
+        )
+        before = chain_hash(before, fields)
+        yield key, {**entry, "index": index, "sequence": numbered, "chain_hash": before}

@@ -1,0 +1,179 @@
+"""`driftledger status` and `driftledger halts` on a real broker, with and without a worker."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from schemas.clock import SystemTime
+from schemas.errors import HaltCode, HaltError
+from schemas.topics import partition_for
+from streams.admission import read_control
+from streams.cli.main import main
+from streams.drift_log import DriftLog
+from streams.progress import record_halt
+from streams.queries import Ledger
+from tests.broker.ledgers import begin, event, names_of, produce, records, running, sequence, use
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+PARTITIONS = 3
+LANES = 2
+SYSTEM = partition_for(b"System", PARTITIONS)
+
+
+@pytest.fixture
+def settings(kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A ledger that has begun, with three events on partition 0."""
+    made = begin(kafka, prefix, partitions=PARTITIONS, lanes=LANES)
+    now_us = SystemTime().now_us()
+    produce(made, made.input_topic, [(b"s", event("s", f"e{n}", now_us), []) for n in range(3)])
+    sequence(made)
+    use(made, monkeypatch)
+    return made
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> tuple[list[dict[str, Any]], str]:
+    """Rows of stdout, and stderr."""
+    captured = capsys.readouterr()
+    return [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+
+def halt(settings: Settings, partition: int) -> None:
+    """As a worker does it."""
+    error = HaltError(partition, HaltCode.INPUT_CUT, "records 5 to 9 are gone", "Restore the input")
+    assert settings.bootstrap is not None
+    record_halt(settings.bootstrap, names_of(settings).progress, partition % LANES, error, "worker-1")
+
+
+def test_asking_records_an_anchor(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the source System; every partition is told."""
+    with running(settings):
+        assert main(["status", "--output", "jsonl"]) == 0
+        rows, err = told(capsys)
+    assert [(row["partition"], row["lane"], row["max_sequence"]) for row in rows] == [(0, 0, 3), (1, 1, 0), (2, 0, 0)]
+    assert [row["input_lag_offsets"] for row in rows] == [0, 0, 0]
+    assert rows[SYSTEM]["state"] == "live"
+    assert rows[SYSTEM]["max_index"] == (6 if SYSTEM == 0 else 3)
+    assert err.startswith(f"anchor {SYSTEM}:{rows[SYSTEM]['max_index']}, phase lock ")
+    with Ledger(settings, settings.bootstrap or "") as ledger:
+        (entry,) = DriftLog(ledger).newest(1, source="System")
+    assert entry.id in err
+
+
+def test_without_a_worker_the_rest_is_shown_all_the_same(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said that no worker took the anchor; what waits in the input is the lag."""
+    produce(settings, settings.input_topic, [(None, b"x", [])] * 7, partition=2)
+    assert main(["status", "--timeout", "0.1", "--output", "jsonl"]) == 0
+    rows, err = told(capsys)
+    assert [row["input_lag_offsets"] for row in rows] == [0, 0, 7]
+    assert "no worker took the anchor within 0.1 s" in err
+    assert "driftledger worker" in err
+
+
+def test_a_halt_is_told_with_its_remedy_and_exit_code_1(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also that of the partition whose lane should take the anchor: then nothing is waited for."""
+    for partition in (1, SYSTEM):
+        halt(settings, partition)
+    begun = SystemTime().create_checkpoint()
+    assert main(["status", "--timeout", "60", "--output", "jsonl"]) == 1
+    assert begun.elapsed_ns(SystemTime().create_checkpoint()) < 50_000_000_000
+    rows, err = told(capsys)
+    assert {row["partition"] for row in rows if row["state"] == "halted"} == {1, SYSTEM}
+    assert (rows[1]["halt"], rows[1]["halt_remedy"]) == ("INPUT_CUT", "Restore the input")
+    assert "records 5 to 9 are gone. Restore the input" in err
+    assert "halts lift 1" in err
+    assert "waits until the halt is lifted" in err
+    assert main(["status", "--timeout", "0"]) == 1
+    assert "INPUT_CUT" in capsys.readouterr().out
+
+
+def test_a_ledger_that_has_not_begun_has_a_status(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Empty, with everything still to do; no anchor can be recorded."""
+    made = begin(kafka, prefix)
+    produce(made, made.input_topic, [(None, b"x", [])] * 4)
+    use(made, monkeypatch)
+    assert main(["status", "--output", "jsonl"]) == 0
+    (row,), err = told(capsys)
+    assert (row["state"], row["max_sequence"], row["input_lag_offsets"], row["last_authority"]) == ("empty", 0, 4, None)
+    assert "has not begun: nothing was written" in err
+
+
+def test_a_missing_input_has_no_lag(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """Rather than a lag of nothing."""
+    monkeypatch.setenv("DRIFTLEDGER_INPUT_TOPIC", f"{settings.prefix}.nowhere")
+    assert main(["status", "--timeout", "0", "--output", "jsonl"]) == 0
+    rows, _ = told(capsys)
+    assert {row["input_lag_offsets"] for row in rows} == {None}
+
+
+def test_halts_are_listed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Over all lanes, by partition."""
+    assert main(["halts", "list", "--output", "jsonl"]) == 0
+    assert told(capsys) == ([], "no partition is halted\n")
+    for partition in (2, 1):
+        halt(settings, partition)
+    assert main(["halts", "list", "--output", "jsonl"]) == 0
+    rows, _ = told(capsys)
+    assert [(row["partition"], row["lane"], row["code"]) for row in rows] == [(1, 1, "INPUT_CUT"), (2, 0, "INPUT_CUT")]
+    assert main(["halts", "list"]) == 0
+    assert "Restore the input" in capsys.readouterr().out
+
+
+def test_lifting_a_halt_is_documented_in_the_ledger(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """The lane that goes on sequences who did it and why; the others stay halted."""
+    halt(settings, 1)
+    halt(settings, 2)
+    assert main(["halts", "lift", "1", "--actor", "ada", "--reason", "restored"]) == 0
+    _, err = told(capsys)
+    assert "partition 1: halt INPUT_CUT lifted; it was: records 5 to 9 are gone" in err
+    assert "opens lane 1 again" in err
+    assert main(["halts", "list", "--output", "jsonl"]) == 0
+    rows, _ = told(capsys)
+    assert [row["partition"] for row in rows] == [2]
+    assert main(["halts", "lift", "2", "--actor", "ada", "--reason", "restored too"]) == 0
+    sequence(settings)
+    with Ledger(settings, settings.bootstrap or "") as ledger:
+        (entry,) = DriftLog(ledger).newest(1, source="halt/1", partition=1)
+    value = next(fields["value"] for _, fields in records(settings, 1) if fields["index"] == entry.index)
+    assert read_control(value)[1]["source"] == "halt/1"
+    assert b"ada" in value
+    assert b"halt INPUT_CUT lifted: restored" in value
+
+
+def test_what_is_not_halted_cannot_be_lifted(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor without a name and a reason; nothing is written then."""
+    control = names_of(settings).control
+    with Ledger(settings, settings.bootstrap or "") as ledger:
+        before = ledger.log.ends(control, range(PARTITIONS))
+        assert main(["halts", "lift", "1", "--actor", "ada", "--reason", "r"]) == 2
+        assert "partition 1 is not halted" in capsys.readouterr().err
+        assert main(["halts", "lift", "9", "--actor", "ada", "--reason", "r"]) == 2
+        assert "there is no partition 9" in capsys.readouterr().err
+        halt(settings, 1)
+        assert main(["halts", "lift", "1", "--actor", " ", "--reason", "r"]) == 2
+        assert "Give --actor and --reason" in capsys.readouterr().err
+        assert main(["halts", "lift", "1"]) == 2
+        assert ledger.log.ends(control, range(PARTITIONS)) == before
+    assert main(["halts", "list", "--output", "jsonl"]) == 0
+    assert len(told(capsys)[0]) == 1
+
+
+def test_a_halt_of_a_ledger_that_has_not_begun_is_lifted_all_the_same(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And it is said that nobody will know why."""
+    made = begin(kafka, prefix, partitions=PARTITIONS, lanes=LANES)
+    use(made, monkeypatch)
+    halt(made, 0)
+    assert main(["halts", "lift", "0", "--actor", "ada", "--reason", "r"]) == 0
+    assert "is not recorded there" in told(capsys)[1]
+    assert main(["halts", "list", "--output", "jsonl"]) == 0
+    assert told(capsys)[0] == []

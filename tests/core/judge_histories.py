@@ -1,0 +1,132 @@
+"""Ledgers invented from a seed: sources with moods, retries, forgeries, poison, control entries, changing settings."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from schemas.canonical import ValueState
+from schemas.codec import Framing
+from streams.definitions import JudgeSettings
+from tests.core.judge_oracle import START_MS, Row, control, definition, event
+
+#: Where a clock may stand, in microseconds from the authority: every boundary of the rules and a little beside it.
+_MOODS = (
+    (0, 999_499, -999_499, 250_000, -3),
+    (999_500, -999_500, 2_000_000, -4_999_499, 4_999_499),
+    (4_999_500, -4_999_500, 5_000_000, 5_000_001, -5_000_001, 86_400_000_000, -86_400_000_000),
+)
+_ENDS = (2**63 - 1, -(2**63), 0, 253_402_300_799_999_999, -62_135_596_800_000_000)
+_POISON = (b"", b"\xc3", b"\xc3\x01", b"\x00\x00\x00\x00\x01abc", b"\xc3\x01" + bytes(20), b"{", b"[]", b"\xff\xfe")
+
+
+class _Fleet:
+    def __init__(self, seed: int, sources: int) -> None:
+        self.rng = random.Random(seed)
+        self.names = [self._name(i) for i in range(sources)]
+        self.mood = [0] * sources
+        self.sent: list[tuple[str, str, int]] = []
+        self.count = 0
+
+    def _name(self, number: int) -> str:
+        stem = self.rng.choice(("s", "sensor-", "a-source-of-a-rather-long-name-", "Füllstand/", "x" * 240))
+        return f"{stem}{number:04d}"
+
+    def pick(self) -> int:
+        """Some sources speak often, most seldom."""
+        rng = self.rng
+        return rng.randrange(min(6, len(self.names))) if rng.random() < 0.6 else rng.randrange(len(self.names))
+
+    def event(self, now_ms: int, framing: Framing) -> bytes:
+        rng = self.rng
+        self.count += 1
+        chance = rng.random()
+        value = rng.choice((None, 1.5, float("nan"), float("inf"), float("-inf"))) if rng.random() < 0.1 else 20.25
+        if framing is Framing.JSON and value is not None and not abs(value) < float("inf"):
+            value = None
+        if self.sent and chance < 0.15:
+            back = int(rng.paretovariate(0.7))
+            name, event_id, local_us = self.sent[-min(back, len(self.sent))]
+            if chance < 0.05:
+                local_us ^= 1
+            return event(name, event_id, local_us, 20.25, framing)
+        source = self.pick()
+        if rng.random() < 0.25:
+            self.mood[source] = rng.randrange(3)
+        mood = self.mood[source] if rng.random() < 0.93 else rng.randrange(3)
+        local_us = now_ms * 1000 + rng.choice(_MOODS[mood])
+        if rng.random() < 0.02:
+            local_us = rng.choice(_ENDS)
+        event_id = f"e{self.count}" if rng.random() < 0.97 else f"e{rng.randrange(self.count)}"
+        self.sent.append((self.names[source], event_id, local_us))
+        return event(self.names[source], event_id, local_us, value, framing)
+
+
+def _other_settings(rng: random.Random, now: JudgeSettings) -> JudgeSettings:
+    match rng.randrange(5):
+        case 0:
+            return replace(now, framing=rng.choice(tuple(Framing)))
+        case 1:
+            return replace(now, threshold_us=rng.choice((0, 999_500, 5_000_000, 5_000_001, 9 * 10**18)))
+        case 2:
+            return replace(now, confirm_events=rng.choice((1, 2, 3, 5)))
+        case 3:
+            return replace(now, dedupe_horizon=rng.choice((0, 1, 2, 7, 60, 500, 2_000)))
+        case _:
+            return replace(now, sources_max=rng.choice((1, 2, 5, 9, 30, 200_000)))
+
+
+def history(seed: int, length: int, *, sources: int = 40, changes: float = 0.01, poison: float = 0.05) -> list[Row]:
+    """That many entries; changes and poison are shares of them."""
+    fleet = _Fleet(seed, sources)
+    rng = fleet.rng
+    settings, now_ms = JudgeSettings(), START_MS
+    rows: list[Row] = []
+    while len(rows) < length:
+        now_ms += rng.choice((0, 0, 1, 2, 40, -3))
+        key = rng.choice((None, b"", b"key"))
+        chance = rng.random()
+        if chance < changes:
+            settings = _other_settings(rng, settings)
+            rows.append(definition(settings, now_ms))
+        elif chance < changes + 0.02:
+            rows.append(_control_row(rng, now_ms))
+        elif chance < changes + 0.02 + poison:
+            rows.append(_poison_row(fleet, now_ms, settings.framing, key))
+        else:
+            rows.append(Row(fleet.event(now_ms, settings.framing), now_ms, key=key))
+    return rows
+
+
+def _control_row(rng: random.Random, now_ms: int) -> Row:
+    match rng.randrange(6):
+        case 0:
+            body = {"cluster_id": "c", "topic": "t", "topic_id": "i", "partition": 0, "partitions": 1, "lanes": 1}
+            return control("Genesis", now_ms, **body, base_offset=0, format_version=1)
+        case 1:
+            return control("Heartbeat", now_ms, predecessor_appended_ms=None, input_end_offset=3, worker_us=5)
+        case 2:
+            return control("Definition", now_ms, name="windows", body='{"judge":1}')
+        case 3:
+            return control("Definition", now_ms, name="judge", body='{"threshold_us":-1}')
+        case 4:
+            return control("FoldVersion", now_ms, fold="judge", version=1)
+        case _:
+            return replace(control("Anchor", now_ms, source="judge", anchor_timestamp=None), value=b"\xc3\x01 judge?")
+
+
+def _poison_row(fleet: _Fleet, now_ms: int, framing: Framing, key: bytes | None) -> Row:
+    rng = fleet.rng
+    match rng.randrange(6):
+        case 0:
+            return Row(None, now_ms, key=key)
+        case 1:
+            return Row(rng.choice(_POISON), now_ms, key=key)
+        case 2:
+            return Row(fleet.event(now_ms, framing)[:-1], now_ms, key=key)
+        case 3:
+            return Row(fleet.event(now_ms, framing) + b"x", now_ms, key=key)
+        case 4:
+            return Row(fleet.event(now_ms, framing), now_ms, state=ValueState.OMITTED, key=key)
+        case _:
+            return Row(fleet.event(now_ms, framing), now_ms, state=ValueState.ERASED, key=key)

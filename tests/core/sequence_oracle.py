@@ -1,0 +1,109 @@
+"""The sequencer's plain twin: one record at a time, over schemas/canonical.py and fastavro."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from schemas.canonical import (
+    AuthorityKind,
+    EntryFields,
+    EntryKind,
+    ValueState,
+    canonical_headers,
+    chain_hash,
+    value_hash,
+)
+from schemas.memory import address_of
+from streams.records import allocate_records
+from streams.sequence import Head
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from streams.records import Records
+
+
+class Given(NamedTuple):
+    """One record as it lies in Kafka."""
+
+    offset: int
+    timestamp_ms: int
+    leader_epoch: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+class Expected(NamedTuple):
+    """The entry it must become."""
+
+    fields: EntryFields
+    chain_hash: bytes
+    value: bytes | None
+
+
+def columns_of(given: Sequence[Given]) -> tuple[Records, NDArray[np.uint8]]:
+    """The records as columns, and the memory they point into."""
+    records = allocate_records(len(given))
+    parts: list[bytes] = []
+    used = 0
+    memory_plan: list[tuple[int, str, int]] = []
+    for row, record in enumerate(given):
+        headers = canonical_headers(record.headers) if record.headers else None
+        for name, part in (("value", record.value), ("key", record.key), ("headers", headers)):
+            if part is None:
+                continue
+            memory_plan.append((row, name, used))
+            parts.append(part)
+            used += len(part)
+    memory = np.frombuffer(b"".join(parts) + b"\0", np.uint8).copy()
+    base = address_of(memory)
+    records.value_length[:] = -1
+    records.key_length[:] = -1
+    for (row, name, place), part in zip(memory_plan, parts, strict=True):
+        getattr(records, f"{name}_address")[row] = base + place
+        getattr(records, f"{name}_length")[row] = len(part)
+    for row, record in enumerate(given):
+        records.offset[row] = record.offset
+        records.timestamp_ms[row] = record.timestamp_ms
+        records.timestamp_type[row] = 2
+        records.leader_epoch[row] = record.leader_epoch
+    return records, memory
+
+
+def advance_plainly(
+    head: Head, given: Sequence[Given], kind: EntryKind, value_bytes_max: int
+) -> tuple[Head, list[Expected]]:
+    """What streams.sequence.advance must make of the records."""
+    expected = []
+    for record in given:
+        data = kind is EntryKind.DATA
+        if record.value is None:
+            state = ValueState.NULL
+        elif data and len(record.value) > value_bytes_max:
+            state = ValueState.OMITTED
+        else:
+            state = ValueState.PRESENT
+        fields = EntryFields(
+            kind=kind,
+            index=head.index + 1,
+            sequence=head.sequence + data,
+            input_offset=record.offset if data else head.input_offset,
+            control_offset=head.control_offset if data else record.offset,
+            input_leader_epoch=record.leader_epoch if data else -1,
+            authority_timestamp_ms=record.timestamp_ms,
+            authority_kind=AuthorityKind.APPENDED,
+            value_state=state,
+            value_length=-1 if record.value is None else len(record.value),
+            value_hash=value_hash(record.value),
+            headers=record.headers,
+            key=record.key,
+        )
+        link = chain_hash(head.chain_hash, fields)
+        expected.append(Expected(fields, link, record.value if state is ValueState.PRESENT else None))
+        head = Head(fields.index, fields.sequence, fields.input_offset, fields.control_offset, link)
+    return head, expected

@@ -1,0 +1,150 @@
+"""The command line: exit codes, what goes to stdout and what to stderr."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import typer
+
+from schemas.errors import BadInputError, DriftledgerError, HaltCode, HaltError, UnreachableError
+from streams.cli import main as command
+from streams.cli.context import settings_of
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def all_commands() -> list[list[str]]:
+    """Every command and group, by its words."""
+    found: list[list[str]] = []
+    waiting: list[tuple[list[str], Any]] = [([], typer.main.get_command(command.app))]
+    while waiting:
+        words, group = waiting.pop()
+        found.append(words)
+        waiting += [([*words, name], sub) for name, sub in getattr(group, "commands", {}).items()]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_every_command_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """--help is fine, on stdout; a single command shows an example."""
+    assert command.main([*words, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "Commands:" in out or "Example" in out
+
+
+def test_the_version_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """For scripts."""
+    assert command.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("driftledger 0.")
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["--ledger"], ["broker", "status", "--output", "xml"]])
+def test_wrong_usage_ends_with_2_and_says_so_on_stderr(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing on stdout that a pipe could take for an answer."""
+    assert command.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Usage" in captured.err or "Error" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BadInputError("mend it"), 2),
+        (UnreachableError("start it"), 3),
+        (HaltError(3, HaltCode.INPUT_CUT, "records are gone", "Restore them"), 1),
+        (DriftledgerError("look at it"), 1),
+    ],
+)
+def test_an_error_becomes_one_line_and_its_exit_code(
+    error: DriftledgerError, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No traceback for what we raise on purpose."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("streams.settings.load", fail)
+    assert command.main(["broker", "stop"]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"driftledger: {error}\n"
+
+
+def test_a_defect_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only our own errors are told in one line."""
+    monkeypatch.setattr("streams.settings.load", lambda *_, **__: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        command.main(["broker", "stop"])
+
+
+def test_options_before_the_command_reach_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--config and --ledger."""
+    config = tmp_path / "other.toml"
+    config.write_text('[[ledger]]\nname = "a"\n', encoding="utf-8")
+    assert command.main(["--config", str(config), "--ledger", "b", "broker", "stop"]) == 2
+    assert "no ledger 'b'; it has a" in capsys.readouterr().err
+
+
+def test_settings_are_loaded_for_a_command_called_without_the_root() -> None:
+    """A group may be used by itself."""
+    seen = []
+    group = typer.Typer()
+
+    @group.command()
+    def only(context: typer.Context) -> None:
+        seen.append(settings_of(context, partitions=2).partitions)
+
+    only.__annotations__["context"] = typer.Context
+    group([], standalone_mode=False)
+    assert seen == [2]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """It answers before Kafka, numba and Faust could be loaded."""
+    program = (
+        "import sys; from streams.cli.main import main; main(['--help']);"
+        "print([m for m in ('confluent_kafka', 'numba', 'numpy', 'faust', 'pydantic_settings') if m in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    ).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly() -> None:
+    """`driftledger ... | head -0` leaves no traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    program = "from streams.cli.main import run; run()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "broker", "status", "--output", "csv"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env=os.environ | {"DRIFTLEDGER_DATA_DIR": "/nonexistent"},
+    )
+    os.close(write)
+    assert ended.returncode != 0
+    assert "Traceback" not in ended.stderr
+
+
+def test_logs_go_to_stderr(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """stdout is for answers."""
+    monkeypatch.setenv("DRIFTLEDGER_DATA_DIR", str(tmp_path))
+    assert command.main(["broker", "stop"]) == 0
+    try:
+        structlog.get_logger().info("an event", field=1)
+    finally:
+        structlog.reset_defaults()
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert '"event": "an event"' in captured.err

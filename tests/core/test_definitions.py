@@ -1,0 +1,119 @@
+"""Settings of the judge as they stand in the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codec import Framing
+from schemas.errors import BadInputError
+from streams.definitions import JudgeSettings, threshold_us_from_ms
+
+DEFAULT_BODY = (
+    '{"confirm_events":3,"dedupe_horizon":100000,"framing":"single_object","sources_max":200000,"threshold_us":5000000}'
+)
+
+settings = st.builds(
+    JudgeSettings,
+    framing=st.sampled_from(Framing),
+    threshold_us=st.integers(0, 9 * 10**18),
+    confirm_events=st.integers(1, 10_000),
+    dedupe_horizon=st.integers(0, 2_000_000),
+    sources_max=st.integers(1, 1_000_000),
+)
+
+
+def test_the_canonical_form_of_the_defaults_is_pinned() -> None:
+    """A change of these bytes would write a new entry into every ledger."""
+    assert JudgeSettings().canonical() == DEFAULT_BODY
+    assert JudgeSettings().content_hash() == hashlib.sha256(DEFAULT_BODY.encode()).digest()
+
+
+@given(settings)
+def test_settings_come_back_from_their_canonical_form(chosen: JudgeSettings) -> None:
+    """Both ways, with the same content hash."""
+    again = JudgeSettings.parse(chosen.canonical())
+    assert again == chosen
+    assert again.content_hash() == chosen.content_hash()
+
+
+@given(settings, settings)
+def test_different_settings_have_different_hashes(one: JudgeSettings, other: JudgeSettings) -> None:
+    """And equal ones equal hashes."""
+    assert (one.content_hash() == other.content_hash()) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("threshold_us", -1),
+        ("threshold_us", 9 * 10**18 + 1),
+        ("threshold_us", float("nan")),
+        ("threshold_us", 5e6),
+        ("threshold_us", True),
+        ("confirm_events", 0),
+        ("confirm_events", 10_001),
+        ("dedupe_horizon", -1),
+        ("dedupe_horizon", 2_000_001),
+        ("sources_max", 0),
+        ("sources_max", 1_000_001),
+        ("framing", "json"),
+    ],
+)
+def test_a_value_out_of_its_limits_is_refused_by_name(field: str, value: Any) -> None:
+    """The message names the field."""
+    with pytest.raises(BadInputError, match=field):
+        replace(JudgeSettings(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        "{}",
+        DEFAULT_BODY.replace(",", ", "),
+        DEFAULT_BODY.replace('"confirm_events":3,', ""),
+        DEFAULT_BODY.replace("{", '{"also":1,'),
+        DEFAULT_BODY.replace("5000000", "5000000.0"),
+        DEFAULT_BODY.replace("5000000", "NaN"),
+        DEFAULT_BODY.replace("5000000", "-1"),
+        DEFAULT_BODY.replace("5000000", "9" * 5000),
+        DEFAULT_BODY.replace('"single_object"', '"bare"'),
+        DEFAULT_BODY.replace('"single_object"', "[]"),
+        json.dumps(dict(reversed(json.loads(DEFAULT_BODY).items())), separators=(",", ":")),
+        DEFAULT_BODY.replace("{", '{"confirm_events":3,'),
+    ],
+)
+def test_any_other_body_is_refused(body: str) -> None:
+    """Also the same object written in another way: one meaning, one hash."""
+    with pytest.raises(BadInputError):
+        JudgeSettings.parse(body)
+
+
+@pytest.mark.parametrize(
+    ("given_ms", "expected_us"),
+    [(5000.0, 5_000_000), (0.3, 300), (0.0015, 1), (0, 0), ("4999.9999", 4_999_999), (Decimal("1e3"), 1_000_000)],
+)
+def test_a_threshold_in_milliseconds_becomes_whole_microseconds(
+    given_ms: float | str | Decimal, expected_us: int
+) -> None:
+    """Rounded down: distances are whole microseconds, so strictly more than 1.5 us is strictly more than 1 us."""
+    assert threshold_us_from_ms(given_ms) == expected_us
+
+
+@pytest.mark.parametrize("bad", [-1, -0.001, float("nan"), float("inf"), "soon", "", 1e18])
+def test_a_threshold_that_is_no_length_of_time_is_refused(bad: float | str) -> None:
+    """Negative, NaN, infinite, no number, or beyond the limit."""
+    with pytest.raises(BadInputError, match="threshold"):
+        threshold_us_from_ms(bad)

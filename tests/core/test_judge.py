@@ -1,0 +1,509 @@
+"""The judge against its plain twin, and against itself under every way of cutting, storing and interpreting."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.canonical import EntryKind, ValueState
+from schemas.codec import Framing, decode
+from schemas.columns import Entries, Fault, allocate_events
+from schemas.errors import BadInputError
+from schemas.memory import JIT, bytes_at
+from streams import dedupe, sources
+from streams.definitions import JudgeSettings
+from streams.fold import Fold, FoldError, Target
+from streams.judge import Judge, JudgeState, Outputs
+from streams.judge_kernel import NO_SEVERITY, Flag, Verdicts
+from tests.core.judge_histories import history
+from tests.core.judge_oracle import (
+    START_MS,
+    Ledger,
+    Oracle,
+    Row,
+    Verdict,
+    control,
+    definition,
+    event,
+    read_record,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from schemas.columns import Events
+
+ROOT = Path(__file__).parents[2]
+PARTITION = 3
+FOLD: Fold[JudgeState, Outputs] = Judge()
+
+
+class Run(NamedTuple):
+    """All that a fold showed over a ledger."""
+
+    records: list[tuple[str, int, bytes | None, bytes]]
+    verdicts: bytes
+    warned: list[int]
+    counts: dict[str, int]
+    dump: bytes
+
+
+def _gather(total: dict[str, int], outputs: Outputs) -> None:
+    for name, count in outputs.counts._asdict().items():
+        for key, number in count.items() if isinstance(count, dict) else [(name, count)]:
+            total[str(key)] = total.get(str(key), 0) + number
+
+
+def run(judge: Judge, ledger: Ledger, sizes: Iterator[int], *, reload: Callable[[], bool] = lambda: False) -> Run:
+    """Step a ledger through; reload says, before each batch, whether the state goes through its dump."""
+    state = judge.new_state(PARTITION)
+    found = Run([], b"", [], {}, b"")
+    columns: list[list[bytes]] = [[] for _ in Verdicts._fields]
+    at = 0
+    for entries in ledger.batches(sizes):
+        if reload():
+            state = judge.load(PARTITION, judge.dump(state))
+        outputs = judge.step(state, entries)
+        found.records.extend((str(r.target), r.at_index, r.key, r.value) for r in outputs.records)
+        for column, name in zip(columns, Verdicts._fields, strict=True):
+            column.append(getattr(outputs.verdicts, name).tobytes())
+        found.warned.extend((outputs.warned + at).tolist())
+        _gather(found.counts, outputs)
+        at += entries.kind.size
+    verdicts = b"".join(b"".join(column) for column in columns)
+    return found._replace(verdicts=verdicts, dump=judge.dump(state))
+
+
+def every(size: int) -> Iterator[int]:
+    """Batches of one size."""
+    return itertools.repeat(size)
+
+
+def ragged(seed: int) -> Iterator[int]:
+    """Batches of 0 to 300 entries."""
+    rng = random.Random(seed)
+    while True:
+        yield rng.choice((0, 1, 2, rng.randrange(300)))
+
+
+def check_splits(judge: Judge, ledger: Ledger, *, sizes: Sequence[int] = (1, 7, 500), seed: int = 5) -> None:
+    """The same ledger in one batch and in many: nothing that the fold shows may differ."""
+    whole = run(judge, ledger, every(max(1, len(ledger.rows))))
+    for cut in (*map(every, sizes), ragged(seed)):
+        assert run(judge, ledger, cut) == whole
+    assert run(judge, ledger, ragged(seed + 1), reload=lambda: random.random() < 0.3) == whole
+
+
+def check_against_oracle(rows: list[Row], size: int) -> None:
+    """Every verdict, record and count as the plain twin has them."""
+    oracle, ledger = Oracle(PARTITION), Ledger(rows)
+    for index, row in enumerate(rows, 1):
+        oracle.take(index, row)
+    judge, verdicts, records = Judge(), [], []
+    counts: dict[str, int] = {}
+    state = judge.new_state(PARTITION)
+    for entries in ledger.batches(every(size)):
+        outputs = judge.step(state, entries, allocate_events(entries.kind.size))
+        columns = (column.tolist() for column in outputs.verdicts)
+        verdicts += [Verdict(Fault(fault).name, *rest) for fault, *rest in zip(*columns, strict=True)]
+        records += [(str(r.target), r.at_index, r.key, read_record(r.target, r.value)) for r in outputs.records]
+        _gather(counts, outputs)
+    for i, (ours, plain) in enumerate(zip(verdicts, oracle.verdicts, strict=True)):
+        assert ours == plain, (i, rows[i])
+    assert records == oracle.records
+    judged = [v for v in oracle.verdicts if v.fault == "NONE" and not v.flags & (Flag.DUPLICATE | Flag.CONFLICT)]
+    assert [counts[name] for name in ("green", "yellow", "red")] == [
+        sum(v.severity == severity for v in judged) for severity in range(3)
+    ]
+    for name, flag in zip(("warned", "duplicates", "conflicts", "not_finite"), Flag, strict=True):
+        assert counts[name] == sum(bool(v.flags & flag) for v in oracle.verdicts)
+    assert counts["evicted_sources"] == oracle.evicted
+    faults = {str(fault): counts.get(str(fault), 0) for fault in Fault if fault > Fault.CONTROL_ENTRY}
+    assert faults == {fault: sum(v.fault == Fault(int(fault)).name for v in oracle.verdicts) for fault in faults}
+    kinds = ("green", "yellow", "red", "duplicates", "conflicts")
+    assert counts["events"] == sum(counts[kind] for kind in kinds) + sum(faults.values())
+
+
+def step_once(rows: list[Row], state: JudgeState | None = None, partition: int = 0) -> Outputs:
+    """The outputs of rows in one batch, as the first of a ledger; they outlive its memory but for the events."""
+    judge, ledger = Judge(), Ledger(rows)
+    return judge.step(state or judge.new_state(partition), ledger.entries)
+
+
+def readings(source: str, offsets_us: Sequence[int], start: int = 0) -> list[Row]:
+    """Events of one source, a second apart, each that far off."""
+    times = range(START_MS + start * 1000, START_MS + (start + len(offsets_us)) * 1000, 1000)
+    return [
+        Row(event(source, f"{source}{now}", now * 1000 + off), now) for now, off in zip(times, offsets_us, strict=True)
+    ]
+
+
+def alerts_of(rows: list[Row], judge: Judge | None = None) -> list[dict[str, Any]]:
+    """The fields of the alert records of a ledger."""
+    found = run(judge or Judge(), Ledger(rows), every(1000)).records
+    return [read_record(target, value) for target, _, _, value in found if target == "drift.alerts"]
+
+
+# ------------------------------------------------------------------------------------------------- against the twin
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_judge_says_what_its_plain_twin_says(seed: int) -> None:
+    """Over invented ledgers with poison, retries, forgeries, control entries and changing settings and caps."""
+    check_against_oracle(history(seed, 2_000, changes=(0.0, 0.003, 0.02)[seed % 3]), 97)
+
+
+def test_a_long_ledger_agrees_with_the_twin() -> None:
+    """50,000 entries under settings that change now and then."""
+    check_against_oracle(history(99, 50_000, sources=60, changes=0.0005, poison=0.02), 2_000)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 120), st.sampled_from([0.0, 0.05, 0.3]), st.integers(1, 12))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_small_ledger_agrees_with_the_twin(seed: int, length: int, changes: float, sources_count: int) -> None:
+    """Small enough to shrink, with settings that change all the time."""
+    rows = history(seed, length, sources=sources_count, changes=changes, poison=0.1)
+    check_against_oracle(rows, 1 + seed % 50)
+    check_splits(Judge(), Ledger(rows), sizes=(1, 7))
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_batches_make_no_difference(seed: int) -> None:
+    """In batches of 1, 7, 500, at random, through dumps: records, verdicts, counts and final state byte for byte."""
+    check_splits(Judge(), Ledger(history(seed, 3_000, changes=0.01)))
+
+
+def test_growth_of_the_tables_makes_no_difference() -> None:
+    """Several thousand sources, so that the tables grow in mid-batch, and an eviction of many."""
+    rows = history(13, 6_000, sources=5_000, changes=0, poison=0)
+    rows[4_000:4_000] = [definition(replace(JudgeSettings(), sources_max=900))]
+    check_splits(Judge(), Ledger(rows), sizes=(500,))
+    check_against_oracle(rows, 1_000)
+
+
+# ------------------------------------------------------------------------------------------- the checks can fail
+
+
+class _ForgetsRuns(Judge):
+    """Known-bad twin: a run of events ends with the batch."""
+
+    def step(self, state: JudgeState, entries: Entries, events: Events | None = None) -> Outputs:
+        state.sources.hot[:, sources.STATE] &= 3
+        state.sources.watch[:, 12:] = 0
+        return super().step(state, entries, events)
+
+
+class _ForgetsKeys(Judge):
+    """Known-bad twin: duplicates are recognised within a batch only."""
+
+    def step(self, state: JudgeState, entries: Entries, events: Events | None = None) -> Outputs:
+        state.memory = dedupe.empty_memory(state.settings.dedupe_horizon)
+        return super().step(state, entries, events)
+
+
+class _DefinesPerBatch(Judge):
+    """Known-bad twin: a threshold holds for the whole batch that its definition stands in."""
+
+    def step(self, state: JudgeState, entries: Entries, events: Events | None = None) -> Outputs:
+        for row in np.flatnonzero(entries.kind == EntryKind.CONTROL).tolist():
+            with contextlib.suppress(BadInputError):
+                found = self._settings_in(entries, row)
+                if found is not None:
+                    state.settings = replace(state.settings, threshold_us=found.threshold_us)
+        return super().step(state, entries, events)
+
+
+@pytest.mark.parametrize("bad", [_ForgetsRuns, _ForgetsKeys, _DefinesPerBatch])
+def test_a_fold_that_depends_on_batches_is_caught(bad: type[Judge]) -> None:
+    """The very check that Judge passes refuses each known-bad twin."""
+    ledger = Ledger(history(11, 600, changes=0.02))
+    with pytest.raises(AssertionError):
+        check_splits(bad(), ledger)
+
+
+# -------------------------------------------------------------------------------------------------- interpreted
+
+
+def fingerprint(seed: int, length: int) -> str:
+    """A digest of all that a run shows; the subprocess below prints it."""
+    again = random.Random(seed)
+    ledger = Ledger(history(seed, length, changes=0.02))
+    shown = run(Judge(), ledger, ragged(seed), reload=lambda: again.random() < 0.2)
+    return hashlib.sha256(repr(shown).encode()).hexdigest()
+
+
+def test_interpreted_kernels_do_the_same() -> None:
+    """With NUMBA_DISABLE_JIT=1 the same sources run as plain Python."""
+    assert JIT
+    program = (
+        "from schemas.memory import JIT; assert not JIT\n"
+        "from tests.core.test_judge import fingerprint; print(fingerprint(21, 1500))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == fingerprint(21, 1500)
+
+
+# ------------------------------------------------------------------------------------------------------ single rules
+
+
+def test_a_drifting_clock_opens_changes_and_closes_one_alert() -> None:
+    """Three events each; the same alert id, revisions from 1, numbers at open, worst and close."""
+    rows = readings("s", [0, 2_000_000, 3_000_000, 2_500_000, 9_000_000, 7_000_000, 8_000_000, 0, 1_000, -5])
+    opened, changed, closed = alerts_of(rows)
+    assert [a["state"] for a in (opened, changed, closed)] == ["OPENED", "CHANGED", "CLOSED"]
+    assert [a["revision"] for a in (opened, changed, closed)] == [1, 2, 3]
+    assert {a["alert_id"] for a in (opened, changed, closed)} == {"3:2"}
+    assert [a["worst"]["sequence"] for a in (opened, changed, closed)] == [3, 5, 5]
+    assert [a["events"] for a in (opened, changed, closed)] == [3, 6, 9]
+    assert [a["last_sequence"] for a in (opened, changed, closed)] == [4, 7, 7]
+    assert [a["at_open"]["sequence"] for a in (opened, changed, closed)] == [4, 4, 4]
+    assert closed["at_close"]["sequence"] == 10
+    assert opened["text"] == "s is 2.500 s ahead (YELLOW) since 2026-11-18T11:06:41.000Z, sequence 3:2"
+
+
+def test_alerts_do_not_know_of_control_entries() -> None:
+    """Heartbeats between any two events leave every byte of the alerts as it was."""
+    rows = [r for r in history(31, 1_500, changes=0, poison=0) if r.kind is EntryKind.DATA]
+    beat = control("Heartbeat", predecessor_appended_ms=None, input_end_offset=1, worker_us=1)
+    quiet = run(Judge(), Ledger(rows), every(100))
+    noisy = run(Judge(), Ledger([r for row in rows for r in (beat, row, beat)]), every(100))
+    values = [[(key, value) for _, _, key, value in found.records] for found in (quiet, noisy)]
+    assert values[0] == values[1]
+    assert values[0]
+    assert quiet.dump == noisy.dump
+
+
+def test_duplicates_and_conflicts_take_no_part_in_alerts_and_warnings() -> None:
+    """A retry a minute late is far off because of the network, not of the clock; it is still given its severity."""
+    first = event("s", "a", START_MS * 1000)
+    late = START_MS + 60_000
+    rows = [Row(first, START_MS), Row(first, late), Row(event("s", "a", START_MS * 1000, 1.0), late), Row(first, late)]
+    outputs = step_once(rows)
+    assert outputs.verdicts.flags.tolist() == [0, Flag.DUPLICATE, Flag.CONFLICT, Flag.DUPLICATE]
+    assert outputs.verdicts.severity.tolist() == [0, 2, 2, 2]
+    assert outputs.verdicts.delta_ms.tolist() == [0, -60_000, -60_000, -60_000]
+    assert outputs.records == []
+    assert outputs.warned.size == 0
+    assert (outputs.counts.duplicates, outputs.counts.conflicts, outputs.counts.red) == (2, 1, 0)
+
+
+@pytest.mark.parametrize(("between", "flag"), [(9, Flag.DUPLICATE), (10, 0)])
+def test_a_duplicate_is_known_up_to_the_horizon_and_no_further(between: int, flag: int) -> None:
+    """Poison counts as sequences; a duplicate does not refresh the first."""
+    again = Row(event("s", "a", 0))
+    rows = [definition(replace(JudgeSettings(), dedupe_horizon=10)), again, *[Row(b"x")] * (between - 1), again]
+    rows.insert(5, again)
+    outputs = step_once(rows)
+    assert outputs.verdicts.flags[-1] & ~Flag.WARNED == flag
+
+
+def test_the_same_event_id_of_another_source_is_another_event() -> None:
+    """Nor can the border between source and event id be moved."""
+    names = [("s", "a"), ("t", "a"), ("sa", ""), ("s", "aa"), ("sa", "a")]
+    outputs = step_once([Row(event(s, e, START_MS * 1000)) for s, e in names])
+    assert outputs.counts.duplicates == outputs.counts.conflicts == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        (Row(None, key=b"k"), Fault.NULL_VALUE),
+        (Row(b""), Fault.EMPTY),
+        (Row(b"\x00abc", key=b""), Fault.UNKNOWN_FRAMING),
+        (Row(b"\xc3\x01abcdefgh"), Fault.WRONG_FINGERPRINT),
+        (Row(event("s", "e", 0)[:-1]), Fault.TRUNCATED),
+        (Row(event("s", "e", 0) + b"x"), Fault.TRAILING_BYTES),
+        (Row(event("sss", "e", 0).replace(b"sss", b"s\xffs")), Fault.BAD_UTF8),
+        (Row(event("s", "e", 0), state=ValueState.OMITTED), Fault.OMITTED),
+    ],
+)
+def test_what_cannot_be_read_becomes_one_dead_letter(row: Row, fault: Fault) -> None:
+    """With reason, position, hash and the original bytes under the original key; its neighbours are judged."""
+    good = Row(event("s", "good", START_MS * 1000))
+    outputs = step_once([good, row, good], partition=7)
+    ((target, at_index, key, value),) = outputs.records
+    letter = decode("DeadLetter", value)
+    assert (target, at_index, key) == (Target.DEAD_LETTERS, 2, row.key)
+    assert (letter["partition"], letter["sequence"], letter["input_offset"]) == (7, 2, 3)
+    assert (letter["reason"], letter["authority_timestamp"]) == (fault.name, START_MS)
+    assert letter["value"] == (None if fault in {Fault.NULL_VALUE, Fault.OMITTED} else row.value)
+    assert letter["value_hash"] == (hashlib.sha256(row.value).digest() if row.value is not None else bytes(32))
+    assert letter["value_length"] == (-1 if row.value is None else len(row.value))
+    assert outputs.counts.unreadable == {fault: 1}
+    assert outputs.verdicts.severity.tolist() == [0, NO_SEVERITY, 0]
+    assert outputs.dead_letter_messages() == [(row.key, value)]
+    assert outputs.alert_messages() == []
+
+
+def test_an_erased_value_is_counted_and_nothing_else() -> None:
+    """Its bytes are gone on purpose."""
+    outputs = step_once([Row(event("s", "e", 0), state=ValueState.ERASED)])
+    assert outputs.records == []
+    assert outputs.counts.unreadable == {Fault.ERASED: 1}
+
+
+def test_values_that_are_no_number_and_instants_at_the_ends_of_time_are_judged() -> None:
+    """NaN and infinite are flagged; both ends of int64 are RED and warned."""
+    values = [float("nan"), float("inf"), float("-inf"), None, 1.0, 2.0]
+    times = [START_MS * 1000] * 4 + [2**63 - 1, -(2**63)]
+    rows = [Row(event("s", f"{i}", t, v)) for i, (t, v) in enumerate(zip(times, values, strict=True))]
+    outputs = step_once(rows)
+    assert outputs.verdicts.flags.tolist() == [Flag.NOT_FINITE] * 3 + [0, Flag.WARNED, Flag.WARNED]
+    assert outputs.verdicts.severity.tolist() == [0, 0, 0, 0, 2, 2]
+    assert outputs.warned.tolist() == [4, 5]
+    assert outputs.counts.not_finite == 3
+
+
+def test_a_definition_takes_effect_at_its_own_entry() -> None:
+    """Framing and threshold change in mid-batch; the rows before are judged as before."""
+    json_value = event("s", "b", START_MS * 1000 + 100, framing=Framing.JSON)
+    rows = [
+        Row(event("s", "a", START_MS * 1000 + 100)),
+        Row(json_value),
+        definition(JudgeSettings(framing=Framing.JSON, threshold_us=99)),
+        Row(json_value),
+    ]
+    judge, ledger = Judge(), Ledger(rows)
+    state = judge.new_state(0)
+    outputs = judge.step(state, ledger.entries)
+    assert outputs.verdicts.fault.tolist() == [0, Fault.UNKNOWN_FRAMING, Fault.CONTROL_ENTRY, 0]
+    assert outputs.verdicts.flags.tolist() == [0, 0, 0, Flag.WARNED]
+    name = bytes_at(int(outputs.events.source_address[3]), int(outputs.events.source_length[3]))
+    assert name == b"s"
+    assert state.settings.framing is Framing.JSON
+
+
+def test_a_definition_that_cannot_be_read_changes_nothing_and_is_counted() -> None:
+    """Nobody could ever mend the entry, so it must not stop the partition."""
+    state = Judge().new_state(0)
+    bad = [control("Definition", name="judge", body="{}"), Row(b"judge", kind=EntryKind.CONTROL)]
+    outputs = step_once([*bad, control("Definition", name="other", body="judge")], state)
+    assert outputs.counts.refused_definitions == 2
+    assert state.settings == JudgeSettings()
+
+
+def test_a_ledger_that_a_newer_judge_wrote_is_refused() -> None:
+    """Its own version and older ones are not; nor are other folds' versions."""
+    fine = [control("FoldVersion", fold="judge", version=1), control("FoldVersion", fold="judge-2", version=9)]
+    step_once(fine)
+    with pytest.raises(FoldError, match="judge 2"):
+        step_once([control("FoldVersion", fold="judge", version=2)])
+
+
+def test_a_gap_in_the_sequence_is_refused() -> None:
+    """Judging on would be judging another ledger."""
+    judge, ledger = Judge(), Ledger([Row(event("s", f"{i}", 0)) for i in range(5)])
+    state = judge.new_state(0)
+    batches = list(ledger.batches(every(2)))
+    judge.step(state, batches[0])
+    with pytest.raises(FoldError, match="sequence 5 after 2"):
+        judge.step(state, batches[2])
+
+
+def test_one_source_too_many_ends_the_longest_open_alert_when_all_have_one() -> None:
+    """The record says so and has no closing event; it comes before what the new source causes."""
+    late = [9_000_000] * 3
+    rows = [definition(JudgeSettings(sources_max=2)), *readings("a", late), *readings("b", late, 3)]
+    alerts = alerts_of([*rows, *readings("c", late, 6), *readings("a", [0], 9)])
+    assert [(a["source"], a["state"]) for a in alerts[:4]] == [
+        ("a", "OPENED"), ("b", "OPENED"), ("a", "CLOSED"), ("c", "OPENED"),
+    ]  # fmt: skip
+    assert (alerts[2]["at_close"], alerts[2]["severity"], alerts[2]["revision"]) == (None, "RED", 2)
+    assert (alerts[4]["source"], alerts[4]["state"]) == ("b", "CLOSED")
+
+
+def test_alerts_can_be_written_in_avro() -> None:
+    """The same fields in the other framing."""
+    rows = readings("s", [9_000_000] * 3)
+    ((_, _, key, value),) = run(Judge(Framing.SINGLE_OBJECT), Ledger(rows), every(10)).records
+    assert key == b"s"
+    assert decode("DriftAlert", value) == alerts_of(rows)[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- dumps
+
+
+def _state(seed: int) -> tuple[Judge, JudgeState]:
+    judge = Judge()
+    state = judge.new_state(PARTITION)
+    step_once(history(seed, 800, changes=0.005), state)
+    return judge, state
+
+
+def test_a_dump_of_the_beginning_is_small_and_comes_back() -> None:
+    """A new state has no sources and remembers nothing."""
+    judge = Judge()
+    data = judge.dump(judge.new_state(5))
+    assert len(data) < 200
+    assert judge.dump(judge.load(5, data)) == data
+
+
+@pytest.mark.parametrize("seed", range(40, 46))
+def test_a_dump_comes_back_to_the_same_bytes(seed: int) -> None:
+    """Whatever the settings in force."""
+    judge, state = _state(seed)
+    data = judge.dump(state)
+    assert judge.dump(judge.load(PARTITION, data)) == data
+
+
+def test_a_dump_that_is_not_whole_is_refused() -> None:
+    """Cut anywhere, longer, of another partition or version: FoldError, never a wrong state."""
+    judge, state = _state(40)
+    data = judge.dump(state)
+    for length in (0, 1, 43, 44, 45, 200, len(data) - 1):
+        with pytest.raises(FoldError):
+            judge.load(PARTITION, data[:length])
+    with pytest.raises(FoldError, match="bytes where its head says"):
+        judge.load(PARTITION, data + b"x")
+    with pytest.raises(FoldError, match="of partition 3"):
+        judge.load(PARTITION + 1, data)
+    with pytest.raises(FoldError, match="begins with"):
+        judge.load(PARTITION, b"DLJ\2" + data[4:])
+
+
+def test_flipped_bytes_of_a_dump_never_crash() -> None:
+    """The snapshot's checksum finds them first; without it, still a state or a FoldError."""
+    judge, state = _state(41)
+    data, rng, refused = judge.dump(state), random.Random(4), 0
+    for _ in range(300):
+        place = rng.randrange(400) if rng.random() < 0.7 else rng.randrange(len(data))
+        bad = bytearray(data)
+        bad[place] ^= 1 << rng.randrange(8)
+        try:
+            judge.load(PARTITION, bytes(bad))
+        except FoldError:
+            refused += 1
+    assert refused > 50
+
+
+def test_a_step_of_nothing_changes_nothing() -> None:
+    """An empty batch is a batch."""
+    judge, state = _state(42)
+    before = judge.dump(state)
+    outputs = step_once([], state)
+    assert outputs.records == []
+    assert outputs.counts.events == 0
+    assert np.array_equal(outputs.verdicts.severity, [])
+    assert judge.dump(state) == before

@@ -1,0 +1,70 @@
+"""Lists on stdout: for people, for programs."""
+
+from __future__ import annotations
+
+import csv
+import enum
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from streams.cli.output import Output, emit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Colour(enum.StrEnum):
+    """A closed set."""
+
+    RED = "RED"
+
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "0:1", "delta_ms": -5, "hash": b"\x00\xff", "colour": Colour.RED, "held": True, "unseen": 1},
+    {"id": 'a,"b"\n', "delta_ms": None, "hash": None, "colour": None, "held": False},
+]
+COLUMNS = ("id", "delta_ms", "hash", "colour", "held")
+
+
+def test_json_lines_hold_the_named_columns_and_null(capsys: pytest.CaptureFixture[str]) -> None:
+    """One object a line, bytes as hex."""
+    emit(ROWS, COLUMNS, Output.JSONL)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        {"id": "0:1", "delta_ms": -5, "hash": "00ff", "colour": "RED", "held": True},
+        {"id": 'a,"b"\n', "delta_ms": None, "hash": None, "colour": None, "held": False},
+    ]
+
+
+def test_csv_reads_back_whatever_the_values_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    """Quotes, commas and line ends included; None is empty."""
+    emit(ROWS, COLUMNS, Output.CSV)
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
+        list(COLUMNS),
+        ["0:1", "-5", "00ff", "RED", "true"],
+        ['a,"b"\n', "", "", "", "false"],
+    ]
+
+
+def test_a_table_shows_a_dash_for_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """And does not cut a hash or read markup in a value."""
+    emit([{"id": "[red]x", "hash": "f" * 64, "delta_ms": None}], ("id", "hash", "delta_ms"), Output.TABLE)
+    out = capsys.readouterr().out
+    assert "delta ms" in out
+    assert out.splitlines()[-2].split() == ["[red]x", "f" * 64, "-"]
+
+
+@pytest.mark.parametrize("output", [Output.JSONL, Output.CSV])
+def test_each_row_is_out_before_the_next_is_asked_for(capsys: pytest.CaptureFixture[str], output: Output) -> None:
+    """A list without an end can be followed, in the memory of one row."""
+
+    def rows() -> Iterator[dict[str, int]]:
+        yield {"n": 1}
+        assert "1" in capsys.readouterr().out
+        yield {"n": 2}
+
+    emit(rows(), ("n",), output)
+    assert "2" in capsys.readouterr().out

@@ -1,0 +1,171 @@
+"""Settings: where a value comes from, what is derived, and how a bad one is told."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import BadInputError
+from streams.settings import Settings, load
+
+
+@pytest.fixture(autouse=True)
+def empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No file and no variable of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    for field in Settings.model_fields:
+        monkeypatch.delenv(f"DRIFTLEDGER_{field.upper()}", raising=False)
+
+
+def write(text: str, name: str = "driftledger.toml") -> Path:
+    """A settings file in the working directory."""
+    path = Path(name)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_file_and_variables_the_defaults_hold() -> None:
+    """A new user sets nothing."""
+    settings = load()
+    assert settings.bootstrap is None
+    assert settings.input_topic == "driftledger.events"
+    assert (settings.partitions, settings.lanes) == (4, 4)
+    assert settings.data_dir == Path(".driftledger")
+    assert settings.drift_threshold_ms == 5000
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the three sources."""
+    write('prefix = "plant"\npartitions = 6\n')
+    monkeypatch.setenv("DRIFTLEDGER_PARTITIONS", "2")
+    settings = load()
+    assert settings.prefix == "plant"
+    assert settings.partitions == 2
+    assert settings.confirm_events == 3
+
+
+def test_an_option_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command's own option; None is an option not given."""
+    monkeypatch.setenv("DRIFTLEDGER_HTTP_PORT", "9000")
+    assert load(http_port=0, bootstrap=None).http_port == 0
+
+
+def test_a_variable_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells and compose files pass empty variables."""
+    write('bootstrap = "kafka:9092"\n')
+    monkeypatch.setenv("DRIFTLEDGER_BOOTSTRAP", "")
+    assert load().bootstrap == "kafka:9092"
+
+
+@pytest.mark.parametrize(("partitions", "lanes"), [(1, 1), (8, 8), (16, 8)])
+def test_lanes_follow_partitions_up_to_eight(partitions: int, lanes: int) -> None:
+    """Unless they are given."""
+    assert load(partitions=partitions).lanes == lanes
+    assert load(partitions=partitions, lanes=1).lanes == 1
+
+
+def test_the_input_topic_follows_prefix_and_ledger() -> None:
+    """Unless it is given."""
+    assert load(prefix="p", ledger="meters").input_topic == "p.meters"
+    assert load(prefix="p", input_topic="raw").input_topic == "raw"
+
+
+def test_a_ledger_table_overrides_the_common_values() -> None:
+    """Two ledgers of one deployment; the first is the default."""
+    write('prefix = "p"\nframing = "json"\n[[ledger]]\nname = "a"\n[[ledger]]\nname = "b"\nframing = "single_object"\n')
+    assert (load().ledger, load().framing) == ("a", "json")
+    assert (load(ledger="b").input_topic, load(ledger="b").framing) == ("p.b", "single_object")
+
+
+def test_the_ledger_may_be_named_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As --ledger, for a worker in a container."""
+    write('[[ledger]]\nname = "a"\n[[ledger]]\nname = "b"\nhttp_port = 1\n')
+    monkeypatch.setenv("DRIFTLEDGER_LEDGER", "b")
+    assert (load().ledger, load().http_port) == ("b", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("partitions =", "not TOML"),
+        ("partitons = 3", "unknown setting 'partitons'"),
+        ("partitions = 0", "driftledger.toml: partitions = 0"),
+        ("ledger = 'events'", "[[ledger]]"),
+        ("[[ledger]]\nprefix = 'x'", "[[ledger]]"),
+        ("[[ledger]]\nname = 'x'\n[[ledger]]\nname = 'x'", "two [[ledger]] tables"),
+        ("[[ledger]]\nname = 'x'\ncolour = 1", "unknown setting 'colour'"),
+        ("framing = 'guess'", "framing = 'guess'"),
+        ("prefix = 'a b'", "prefix = 'a b'"),
+        ("drift_threshold_ms = -0.5", "drift_threshold_ms = -0.5"),
+        ("drift_threshold_ms = nan", "drift_threshold_ms = nan"),
+        ("drift_threshold_ms = inf", "drift_threshold_ms = inf"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name_and_value(text: str, says: str) -> None:
+    """The message leads to the line."""
+    write(text)
+    with pytest.raises(BadInputError) as refused:
+        load()
+    assert says in str(refused.value)
+    assert "driftledger.toml" in str(refused.value)
+
+
+def test_a_file_that_is_not_text_is_refused() -> None:
+    """And not a traceback."""
+    Path("driftledger.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInputError, match="cannot be read"):
+        load()
+
+
+def test_a_named_file_must_exist() -> None:
+    """Only the default one may be absent."""
+    with pytest.raises(BadInputError, match=r"other\.toml: no such file"):
+        load(Path("other.toml"))
+
+
+def test_an_unknown_ledger_is_refused_with_the_known_ones() -> None:
+    """A spelling mistake must not make a new ledger."""
+    write('[[ledger]]\nname = "a"\n[[ledger]]\nname = "b"\n')
+    with pytest.raises(BadInputError, match="no ledger 'c'; it has a, b"):
+        load(ledger="c")
+
+
+def test_a_bad_variable_is_refused_by_name_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable, not the field."""
+    monkeypatch.setenv("DRIFTLEDGER_PARTITIONS", "many")
+    with pytest.raises(BadInputError, match="DRIFTLEDGER_PARTITIONS = 'many'"):
+        load()
+
+
+def test_a_bad_option_is_refused_by_name_and_value() -> None:
+    """With the spelling of the command line."""
+    with pytest.raises(BadInputError, match="--http-port = 70000"):
+        load(http_port=70_000)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"partitions": 2, "lanes": 3}, "lanes=3 exceeds partitions=2"),
+        ({"transaction_timeout_ms": 5_000}, "below session_timeout_ms"),
+        ({"heartbeat_interval_ms": 20_000}, "below heartbeat_interval_ms"),
+        ({"batch_events_max": 10, "snapshot_entries": 9}, "exceeds snapshot_entries"),
+        ({"input_topic": "driftledger.events.sequenced"}, "this ledger's own topics"),
+    ],
+)
+def test_limits_that_contradict_one_another_are_refused(values: dict[str, Any], says: str) -> None:
+    """Each alone would be in range."""
+    with pytest.raises(BadInputError, match="do not fit together") as refused:
+        load(**values)
+    assert says in str(refused.value)
+
+
+def test_settings_cannot_be_changed() -> None:
+    """What was checked stays so."""
+    settings = load()
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(settings, "partitions", 9)  # noqa: B010 - mypy knows it, too
+    assert not math.isnan(settings.drift_threshold_ms)
