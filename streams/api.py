@@ -1,6 +1,7 @@
 """Health and metrics of a worker, over HTTP on loopback.
 
-    GET /health    200 where every lane of this worker is live and nothing is halted, else 503; JSON says what is what
+    GET /health    200 where the broker answers, every lane of this worker is live and nothing is halted, else 503; JSON
+                   says what is what
     GET /metrics   Prometheus text
 
 HAZARD there is no authentication: it listens on 127.0.0.1 only.
@@ -86,5 +87,11 @@ def health(worker: Worker) -> dict[str, Any]:
         {"partition": p, "code": str(halt.code), "detail": halt.detail, "remedy": halt.remedy}
         for p, halt in sorted(worker.halts().items())
     ]
-    healthy = not halts and all(host.state is State.LIVE for host in worker.hosts.values())
-    return {"healthy": healthy, "worker": worker.worker_id, "lanes": lanes, "halts": halts}
+    served = all(host.state is State.LIVE for host in worker.hosts.values())
+    return {
+        "healthy": served and not halts and worker.unreachable is None,
+        "worker": worker.worker_id,
+        "broker": worker.unreachable or "answers",
+        "lanes": lanes,
+        "halts": halts,
+    }

@@ -28,7 +28,7 @@ from mode import Service
 
 from schemas.clock import source as time_source
 from schemas.codec import Framing
-from schemas.errors import DriftledgerError, HaltError
+from schemas.errors import DriftledgerError, HaltError, UnreachableError
 from schemas.topics import TopicNames, topic_names
 from streams import metrics
 from streams.admission import deployment
@@ -94,7 +94,10 @@ def judge_settings(settings: Settings) -> JudgeSettings:
 
 
 class Worker(Service):
-    """The lanes of this process. Attributes for health: worker_id, hosts by lane number."""
+    """The lanes of this process.
+
+    Attributes for health: worker_id, hosts by lane number, unreachable (what the broker did not answer, if it did not).
+    """
 
     def __init__(
         self, app: faust.App, settings: Settings, bootstrap: str, *, at: Callable[[Point], None] | None = None
@@ -102,6 +105,7 @@ class Worker(Service):
         super().__init__(loop=app.loop, beacon=app.beacon)
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}"
         self.hosts: dict[int, LaneHost] = {}
+        self.unreachable: str | None = None
         self._settings, self._bootstrap = settings, bootstrap
         self.names: TopicNames = topic_names(settings.prefix, settings.ledger, settings.input_topic)
         self._at = at
@@ -177,6 +181,7 @@ class Worker(Service):
             future = loop.run_in_executor(None, self._look, log)
             await asyncio.wait([future])
             error = future.exception()
+            self.unreachable = str(error) if isinstance(error, UnreachableError) else None
             if isinstance(error, HaltError):
                 now = None  # a topic is missing: the lanes find out which, and halt
             elif error is not None:
@@ -233,7 +238,9 @@ class Worker(Service):
         )  # fmt: skip
 
     def _positions(self) -> dict[int, int]:
-        return {p.number: p.position for h in list(self.hosts.values()) if h.lane for p in list(h.lane.parts.values())}
+        """By partition; also called from other threads, while lanes come and go."""
+        lanes = [host.lane for host in list(self.hosts.values())]
+        return {p.number: p.position for lane in lanes if lane is not None for p in list(lane.parts.values())}
 
     def _committed(self, lane: int, committed: Committed) -> None:
         metrics.observe(lane, committed)

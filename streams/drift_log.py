@@ -6,7 +6,8 @@ the source's events); the lane of that partition sequences it, and the caller wa
 
 GUARANTEE an answer names a committed ledger entry; its phase lock hash is that entry's chain hash.
 GUARANTEE a record that was acknowledged is sequenced, if not now then when a lane runs: NotSequencedError says so.
-HAZARD waiting ends at the timeout, the record stays: asking again records a second one.
+HAZARD waiting ends at the timeout, the record stays: asking again records a second one. So may a broker that dies
+before it acknowledges: the record is sent again, and a second reading of the same instant does no harm.
 HAZARD nothing is written to a partition whose ledger has not begun, because what stands on the control topic before
 GENESIS belongs to no ledger.
 """
@@ -25,6 +26,8 @@ from streams.ledger_reader import read_entries
 from streams.progress import produce_durably
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streams.queries import Ledger
     from streams.severity import Severity
 
@@ -105,15 +108,22 @@ class DriftLog:
 
     def verify_drift(
         self,
-        client_timestamp_us: int,
+        client_timestamp_us: int | None = None,
         source: str = API_SOURCE,
         *,
         actor: str = API_ACTOR,
         reason: str = "verify",
         timeout_s: float = SEQUENCED_TIMEOUT_S,
     ) -> Verification:
-        """Let the authority judge an instant of the caller's clock (S0.3). Raises as record_anchor does."""
-        body = {"source": source, "client_timestamp": client_timestamp_us}
+        """Let the authority judge an instant of the caller's clock (S0.3); None: now, as the record leaves.
+
+        Raises as record_anchor does. HAZARD the way to the broker counts as delta: a few milliseconds, more under load.
+        """
+
+        def body() -> dict[str, Any]:
+            asserted_us = time_source().now_us() if client_timestamp_us is None else client_timestamp_us
+            return {"source": source, "client_timestamp": asserted_us}
+
         written = self._write("Verify", source, body, actor, reason)
         entry = self.entry_of(written, timeout_s)
         delta_ms = 0 if entry.drift_delta_ms is None else entry.drift_delta_ms  # a VERIFY has one
@@ -123,7 +133,10 @@ class DriftLog:
         self, source: str, timestamp_us: int | None = None, *, actor: str, reason: str, partition: int | None = None
     ) -> Written:
         """Write an anchor and return at its acknowledgement; partition: in place of the source's own."""
-        body = {"source": source, "anchor_timestamp": timestamp_us}
+
+        def body() -> dict[str, Any]:
+            return {"source": source, "anchor_timestamp": timestamp_us}
+
         return self._write("Anchor", source, body, actor, reason, partition)
 
     def entry_of(self, written: Written, timeout_s: float) -> DriftEntry:
@@ -179,19 +192,29 @@ class DriftLog:
         return found
 
     def _write(
-        self, kind: str, source: str, body: dict[str, Any], actor: str, reason: str, partition: int | None = None
+        self,
+        kind: str,
+        source: str,
+        body: Callable[[], dict[str, Any]],
+        actor: str,
+        reason: str,
+        partition: int | None = None,
     ) -> Written:
+        """Append a control record whose body is made at the last moment."""
         name = _utf8("source", source)
         _utf8("actor", actor), _utf8("reason", reason)
         if not 1 <= len(name) <= MAX_SOURCE_BYTES:
             raise BadInputError(f"source has {len(name)} bytes of UTF-8; give it 1 to {MAX_SOURCE_BYTES}")
         ledger = self._ledger
-        value = encode_control(kind, body, actor, reason)
         if partition is None:
             partition = partition_for(name, ledger.partitions)
         if ledger.tail(partition) is None:
             raise NotBegunError(partition)
-        [(offset, appended_ms)] = produce_durably(ledger.bootstrap, ledger.names.control, partition, [(None, value)])
+        encode_control(kind, body(), actor, reason)  # what cannot be encoded is refused before anything is opened
+        record = ((None, encode_control(kind, body(), actor, reason)) for _ in range(1))
+        [(offset, appended_ms)] = produce_durably(
+            ledger.bootstrap, ledger.names.control, partition, record, idempotent=False
+        )
         return Written(ledger.names.control, partition, offset, appended_ms)
 
 

@@ -56,7 +56,7 @@ class Log:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._admin = self._client()
         self._consumer: Consumer | None = None
 
     def cluster_id(self) -> str:
@@ -170,7 +170,12 @@ class Log:
         except KafkaException as error:
             raise self._unreachable(error) from error
 
+    def _client(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
+
     def _unreachable(self, error: KafkaException) -> UnreachableError:
+        # It keeps what it knew of leaders for minutes, and a broker that came back refuses that: a new one asks again.
+        self._admin = self._client()
         return UnreachableError(f"Kafka at {self._bootstrap} did not answer: {error.args[0].str()}. Is it up?")
 
 

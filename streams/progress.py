@@ -90,13 +90,24 @@ def lift_halt(bootstrap: str, topic: str, lane: int, partition: int) -> None:
 
 
 def produce_durably(
-    bootstrap: str, topic: str, partition: int, records: Iterable[tuple[bytes | None, bytes | None]]
+    bootstrap: str,
+    topic: str,
+    partition: int,
+    records: Iterable[tuple[bytes | None, bytes | None]],
+    *,
+    idempotent: bool = True,
 ) -> list[tuple[int, int]]:
-    """Append records outside any transaction; (offset, append time in ms) of each, once all are acknowledged."""
+    """Append records outside any transaction; (offset, append time in ms) of each, once all are acknowledged.
+
+    The records are asked for once the client is connected, so one that holds a time can be made when it leaves; an
+    idempotent client may hold it back for half a second more, one that is not may write a record twice.
+    """
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
-            "enable.idempotence": True,
+            "enable.idempotence": idempotent,
+            "acks": "all",
+            "linger.ms": 0,
             "message.timeout.ms": int(_DELIVERY_TIMEOUT_S * 1000),
             "log_level": 0,
         }
@@ -111,6 +122,7 @@ def produce_durably(
             places.append((message.offset(), message.timestamp()[1]))
 
     try:
+        producer.list_topics(topic, _DELIVERY_TIMEOUT_S)
         for key, value in records:
             producer.produce(topic, value, key, partition, on_delivery=delivered)
         left = producer.flush(_DELIVERY_TIMEOUT_S + 1)

@@ -32,4 +32,6 @@ def run(settings: Settings, bootstrap: str, *, at: Callable[[Point], None] | Non
     app = build(settings, bootstrap, at=at)
     host = faust.Worker(app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False)
     host.spinner = None  # it writes terminal codes to stdout, also where that is no terminal
+    # While the broker is away it says so ten times a second; the worker says so itself, once each time it looks.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     host.execute_from_commandline()

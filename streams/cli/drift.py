@@ -90,8 +90,9 @@ def verify(
 ) -> None:
     """Let the authority judge a clock: delta = timestamp minus the broker's append time, and its severity.
 
-    The way to the broker counts as delta. An instant before 1970 in microseconds begins with a minus: write -- before
-    it. Exit code 3 when no lane sequences it in time; it stays written and is sequenced when a worker runs.
+    The way to the broker counts as delta, a few milliseconds. An instant before 1970 in microseconds begins with a
+    minus: write -- before it. Exit code 3 when no lane sequences it in time; it stays written and is sequenced when a
+    worker runs.
 
     Examples:
 
@@ -99,15 +100,12 @@ def verify(
 
         driftledger drift verify 2026-01-31T12:00:00Z --source pump-7
     """
-    from schemas.clock import source as time_source
-    from schemas.instants import LocalUs, parse_us
+    from schemas.instants import parse_us
     from streams.drift_log import DriftLog
 
     given_us = None if timestamp == NOW else parse_us(timestamp)
     with opened(context) as ledger:
-        log = DriftLog(ledger)
-        asserted_us = LocalUs(time_source().now_us()) if given_us is None else given_us
-        found = log.verify_drift(asserted_us, source, actor=user(), reason=reason, timeout_s=timeout)
+        found = DriftLog(ledger).verify_drift(given_us, source, actor=user(), reason=reason, timeout_s=timeout)
     emit([_verify_row(found)], _VERIFY_FIELDS, output)
 
 

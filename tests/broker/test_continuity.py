@@ -144,6 +144,18 @@ def other_value(records: list[Record]) -> list[Record]:
     return records
 
 
+def renumbered(records: list[Record]) -> list[Record]:
+    """A sequence left out, the index not."""
+    entry(records, 17)["sequence"] += 1
+    return records
+
+
+def moved_back(records: list[Record]) -> list[Record]:
+    """An input offset that was there before."""
+    entry(records, 17)["input_offset"] -= 1
+    return records
+
+
 def missing(records: list[Record]) -> list[Record]:
     """An entry taken out."""
     del records[17 + CONTROLS - 1]
@@ -209,6 +221,8 @@ def invented(records: list[Record]) -> Iterable[Record]:
         (flipped_chain, [(Wrong.CHAIN, 19), (Wrong.CHAIN, 20)]),
         (moved_time, [(Wrong.CHAIN, 19), (Wrong.INPUT_TIME, 19)]),
         (other_value, [(Wrong.CHAIN, 19), (Wrong.INPUT_VALUE, 19)]),
+        (renumbered, [(Wrong.SEQUENCE, 19), (Wrong.SEQUENCE, 20), (Wrong.INPUT_RANK, 19)]),
+        (moved_back, [(Wrong.OFFSET, 19), (Wrong.INPUT_NO_RECORD, 19)]),
         (missing, [(Wrong.INDEX, 20), (Wrong.INPUT_HOLE, 20)]),
         (swapped, [(Wrong.INDEX, 20), (Wrong.INDEX, 19), (Wrong.INDEX, 21)]),
         (doubled, [(Wrong.INDEX, 19)]),
@@ -232,6 +246,13 @@ def test_what_was_changed_is_found_where_it_is(
     assert set(expected) <= set(found)
     if all(wrong.startswith("INPUT") for wrong, _ in expected):
         assert found == expected
+
+
+def test_a_check_that_begins_behind_a_missing_entry_says_so(written: Settings, prefix: str) -> None:
+    """Although the entries from there on follow one another."""
+    copied = copy_with(written, f"behind-{prefix}", missing)
+    assert places(check(copied, 18)) == [(Wrong.INDEX, 20)]
+    assert places(check(copied, 19)) == []
 
 
 def test_a_record_that_is_no_entry_ends_the_check_there(written: Settings) -> None:

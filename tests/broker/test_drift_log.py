@@ -163,12 +163,15 @@ def test_a_verification_is_judged_by_the_authority(
     sequence(settings)
     use(settings, monkeypatch)
     with running(settings):
-        given = "now" if off_us == 0 else str(SystemTime().now_us() + off_us)
+        given = "now" if off_us == 0 else str(SystemTime().now_us() + off_us)  # a command begins within a second
         assert main(["drift", "verify", "--source", "wrist", "--output", "jsonl", "--", given]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["severity"] == severity
     assert set(row) == {"id", "server_time", "server_time_ms", "delta_ms", "severity", "phase_lock_hash"}
-    assert abs(row["delta_ms"] - off_us / 1_000) < 900
+    if given == "now":
+        assert abs(row["delta_ms"]) < 400  # read as the record leaves: connecting takes longer than that
+    else:
+        assert abs(row["delta_ms"] - off_us / 1_000) < 900
     with Ledger(settings, kafka.bootstrap) as ledger:
         (entry,) = DriftLog(ledger).newest(1, source="wrist")
     assert (entry.id, entry.drift_delta_ms, entry.reading) == (row["id"], row["delta_ms"], Reading.VERIFY)
