@@ -100,9 +100,9 @@ def admit(
         raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, "Restore the end of the ledger topic from a copy")
     genesis = _first_entry(log, names, partition)
     _compare(partition, genesis, now)
-    _check_input(log, names, partition, tail, int(genesis["base_offset"]))
+    resume = _check_input(log, names, partition, tail, int(genesis["base_offset"]))
     _check_control(log, names, partition, tail)
-    return Admitted(tail.head, tail, max(tail.head.input_offset + 1, genesis["base_offset"]))
+    return Admitted(tail.head, tail, resume)
 
 
 def _begin(
@@ -167,7 +167,8 @@ def _compare(partition: int, genesis: dict[str, Any], now: Deployment) -> None:
             )
 
 
-def _check_input(log: Log, names: TopicNames, partition: int, tail: Tail, base_offset: int) -> None:
+def _check_input(log: Log, names: TopicNames, partition: int, tail: Tail, base_offset: int) -> int:
+    """The offset to go on from: after the last one sequenced, or where the log begins if only markers were between."""
     resume = max(tail.head.input_offset + 1, base_offset)
     bounds = log.bounds(names.input, partition)
     if bounds.end < resume:
@@ -178,6 +179,7 @@ def _check_input(log: Log, names: TopicNames, partition: int, tail: Tail, base_o
         detail = f"{names.input}[{partition}] begins at {bounds.start}, the ledger stands at {resume}: records are gone"
         remedy = "Retention passed the lane. Begin a new ledger, or restore the input; raise its retention"
         raise HaltError(partition, HaltCode.INPUT_CUT, detail, remedy)
+    return max(resume, bounds.start)
 
 
 def _proved_end(log: Log, names: TopicNames, partition: int, tail: Tail) -> int:

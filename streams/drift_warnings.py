@@ -12,55 +12,21 @@ million entries.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from schemas.errors import BadInputError
-from schemas.instants import format_ms, format_us
 from streams.drift_entries import rows_of_source
 from streams.judge import Judge
 from streams.ledger_reader import decode_entry
 from streams.restore import entries_between
-from streams.severity import drift_seconds
 from streams.snapshots import Snapshot, read_snapshots
-from streams.values import text_at
+from streams.warning_log import DriftWarning, warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from schemas.columns import Entries
-    from streams.judge import Outputs
     from streams.ledger_reader import Tail
     from streams.queries import Ledger
-
-
-class DriftWarning(NamedTuple):
-    """One record of S1.4; drift_seconds has three decimals and no sign."""
-
-    partition: int
-    sequence: int
-    index: int  # type: ignore[assignment] # hides tuple.index, which nobody asks a record for
-    event_id: str
-    source: str
-    local_timestamp_us: int
-    authority_timestamp_ms: int
-    drift_seconds: str
-
-    def row(self) -> dict[str, Any]:
-        """For a listing; logged_at is the authority timestamp: there is no other time in the ledger."""
-        authority = format_ms(self.authority_timestamp_ms)
-        return {
-            "id": f"{self.partition}:{self.index}",
-            "event_id": self.event_id,
-            "source": self.source,
-            "local_timestamp_us": self.local_timestamp_us,
-            "local_timestamp": format_us(self.local_timestamp_us),
-            "authority_timestamp_ms": self.authority_timestamp_ms,
-            "authority_timestamp": authority,
-            "drift_seconds": self.drift_seconds,
-            "logged_at_ms": self.authority_timestamp_ms,
-            "logged_at": authority,
-            "sequence": self.sequence,
-        }
 
 
 def warnings_between(
@@ -127,22 +93,8 @@ def _fold(
     begin = 1 if start is None else start.index + 1
     topic = ledger.names.sequenced
     for entries in entries_between(ledger.log, ledger.bootstrap, topic, partition, tail, begin, tail.head.index):
-        yield from _warnings(partition, entries, judge.step(state, entries), source)
-
-
-def _warnings(partition: int, entries: Entries, outputs: Outputs, source: str | None) -> Iterator[DriftWarning]:
-    events = outputs.events
-    rows = outputs.warned
-    if source is not None and rows.size:
-        rows = rows[rows_of_source(events, source)[rows]]
-    for row in rows.tolist():
-        yield DriftWarning(
-            partition,
-            int(entries.sequence[row]),
-            int(entries.index[row]),
-            text_at(events.event_id_address[row], events.event_id_length[row]),
-            text_at(events.source_address[row], events.source_length[row]),
-            int(events.local_us[row]),
-            int(entries.authority_ms[row]),
-            drift_seconds(int(outputs.verdicts.delta_ms[row])),
-        )
+        outputs = judge.step(state, entries)
+        rows = outputs.warned
+        if source is not None and rows.size:
+            rows = rows[rows_of_source(outputs.events, source)[rows]]
+        yield from warnings_of(partition, entries, outputs, rows)

@@ -37,7 +37,7 @@ from streams.rdkafka import TIMESTAMP_LOG_APPEND, NativeConsumer, NativeProducer
 from streams.records import slice_records
 from streams.restore import entries_between, restore
 from streams.snapshots import Snapshot, SnapshotWriter, read_snapshots
-from streams.warning_log import LOGGED_PER_SECOND, warnings_of
+from streams.warning_log import LOGGED_PER_SECOND, DriftWarning, warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,7 +87,7 @@ class Committed(NamedTuple):
     duration_ns: int
     outputs: list[tuple[int, Outputs]]
     warned: int
-    warnings: list[dict[str, str | int]]
+    warnings: list[DriftWarning]
 
 
 @dataclass(slots=True)
@@ -223,7 +223,7 @@ class Lane:
         heads: dict[int, sequence.Head] = {}
         judged: list[tuple[int, Outputs]] = []
         alive: list[object] = []
-        warnings: list[dict[str, str | int]] = []
+        warnings: list[DriftWarning] = []
         events = 0
         for part in self.parts.values():
             head = part.head
@@ -247,8 +247,8 @@ class Lane:
                 if self._judge is not None and part.state is not None:
                     outputs = self._step(self._judge, part.number, part.state, sequenced.entries)
                     judged.append((part.number, outputs))
-                    room = LOGGED_PER_SECOND - len(warnings)
-                    warnings.extend(warnings_of(part.number, sequenced.entries, outputs, room))
+                    some = outputs.warned[: LOGGED_PER_SECOND - len(warnings)]
+                    warnings.extend(warnings_of(part.number, sequenced.entries, outputs, some))
             part.position = position
             heads[part.number] = head
         if not ledger:

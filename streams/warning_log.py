@@ -1,4 +1,4 @@
-"""The structured warnings of S1.4 in a worker's log, at a bounded rate.
+"""The warnings of S1.4: a record each, and their lines in a worker's log at a bounded rate.
 
 A source a day ahead would otherwise write a line for each of its events. All warnings stay queryable from the ledger
 (drift_warnings.py).
@@ -6,15 +6,19 @@ A source a day ahead would otherwise write a line for each of its events. All wa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from schemas.instants import format_ms, format_us
 from schemas.memory import bytes_at
 from streams.severity import drift_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from schemas.columns import Entries
     from streams.judge import Outputs
@@ -25,19 +29,50 @@ _SECOND_NS = 1_000_000_000
 _logger = structlog.get_logger()
 
 
-def warnings_of(partition: int, entries: Entries, outputs: Outputs, most: int) -> Iterator[dict[str, str | int]]:
-    """The fields of the first `most` warnings of a step, in order; call before the batch is released."""
-    events = outputs.events
-    for row in outputs.warned[:most].tolist():
-        yield {
-            "partition": partition,
-            "sequence": int(entries.sequence[row]),
-            "source": bytes_at(int(events.source_address[row]), int(events.source_length[row])).decode(),
-            "event_id": bytes_at(int(events.event_id_address[row]), int(events.event_id_length[row])).decode(),
-            "local_timestamp_us": int(events.local_us[row]),
-            "authority_timestamp_ms": int(entries.authority_ms[row]),
-            "drift_seconds": drift_seconds(int(outputs.verdicts.delta_ms[row])),
+class DriftWarning(NamedTuple):
+    """One record of S1.4; drift_seconds has three decimals and no sign."""
+
+    partition: int
+    sequence: int
+    index: int  # type: ignore[assignment] # hides tuple.index, which nobody asks a record for
+    event_id: str
+    source: str
+    local_timestamp_us: int
+    authority_timestamp_ms: int
+    drift_seconds: str
+
+    def row(self) -> dict[str, Any]:
+        """For a listing; logged_at is the authority timestamp: there is no other time in the ledger."""
+        authority = format_ms(self.authority_timestamp_ms)
+        return {
+            "id": f"{self.partition}:{self.index}",
+            "event_id": self.event_id,
+            "source": self.source,
+            "local_timestamp_us": self.local_timestamp_us,
+            "local_timestamp": format_us(self.local_timestamp_us),
+            "authority_timestamp_ms": self.authority_timestamp_ms,
+            "authority_timestamp": authority,
+            "drift_seconds": self.drift_seconds,
+            "logged_at_ms": self.authority_timestamp_ms,
+            "logged_at": authority,
+            "sequence": self.sequence,
         }
+
+
+def warnings_of(partition: int, entries: Entries, outputs: Outputs, rows: NDArray[np.int64]) -> Iterator[DriftWarning]:
+    """The warnings of these rows of a step, in order; the batch must still be there."""
+    events = outputs.events
+    for row in rows.tolist():
+        yield DriftWarning(
+            partition,
+            int(entries.sequence[row]),
+            int(entries.index[row]),
+            bytes_at(int(events.event_id_address[row]), int(events.event_id_length[row])).decode(),
+            bytes_at(int(events.source_address[row]), int(events.source_length[row])).decode(),
+            int(events.local_us[row]),
+            int(entries.authority_ms[row]),
+            drift_seconds(int(outputs.verdicts.delta_ms[row])),
+        )
 
 
 class WarningLog:
@@ -48,13 +83,13 @@ class WarningLog:
         self._logged = 0
         self._left_out = 0
 
-    def log(self, warnings: Sequence[dict[str, str | int]], total: int, now_ns: int) -> None:
+    def log(self, warnings: Sequence[DriftWarning], total: int, now_ns: int) -> None:
         """warnings: the first of the `total` of a commit."""
         if now_ns // _SECOND_NS != self._second:
             self._second, self._logged = now_ns // _SECOND_NS, 0
         written = warnings[: LOGGED_PER_SECOND - self._logged]
-        for fields in written:
-            _logger.warning("clock_drift_detected", **fields, left_out_before=self._left_out)
+        for warning in written:
+            _logger.warning("clock_drift_detected", **warning.row(), left_out_before=self._left_out)
             self._left_out = 0
         self._logged += len(written)
         self._left_out += total - len(written)

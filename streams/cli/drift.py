@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from streams.alert_log import AlertRecord
     from streams.drift_log import Verification
-    from streams.drift_warnings import DriftWarning
     from streams.queries import Ledger
+    from streams.warning_log import DriftWarning
 
 app = typer.Typer(help="Whose clock is off: anchor, verify, log, warnings, alerts.", no_args_is_help=True)
 
