@@ -38,9 +38,9 @@ _MINUTE_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
 #: Kafka's spelling of "for ever" and "any size".
 UNLIMITED: Final = -1
-#: What an entry may be longer than its value: key, headers and some 200 bytes of fields; also a CONTROL entry whatever
-#: the limit on values, and a client batch (1,000,000 bytes unless one record is longer).
-ENTRY_HEADROOM_BYTES: Final = 1_048_576
+#: What a request of a lane may be longer than the longest value: the rest of its entry, and as a rule the whole batch,
+#: so that it leaves in one request (5,000 entries of 800 bytes).
+ENTRY_HEADROOM_BYTES: Final = 4 * 1_048_576
 #: Progress is a few hundred bytes a transaction and read whole at a lane's start: segments that close within minutes.
 _PROGRESS_SEGMENT_BYTES: Final = 8 * 1_048_576
 #: Several snapshots of a usual state (tens of megabytes).
@@ -90,8 +90,8 @@ class Topic:
     retention_ms: int = UNLIMITED
     #: Less than this is a difference; above it the operator is free.
     retention_ms_min: int = UNLIMITED
-    #: Holds input values, so it must take the longest of them.
-    holds_values: bool = False
+    #: Takes whole batches of a lane in one request, the longest value among them.
+    holds_batches: bool = False
     #: The user's own topic: its size and durability are the user's choice.
     foreign: bool = False
     #: Given at creation and not compared: these cost, they do not lose.
@@ -116,12 +116,13 @@ TABLE: Final = (
         retention_ms=30 * _DAY_MS,
         retention_ms_min=30 * _DAY_MS,
     ),
-    Topic("sequenced", "as input", "LedgerEntry", _IN_TRANSACTION, holds_values=True),
+    Topic("sequenced", "as input", "LedgerEntry", _IN_TRANSACTION, holds_batches=True),
     Topic(
         "drift_alerts",
         "source",
         "DriftAlert",
         _IN_TRANSACTION,
+        holds_batches=True,
         retention_ms=30 * _DAY_MS,
         retention_ms_min=30 * _DAY_MS,
     ),
@@ -130,7 +131,7 @@ TABLE: Final = (
         "as input",
         "DeadLetter",
         _IN_TRANSACTION,
-        holds_values=True,
+        holds_batches=True,
         retention_ms=30 * _DAY_MS,
         retention_ms_min=30 * _DAY_MS,
     ),
@@ -234,7 +235,7 @@ def _config(topic: Topic, replication_factor: int, max_value_bytes: int) -> dict
         "min.insync.replicas": str(replication_factor // 2 + 1),
         "unclean.leader.election.enable": "false",
     }
-    if topic.holds_values or topic.foreign:
+    if topic.holds_batches or topic.foreign:
         config["max.message.bytes"] = str(max_value_bytes + ENTRY_HEADROOM_BYTES)
     if topic.segment_bytes is not None:
         config["segment.bytes"] = str(topic.segment_bytes)
@@ -261,7 +262,7 @@ def compare(spec: TopicSpec, found: FoundTopic | None) -> list[Difference]:
         ),
         *_compare_retention(spec, found),
     ]
-    if spec.topic.holds_values:
+    if spec.topic.holds_batches:
         differences += _compare_least(spec, found, "max.message.bytes", refused=True)
     if not spec.topic.foreign:
         differences += _compare_durability(spec, found)

@@ -15,6 +15,7 @@ transport below makes every consumer of this application read_committed (pinned 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from functools import partial
@@ -120,6 +121,7 @@ class Worker(Service):
         """Compile, then join: a worker that holds a lane while it compiles would only delay."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, warm)
+        gc.freeze()  # what is loaded stays: a full collection would go through all of it while a lane waits
         await self._api.start()
 
         def lost(lanes: list[int]) -> None:

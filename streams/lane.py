@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
+from schemas.topics import ENTRY_HEADROOM_BYTES
 from streams import sequence
 from streams.admission import SECOND_WRITER_REMEDY, admit, deployment, encode_control
 from streams.control_feed import ControlFeed, control_records
@@ -64,6 +65,10 @@ CLIENT_MESSAGE_BYTES = 1_000_000_000
 #: Room in the producer's queue beside a batch: alerts, dead letters, control entries, progress.
 MESSAGES_SPARE = 10_000
 _CALL_TIMEOUT_SLACK_MS = 5_000
+#: Longer than a batch takes to queue.
+_LINGER_MS = 1_000
+#: What a request is longer than the records in it, at most.
+_REQUEST_OVERHEAD_BYTES = 65_536
 
 
 class Point(enum.StrEnum):
@@ -110,6 +115,11 @@ class Part:
 class _Readers(NamedTuple):
     input: NativeConsumer
     control: ControlFeed
+
+
+def _fold_failed(partition: int, error: FoldError) -> HaltError:
+    remedy = "If it names a release run that, else see `driftledger sequence check`; then `driftledger halts lift`"
+    return HaltError(partition, HaltCode.FOLD_FAILED, str(error), remedy)
 
 
 class Lane:
@@ -266,8 +276,7 @@ class Lane:
         try:
             return judge.step(state, entries)
         except FoldError as error:
-            remedy = "The message says which release to run; `driftledger halts lift` when it does"
-            raise HaltError(partition, HaltCode.FOLD_FAILED, str(error), remedy) from error
+            raise _fold_failed(partition, error) from error
 
     def _check_follows(self, part: Part, before: int) -> None:
         """A batch that got lost between fetch and commit would be a gap nobody sees: offsets may jump over markers."""
@@ -385,7 +394,10 @@ class Lane:
         topic = self._names.sequenced
         progress = lane.folds.get(judge.name)
         done = min(self._judged.get(part.number, 0), part.head.index)
-        part.state = restore(log, self._bootstrap, topic, judge, part.number, tail, snapshots, done)
+        try:
+            part.state = restore(log, self._bootstrap, topic, judge, part.number, tail, snapshots, done)
+        except FoldError as error:
+            raise _fold_failed(part.number, error) from error
         if tail is not None:
             for entries in entries_between(log, self._bootstrap, topic, part.number, tail, done + 1, tail.head.index):
                 outputs = self._step(judge, part.number, part.state, entries)
@@ -400,7 +412,7 @@ class Lane:
             definition = {"name": judge.name, "body": self._definition.canonical()}
             value = encode_control("Definition", definition, self._worker, "settings of the worker")
             offset = self._write_control(part.number, value)
-            if tail is None:
+            if part.head.sequence == 0:
                 part.begins_with = offset
 
     def _commit_beginnings(self) -> None:
@@ -432,7 +444,10 @@ class Lane:
         return {
             "bootstrap.servers": self._bootstrap,
             "transaction.timeout.ms": self._settings.transaction_timeout_ms,
-            "linger.ms": 5,  # while a batch is queued; the flush inside commit sends at once what is left
+            # The flush inside commit is what sends. A request that leaves earlier, or a batch in two of them, makes the
+            # client's thread spin until the first is acknowledged: more CPU, far more on a busy machine.
+            "linger.ms": _LINGER_MS,
+            "batch.size": self._settings.max_value_bytes + ENTRY_HEADROOM_BYTES - _REQUEST_OVERHEAD_BYTES,
             "compression.type": "lz4",
             "batch.num.messages": 10_000,
             "queue.buffering.max.messages": 4 * (self._settings.batch_events_max + MESSAGES_SPARE),
@@ -448,7 +463,6 @@ class Lane:
             "isolation.level": "read_committed",
             "auto.offset.reset": "error",
             "check.crcs": "true",
-            "fetch.wait.max.ms": 10,
             "fetch.queue.backoff.ms": 2,
             "queued.max.messages.kbytes": QUEUE_KILOBYTES,
             "queued.min.messages": QUEUE_BATCHES * self._settings.batch_events_max,

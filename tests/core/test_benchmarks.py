@@ -11,6 +11,7 @@ import orjson
 import pytest
 from rich.console import Console
 
+from benchmarks import run
 from benchmarks.__main__ import main
 from benchmarks.cases import SOURCES_MAX, Name, Paced, Preloaded, Subject, plan
 from benchmarks.events import ROW_BYTES, SOURCE_BYTES, VALUE_BYTES, EventFactory
@@ -20,7 +21,7 @@ from benchmarks.paced import PacedFigures
 from benchmarks.preloaded import PreloadedFigures
 from benchmarks.report import Measured, line, ratios, tables
 from schemas.codec import decode
-from schemas.errors import BadInputError
+from schemas.errors import BadInputError, UnreachableError
 from schemas.memory import address_of
 from schemas.topics import partition_for
 from streams import sequence
@@ -353,6 +354,28 @@ def test_usage_errors_end_with_exit_code_2_and_say_what_to_do(
         shown = capsys.readouterr()
         assert shown.out == ""
         assert what in shown.err
+
+
+def test_a_failed_check_ends_with_exit_code_1_and_no_figure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is away is 3."""
+
+    def fails(error: Exception) -> object:
+        def failing(*_: object, **__: object) -> None:
+            raise error
+
+        return failing
+
+    for error, code in (
+        (CheckFailedError("the ledger's partition 0 is wrong"), 1),
+        (UnreachableError("no Kafka answers"), 3),
+    ):
+        monkeypatch.setattr(run, "run", fails(error))
+        assert main(["--quick"]) == code
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err == f"benchmarks: {error}\n"
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

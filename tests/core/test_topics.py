@@ -102,11 +102,11 @@ def test_only_what_can_be_rebuilt_is_compacted() -> None:
     assert wanted("control").config["retention.ms"] == str(30 * DAY_MS)
 
 
-def test_topics_that_hold_values_take_the_longest_with_its_key_and_headers() -> None:
+def test_topics_that_lanes_write_take_a_batch_with_the_longest_value() -> None:
     """The input is created so too, though a user may set it otherwise."""
     roomy = str(1_000_000 + ENTRY_HEADROOM_BYTES)
     holding = [role for role in TopicNames._fields if wanted(role).config.get("max.message.bytes") == roomy]
-    assert holding == ["input", "sequenced", "dead_letters"]
+    assert holding == ["input", "sequenced", "drift_alerts", "dead_letters"]
 
 
 def test_one_broker_is_a_majority_of_itself() -> None:
@@ -208,7 +208,7 @@ def test_the_size_and_durability_of_the_input_are_its_owners_choice() -> None:
     assert compare(spec, replace(found, replication_factor=1)) == []
 
 
-@pytest.mark.parametrize("role", ["sequenced", "dead_letters"])
+@pytest.mark.parametrize("role", ["sequenced", "drift_alerts", "dead_letters"])
 def test_a_topic_that_cannot_take_the_longest_value_is_refused(role: str) -> None:
     """A value at the limit would stop its lane."""
     spec = wanted(role)

@@ -1,0 +1,104 @@
+"""`python -m benchmarks`: measure driftledger on this machine. Tables on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003 - typer reads annotations when the program runs
+from typing import Annotated, Final
+
+import typer
+
+from benchmarks.cases import (
+    FULL_SECONDS,
+    QUICK_EVENTS,
+    QUICK_SECONDS,
+    Name,
+    plan,
+)
+from schemas.errors import BadInputError, DriftledgerError, UnreachableError
+
+WRONG, USAGE, UNREACHABLE = 1, 2, 3
+PLAIN_WIDTH: Final = 200
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def benchmarks(
+    *,
+    case: Annotated[
+        list[Name] | None, typer.Option(help="Only this case; may be given several times. All of them unless given.")
+    ] = None,
+    events: Annotated[int, typer.Option(min=1, help="Events of a preloaded case.")] = 3_000_000,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=100_000, help="Entries of a transaction, at most; several times for several. 2000, 5000."
+        ),
+    ] = None,
+    rate: Annotated[int, typer.Option(min=100, help="Events per second of the paced cases.")] = 50_000,
+    seconds: Annotated[int, typer.Option(min=1, help="Length of the paced case.")] = 30,
+    full: Annotated[bool, typer.Option("--full", help=f"The paced case for {FULL_SECONDS} s.")] = False,
+    memory_minutes: Annotated[
+        int, typer.Option(min=0, help="Add a paced case of so many minutes, for the growth of memory: 10 in a soak.")
+    ] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Everything small, to see that it works; its figures mean nothing.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Append one JSON line for each case to this file.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the broker keeps its data meanwhile; the system's temporary folder.")
+    ] = None,
+    bootstrap: Annotated[
+        str | None, typer.Option(help="Measure with this Kafka; the broker's CPU time is then not known.")
+    ] = None,
+) -> None:
+    """Measure rate, cost, memory and latency; the ledger's contents are checked before a figure counts.
+
+    Cases: sequence (lanes alone, without judge: the worker has no switch for it), lanes (with judge, without Faust),
+    worker (the product, 1,000 sources), sources (the product, 100,000 sources), paced (latency), memory (only with
+    --memory-minutes).
+
+    Examples:
+
+        python -m benchmarks
+
+        python -m benchmarks --quick
+
+        python -m benchmarks --case worker --case sources --batch 5000 --events 6000000
+
+        python -m benchmarks --case paced --full --output figures.jsonl
+
+        python -m benchmarks --case memory --memory-minutes 10
+    """  # noqa: D412, D413 - laid out for the terminal
+    batches = batch or ([5_000] if quick else [2_000, 5_000])
+    length_s = QUICK_SECONDS if quick else FULL_SECONDS if full else seconds
+    cases = plan(
+        case or [],
+        events=QUICK_EVENTS if quick else events,
+        batches=batches,
+        rate=rate,
+        seconds=length_s,
+        memory_minutes=memory_minutes,
+    )
+    from benchmarks.run import run  # noqa: PLC0415 - Kafka, numba and Faust, which --help does without
+
+    run(cases, output=output, data_dir=data_dir, bootstrap=bootstrap, warm_up=not quick)
+
+
+def main(arguments: list[str]) -> int:
+    """Run and return the exit code; errors are told on stderr."""
+    try:
+        app(arguments, prog_name="python -m benchmarks")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    except DriftledgerError as error:
+        typer.echo(f"benchmarks: {error}", err=True)
+        if isinstance(error, BadInputError):
+            return USAGE
+        return UNREACHABLE if isinstance(error, UnreachableError) else WRONG
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

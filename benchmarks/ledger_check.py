@@ -1,0 +1,227 @@
+"""Is what the ledger holds what was loaded? No figure counts before this has said yes.
+
+For each partition: index and sequence contiguous, every value hash and the whole chain (streams.sequence.verify); the
+input offsets 0, 1, 2, ... each once; keys and values those that were sent, byte for byte, in order (one running SHA-256
+against the loader's); and where there is a judge, its alerts and dead letters equal a second judging of the ledger,
+record for record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from schemas.canonical import EntryKind
+from schemas.columns import Scratch, allocate_entries, decode_entries
+from schemas.errors import DriftledgerError
+from schemas.memory import SHA256_CONTEXT_BYTES, address_of, kernel, sha256_final, sha256_init, sha256_update
+from streams.judge import Judge
+from streams.log import Log
+from streams.rdkafka import NativeConsumer
+from streams.sequence import Break, Head, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from benchmarks.load import Loaded
+    from schemas.columns import Entries
+    from schemas.topics import TopicNames
+    from streams.rdkafka import Batch
+
+    Int64s = NDArray[np.int64]
+
+_DATA: Final = int(EntryKind.DATA)
+_ROWS_MAX: Final = 5_000
+_WAIT_MS: Final = 200
+_STALL_MS: Final = 30_000
+
+
+class CheckFailedError(DriftledgerError):
+    """The ledger does not hold what was loaded: nothing that was measured counts."""
+
+
+class Checked(NamedTuple):
+    """A ledger that is whole.
+
+    appended_ms, events: DATA entries by the instant the broker appended them. per_transaction: entries in the mean.
+    green_percent: of the judged events, None without a judge.
+    """
+
+    appended_ms: Int64s
+    events: Int64s
+    per_transaction: float
+    green_percent: float | None
+
+
+class PartitionCheck:
+    """Takes the entries of one partition from the first on; raises CheckFailedError where one does not fit."""
+
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+        self._head: Head | None = None
+        self._context = np.zeros(SHA256_CONTEXT_BYTES, np.uint8)
+        sha256_begin(address_of(self._context))
+
+    def take(self, entries: Entries) -> None:
+        """The next entries."""
+        if self._head is None:
+            self._head = Head(control_offset=int(entries.control_offset[0]) - 1)
+        self._head, bad, why = verify(self._head, entries)
+        if why is not Break.NONE:
+            self._fail(f"entry {int(entries.index[bad])} breaks the ledger: {why.name}")
+        data = entries.kind == _DATA
+        displaced = np.flatnonzero(entries.input_offset[data] != entries.sequence[data] - 1)
+        if displaced.size:
+            sequence = int(entries.sequence[data][displaced[0]])
+            offset = int(entries.input_offset[data][displaced[0]])
+            self._fail(f"sequence {sequence} is input offset {offset}, not {sequence - 1}")
+        hash_data(entries, address_of(self._context))
+
+    def finish(self, events: int, digest: str) -> None:
+        """All entries have been taken: they must be as many events as were loaded, with the same keys and values."""
+        held = 0 if self._head is None else self._head.sequence
+        if held != events:
+            self._fail(f"it holds {held} events, {events} were loaded")
+        found = np.zeros(32, np.uint8)
+        sha256_end(address_of(found), address_of(self._context))
+        if found.tobytes().hex() != digest:
+            self._fail("keys or values are not those that were loaded")
+
+    def _fail(self, what: str) -> None:
+        raise CheckFailedError(f"the ledger's partition {self._partition} is wrong: {what}. No figure counts")
+
+
+@kernel
+def sha256_begin(context: int) -> None:
+    """Start a hash."""
+    sha256_init(context)
+
+
+@kernel
+def sha256_end(digest: int, context: int) -> None:
+    """Finish it into 32 bytes."""
+    sha256_final(digest, context)
+
+
+@kernel
+def hash_data(entries: Entries, context: int) -> None:
+    """Add key and value of each DATA entry; null and left-out ones add nothing."""
+    for row in range(entries.index.size):
+        if entries.kind[row] == _DATA:
+            if entries.key_length[row] > 0:
+                sha256_update(context, entries.key_address[row], entries.key_length[row])
+            if entries.value_address[row] != 0:
+                sha256_update(context, entries.value_address[row], entries.value_length[row])
+
+
+def check(bootstrap: str, names: TopicNames, loaded: Loaded, *, judged: bool) -> Checked:
+    """Read the whole ledger and compare. Raises CheckFailedError."""
+    appended: dict[int, int] = {}
+    judge = Judge()
+    entries_total = markers_total = judged_total = green_total = 0
+    log = Log(bootstrap)
+    try:
+        for partition, events in enumerate(loaded.counts):
+            checker = PartitionCheck(partition)
+            state = judge.new_state(partition)
+            alerts: list[tuple[bytes | None, bytes]] = []
+            letters: list[tuple[bytes | None, bytes]] = []
+            end = log.bounds(names.sequenced, partition).stable_end
+            held = 0
+            for entries, times_ms in _read(bootstrap, names.sequenced, partition, end):
+                checker.take(entries)
+                held += entries.index.size
+                instants, counts = np.unique(times_ms[entries.kind == _DATA], return_counts=True)
+                for instant, count in zip(instants.tolist(), counts.tolist(), strict=True):
+                    appended[instant] = appended.get(instant, 0) + count
+                if judged:
+                    outputs = judge.step(state, entries)
+                    alerts += outputs.alert_messages()
+                    letters += outputs.dead_letter_messages()
+                    judged_total += outputs.counts.events
+                    green_total += outputs.counts.green
+            checker.finish(events, loaded.digests[partition])
+            _compare(log, names.drift_alerts, partition, alerts)
+            _compare(log, names.dead_letters, partition, letters)
+            entries_total += held
+            markers_total += end - held
+    finally:
+        log.close()
+    return Checked(
+        np.array(list(appended), np.int64),
+        np.array(list(appended.values()), np.int64),
+        entries_total / max(markers_total, 1),
+        100 * green_total / judged_total if judged_total else None,
+    )
+
+
+def _compare(log: Log, topic: str, partition: int, expected: list[tuple[bytes | None, bytes]]) -> None:
+    bounds = log.bounds(topic, partition)
+    found = [(m.key(), m.value()) for m in log.scan(topic, partition, bounds.start, bounds.stable_end)]
+    if found != expected:
+        raise CheckFailedError(
+            f"{topic}[{partition}] holds {len(found)} records, a second judging of the ledger gives {len(expected)}, "
+            "and they are not equal. No figure counts"
+        )
+
+
+def _read(bootstrap: str, topic: str, partition: int, end: int) -> Iterator[tuple[Entries, Int64s]]:
+    """Entries up to an offset, and when the broker appended each; valid until the next are asked for."""
+    consumer = open_ledger(bootstrap, topic, [partition])
+    scratch = Scratch()
+    position = waited_ms = 0
+    try:
+        while position < end:
+            batch = consumer.fetch(_ROWS_MAX, _WAIT_MS)
+            if batch is None:
+                waited_ms += _WAIT_MS
+                if waited_ms >= _STALL_MS:
+                    raise CheckFailedError(f"{topic}[{partition}] cannot be read beyond offset {position} of {end}")
+                continue
+            waited_ms = 0
+            position = int(batch.positions[0])
+            try:
+                if batch.rows:
+                    yield columns(batch, topic, scratch), batch.records.timestamp_ms[: batch.rows]
+            finally:
+                batch.release()
+    finally:
+        consumer.close()
+
+
+def open_ledger(bootstrap: str, topic: str, partitions: list[int], **settings: str | int) -> NativeConsumer:
+    """A read_committed consumer of whole ledger partitions, slot i the i-th."""
+    consumer = NativeConsumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "driftledger-benchmark",  # never joined: assign() only, nothing committed
+            "enable.auto.commit": "false",
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "fetch.queue.backoff.ms": 2,
+            **{name.replace("_", "."): value for name, value in settings.items()},
+        }
+    )
+    consumer.assign(topic, [(partition, 0, -1) for partition in partitions])
+    return consumer
+
+
+def columns(batch: Batch, topic: str, scratch: Scratch) -> Entries:
+    """The entries of a fetched batch of that topic."""
+    records, rows = batch.records, batch.rows
+    entries = allocate_entries(rows)
+    broken = decode_entries(
+        records.value_address[:rows],
+        records.value_length[:rows],
+        records.key_address[:rows],
+        records.key_length[:rows],
+        entries,
+        scratch,
+    )
+    if broken >= 0:
+        offset = int(records.offset[broken])
+        raise CheckFailedError(f"the record at offset {offset} of {topic} is no entry. No figure counts")
+    return entries

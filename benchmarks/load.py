@@ -1,0 +1,184 @@
+"""Events into the input topic: all at once behind a gate, or at a pace.
+
+Problem of catch-up: a worker that finds a full topic begins while it still opens its other lanes, and one that is warm
+follows the loader instead of catching up. So the first record of each partition belongs to a transaction that stays
+open while the rest is loaded: read_committed consumers see nothing behind it. The lanes open, compile and idle; the
+commit of that transaction is the starting gun.
+
+GUARANTEE what is loaded is known: count and SHA-256 of keys and values, in order, for each partition; and the topic
+holds exactly that many offsets, or NotLoadedError is raised.
+HAZARD events are stamped a moment before they are sent; on a machine so busy that they wait for a second they are no
+longer GREEN. The share that was is part of the figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from confluent_kafka import KafkaException, Producer
+
+from benchmarks.events import ROW_BYTES, SOURCE_BYTES, EventFactory
+from schemas.clock import SystemTime
+from schemas.errors import DriftledgerError
+from streams.log import Log
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+#: Sent for a partition at once; what waits in the client stays near this, so that stamps are fresh when appended.
+CHUNK_EVENTS: Final = 10_000
+_WAITING_EVENTS_MAX: Final = 40_000
+#: Kafka's own limit is 15 minutes; loading takes seconds.
+_GATE_TIMEOUT_MS: Final = 600_000
+_REQUEST_TIMEOUT_S: Final = 30
+_TICK_S: Final = 0.002
+_NS_PER_S: Final = 1_000_000_000
+
+_time = SystemTime()
+
+
+class NotLoadedError(DriftledgerError):
+    """The input does not hold what was sent."""
+
+
+class Loaded(NamedTuple):
+    """What the input holds: events and SHA-256 (hex) of each partition. seconds: how long sending took."""
+
+    counts: list[int]
+    digests: list[str]
+    seconds: float
+
+    @property
+    def events(self) -> int:
+        """In all partitions."""
+        return sum(self.counts)
+
+
+class _Loader:
+    """Sends chunks and remembers what went where."""
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int, factory: EventFactory) -> None:
+        self._bootstrap, self._topic = bootstrap, topic
+        self._factory = factory
+        self._counts = [0] * partitions
+        self._digests = [hashlib.sha256() for _ in range(partitions)]
+        self._began_ns = _time.monotonic_ns()
+        self.producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": 5,
+                "batch.num.messages": CHUNK_EVENTS,
+                "queue.buffering.max.messages": 1_000_000,
+                "log_level": 0,
+            }
+        )
+
+    def make(self, partition: int, count: int) -> list[dict[str, Any]]:
+        """Events stamped now, as the client takes them; they count as sent."""
+        rows = self._factory.rows(partition, count, _time.now_us())
+        content = rows.tobytes()
+        self._counts[partition] += count
+        self._digests[partition].update(content)
+        return [
+            {"key": content[at : at + SOURCE_BYTES], "value": content[at + SOURCE_BYTES : at + ROW_BYTES]}
+            for at in range(0, len(content), ROW_BYTES)
+        ]
+
+    def send(self, partition: int, count: int) -> None:
+        """Queue events stamped now."""
+        taken = self.producer.produce_batch(self._topic, self.make(partition, count), partition=partition)
+        if taken != count:
+            raise NotLoadedError(f"{count - taken} of {count} events were refused by the client: its queue is full")
+
+    def finish(self) -> Loaded:
+        """Wait for all deliveries and compare with the topic."""
+        self.producer.flush(_REQUEST_TIMEOUT_S)
+        seconds = (_time.monotonic_ns() - self._began_ns) / _NS_PER_S
+        log = Log(self._bootstrap)
+        try:
+            ends = log.ends(self._topic, range(len(self._counts)))
+        finally:
+            log.close()
+        held = [ends[partition] for partition in range(len(self._counts))]
+        if held != self._counts:
+            raise NotLoadedError(
+                f"{self._topic} ends at {held}, but {self._counts} events were sent. Is the disk full?"
+            )
+        return Loaded(self._counts, [digest.hexdigest() for digest in self._digests], seconds)
+
+
+class Preload:
+    """Events that lie in the topic unseen until `release`."""
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int, factory: EventFactory) -> None:
+        self._topic, self._partitions = topic, partitions
+        self._loader = _Loader(bootstrap, topic, partitions, factory)
+        self._gate = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "transactional.id": f"{topic}.gate",
+                "transaction.timeout.ms": _GATE_TIMEOUT_MS,
+                "log_level": 0,
+            }
+        )
+
+    def load(self, events: int) -> Loaded:
+        """Fill the topic with so many events, the same number in each partition give or take one."""
+        self._close_gate()
+        left = [events // self._partitions + (p < events % self._partitions) - 1 for p in range(self._partitions)]
+        while any(left):
+            for partition, rest in enumerate(left):
+                count = min(rest, CHUNK_EVENTS)
+                if count:
+                    self._loader.send(partition, count)
+                    left[partition] -= count
+                while len(self._loader.producer) > _WAITING_EVENTS_MAX:
+                    self._loader.producer.poll(_TICK_S)
+        return self._loader.finish()
+
+    def release(self) -> None:
+        """Let everybody see them."""
+        try:
+            self._gate.commit_transaction(_REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            raise NotLoadedError(f"the events stay unseen: {error.args[0].str()}") from error
+
+    def _close_gate(self) -> None:
+        try:
+            self._gate.init_transactions(_REQUEST_TIMEOUT_S)
+            self._gate.begin_transaction()
+            for partition in range(self._partitions):
+                [first] = self._loader.make(partition, 1)
+                self._gate.produce(self._topic, first["value"], first["key"], partition)
+            left = self._gate.flush(_REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            raise NotLoadedError(f"{self._topic} cannot be loaded: {error.args[0].str()}") from error
+        if left:
+            raise NotLoadedError(f"{self._topic} takes no record within {_REQUEST_TIMEOUT_S} s. Is Kafka up?")
+
+
+def pace(
+    bootstrap: str, topic: str, partitions: int, sources: int, rate: int, seconds: int, result: Connection
+) -> None:
+    """Send rate events per second for so many seconds, stamped as they are queued; then send Loaded to `result`.
+
+    The entry point of a process. Falling behind is made up for at once, so the number of events is exact.
+    """
+    factory = EventFactory(sources, partitions, 0)
+    loader = _Loader(bootstrap, topic, partitions, factory)
+    began_ns = _time.monotonic_ns()
+    total, sent = rate * seconds, [0] * partitions
+    while sum(sent) < total:
+        due = min((_time.monotonic_ns() - began_ns) * rate // _NS_PER_S, total)
+        for partition in range(partitions):
+            count = due // partitions + (partition < due % partitions) - sent[partition]
+            if count > 0:
+                loader.send(partition, count)
+                sent[partition] += count
+        loader.producer.poll(0)
+        _time.sleep_s(_TICK_S)
+    result.send(loader.finish())
+    result.close()

@@ -1,0 +1,122 @@
+"""Catch-up: all events are there at once, and every lane is open and warm.
+
+The rate is taken from the broker's append times of the ledger's own records, from the first to the last. CPU counts
+from the moment the events become visible, so what is fetched ahead of the first append is paid for too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from benchmarks.cases import OFF_PERCENT, Subject
+from benchmarks.events import EventFactory
+from benchmarks.figures import rates
+from benchmarks.ledger_check import check
+from benchmarks.load import Preload
+from benchmarks.sampler import Sampler
+from benchmarks.subjects import start_lanes, start_worker, wait_until_ready
+from schemas.clock import SystemTime
+from schemas.errors import UnreachableError
+from streams.ledger_reader import read_tail
+from streams.log import Log
+
+if TYPE_CHECKING:
+    from benchmarks.cases import Preloaded
+    from benchmarks.subjects import Running
+    from benchmarks.surroundings import Surroundings
+    from schemas.topics import TopicNames
+
+_SAMPLE_S: Final = 0.05
+_POLL_S: Final = 0.2
+_STALL_NS: Final = 60_000_000_000
+#: A commit's answer and what follows it come this long after its last record was appended, at most.
+_TAIL_US: Final = 100_000
+_US_PER_MS: Final = 1_000
+_US_PER_S: Final = 1_000_000
+_time = SystemTime()
+
+
+class PreloadedFigures(NamedTuple):
+    """What a preloaded case showed. CPU in microseconds per event; rss_peak_mb from start to end."""
+
+    events: int
+    per_s: float
+    first_half_per_s: float
+    second_half_per_s: float
+    entries_per_transaction: float
+    client_us: float
+    broker_us: float | None
+    others_percent: float
+    rss_peak_mb: float
+    green_percent: float | None
+    load_s: float
+
+
+def measure(case: Preloaded, around: Surroundings) -> PreloadedFigures:
+    """Run one case on fresh topics."""
+    settings, bootstrap, names = around.settings, around.bootstrap, around.names
+    preload = Preload(
+        bootstrap, names.input, settings.partitions, EventFactory(case.sources, settings.partitions, OFF_PERCENT)
+    )
+    subject = (
+        start_worker(settings, bootstrap, around.folder)
+        if case.subject is Subject.WORKER
+        else start_lanes(settings, bootstrap, judged=case.judged)
+    )
+    try:
+        wait_until_ready(subject)
+        loaded = preload.load(case.events)
+        with Sampler(subject.pid, around.brokers, _SAMPLE_S) as sampler:
+            released_us = _time.now_us()
+            preload.release()
+            _wait_for_events(bootstrap, names, loaded.events, settings.partitions, subject)
+        subject.check()
+    finally:
+        subject.stop()
+    checked = check(bootstrap, names, loaded, judged=case.judged)
+    rate = rates(checked.appended_ms, checked.events)
+    ended_us = rate.last_ms * _US_PER_MS + _TAIL_US
+    use = sampler.used(released_us, ended_us)
+    return PreloadedFigures(
+        events=loaded.events,
+        per_s=rate.per_s,
+        first_half_per_s=rate.first_half_per_s,
+        second_half_per_s=rate.second_half_per_s,
+        entries_per_transaction=checked.per_transaction,
+        client_us=use.client_s * _US_PER_S / loaded.events,
+        broker_us=None if use.broker_s is None else use.broker_s * _US_PER_S / loaded.events,
+        others_percent=100 * use.others_s * _US_PER_S / (around.cores * (ended_us - released_us)),
+        rss_peak_mb=sampler.peak_bytes() / 2**20,
+        green_percent=checked.green_percent,
+        load_s=loaded.seconds,
+    )
+
+
+def _wait_for_events(bootstrap: str, names: TopicNames, events: int, partitions: int, subject: Running) -> None:
+    """Until the ledger ends at that many events. Asks little of the broker before the end is near."""
+    log = Log(bootstrap)
+    seen, moved_ns = -1, _time.monotonic_ns()
+    try:
+        while True:
+            subject.check()
+            held = seen
+            with contextlib.suppress(UnreachableError):  # a question that a busy broker refused is asked again
+                held = sum(log.ends(names.sequenced, range(partitions)).values())
+                if held >= events and _sequenced(log, names, partitions) >= events:
+                    return
+            if held != seen:
+                seen, moved_ns = held, _time.monotonic_ns()
+            elif _time.monotonic_ns() - moved_ns > _STALL_NS:
+                raise UnreachableError(
+                    f"{names.sequenced} stands at {held} offsets for a minute. Is the machine overloaded?"
+                )
+            _time.sleep_s(_POLL_S)
+    finally:
+        log.close()
+
+
+def _sequenced(log: Log, names: TopicNames, partitions: int) -> int:
+    """Events in the ledger; offsets are more, for there are CONTROL entries and markers."""
+    tails = [read_tail(log, names.sequenced, partition) for partition in range(partitions)]
+    return sum(tail.head.sequence for tail in tails if tail is not None)

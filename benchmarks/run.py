@@ -1,0 +1,195 @@
+"""A run: one Kafka, one folder, case after case, and what they showed.
+
+One embedded Kafka in a folder of its own that is removed afterwards; fresh topics for each case, deleted after it. An
+unmeasured round goes first, because the broker is a JVM and warms up. A case is reported only when the contents of its
+ledger have been checked; a check that fails ends the run, and neither that case nor the table is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import typer
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from rich.console import Console
+
+from benchmarks import paced, preloaded
+from benchmarks.cases import PARTITIONS, SOURCES, Paced, Preloaded, Subject
+from benchmarks.machine import facts
+from benchmarks.report import LEGEND, Measured, line, ratios, tables
+from benchmarks.surroundings import Surroundings
+from schemas.clock import SystemTime
+from schemas.errors import BadInputError, UnreachableError
+from schemas.instants import format_us
+from schemas.topics import topic_names
+from streams.broker import Cluster, answers
+from streams.settings import Settings
+from streams.topics_admin import TopicsAdmin, specs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PLAIN_WIDTH: Final = 200
+#: Input, ledger and indexes of a case, and those of the case before, which Kafka deletes after a minute.
+_DISK_BYTES_PER_EVENT: Final = 800
+_WARM_UP: Final = Preloaded("warm-up", Subject.WORKER, judged=True, sources=SOURCES, batch_events=5_000, events=500_000)
+_DELETE_TIMEOUT_S: Final = 30
+_ANSWER_TIMEOUT_S: Final = 10
+_LEDGER: Final = "events"
+_JAVA: Final = "DRIFTLEDGER_JAVA"
+
+
+def run(
+    cases: list[Preloaded | Paced],
+    *,
+    output: Path | None,
+    data_dir: Path | None,
+    bootstrap: str | None,
+    warm_up: bool,
+) -> None:
+    """Measure the cases and print what they showed; output takes a JSON line as soon as a case is done.
+
+    Raises BadInputError, UnreachableError, and CheckFailedError or another DriftledgerError where there is no figure.
+    """
+    with (
+        _without_settings(),
+        _writer(output) as write,
+        _folder(data_dir, cases) as folder,
+        _kafka(folder, bootstrap) as (address, brokers),
+    ):
+        _measure_all(cases, address, brokers, folder, write, warm_up=warm_up)
+
+
+def _measure_all(
+    cases: list[Preloaded | Paced],
+    bootstrap: str,
+    brokers: list[int],
+    folder: Path,
+    write: Callable[[bytes], object],
+    *,
+    warm_up: bool,
+) -> None:
+
+    clock = SystemTime()
+    machine = facts()
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    run_id = f"bench{clock.now_us():x}"
+    if warm_up:
+        typer.echo("warming the broker up", err=True)
+        _measure(_WARM_UP, f"{run_id}.0", bootstrap, brokers, folder)
+    measured = []
+    for number, case in enumerate(cases, start=1):
+        batch = f"batches of {case.batch_events:,}"
+        typer.echo(f"{number} of {len(cases)}: {case.name}, {case.events:,} events, {batch}", err=True)
+        found = _measure(case, f"{run_id}.{number}", bootstrap, brokers, folder)
+        write(line(found, machine, format_us(clock.now_us())))
+        measured.append(found)
+    for table in tables(measured):
+        console.print(table)
+    for text in (*ratios(measured), LEGEND):
+        console.print(text, soft_wrap=True)
+    console.print(", ".join(f"{name} {value}" for name, value in machine.items()), soft_wrap=True)
+
+
+def _measure(case: Preloaded | Paced, prefix: str, bootstrap: str, brokers: list[int], folder: Path) -> Measured:
+    """One case on topics of its own."""
+    home = folder / prefix
+    home.mkdir()
+    settings = Settings(
+        prefix=prefix,
+        ledger=_LEDGER,
+        partitions=PARTITIONS,
+        batch_events_max=case.batch_events,
+        data_dir=home / ".driftledger",
+        http_port=0,
+    )
+    names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
+    around = Surroundings(settings, bootstrap, names, brokers, home, os.cpu_count() or 1)
+    TopicsAdmin(bootstrap).create(specs_of(settings))
+    try:
+        if isinstance(case, Preloaded):
+            return Measured(case, preloaded.measure(case, around))
+        return Measured(case, paced.measure(case, around))
+    finally:
+        _delete(bootstrap, list(names))
+
+
+def _delete(bootstrap: str, topics: list[str]) -> None:
+    """Free the disk; a topic that stays is the folder's to remove."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    for topic, future in admin.delete_topics(topics, operation_timeout=_DELETE_TIMEOUT_S).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            typer.echo(f"benchmarks: topic {topic} stays: {error.args[0].str()}", err=True)
+
+
+@contextlib.contextmanager
+def _without_settings() -> Iterator[None]:
+    """The variables of somebody's deployment have no part in a measurement, neither here nor in the worker."""
+    ours = {name: value for name, value in os.environ.items() if name.startswith("DRIFTLEDGER_") and name != _JAVA}
+    for name in ours:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(ours)
+
+
+@contextlib.contextmanager
+def _writer(output: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """Appends bytes to the output file, or does nothing without one. Found out before anything is measured."""
+    if output is None:
+        yield lambda _line: None
+        return
+    try:
+        stream = output.open("ab")
+    except OSError as error:
+        raise BadInputError(f"--output {output}: {error.strerror}. Name a file that can be written") from error
+    with stream:
+
+        def write(text: bytes) -> None:
+            stream.write(text)
+            stream.flush()
+
+        yield write
+
+
+@contextlib.contextmanager
+def _folder(data_dir: Path | None, cases: list[Preloaded | Paced]) -> Iterator[Path]:
+    """A new folder with room for the largest cases. Removed afterwards."""
+    needed = max(case.events for case in cases) * _DISK_BYTES_PER_EVENT
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="driftledger-bench-", dir=data_dir))
+    except OSError as error:
+        raise BadInputError(f"--data-dir {data_dir}: {error.strerror}. Name a folder that can be written") from error
+    try:
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise BadInputError(
+                f"{folder} has {free / 1e9:.1f} GB free, the run may need {needed / 1e9:.1f}. Name another "
+                "--data-dir, or measure fewer events"
+            )
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _kafka(folder: Path, bootstrap: str | None) -> Iterator[tuple[str, list[int]]]:
+    """Address and processes of the broker."""
+    if bootstrap is not None:
+        if not answers(bootstrap, 1, _ANSWER_TIMEOUT_S):
+            raise UnreachableError(f"no Kafka answers at {bootstrap}. Start it, or leave --bootstrap out")
+        yield bootstrap, []
+        return
+    java = os.environ.get(_JAVA)
+    with Cluster(folder, java=Path(java) if java else None) as cluster:
+        yield cluster.bootstrap, cluster.pids
