@@ -28,7 +28,7 @@ import numpy as np
 from numba import carray, cfunc, types  # type: ignore[attr-defined]
 
 from schemas.errors import DriftledgerError
-from schemas.memory import address_of, bind, copy, kernel, load_i64, load_u8, store_u8
+from schemas.memory import JIT, address_of, bind, copy, kernel, load_i64, load_u8, store_u8
 from streams.records import Records, allocate_records
 
 if TYPE_CHECKING:
@@ -390,11 +390,8 @@ class NativeConsumer:
             self._handle = 0
 
 
-_WORDS = types.CPointer(types.int64)  # type: ignore[no-untyped-call]
-
-
-@cfunc(types.void(types.voidptr, _WORDS, _WORDS), cache=True)
-def _count_delivery(_client: Any, message: Any, counts: Any) -> None:  # pragma: no cover - compiled
+def _count_delivery(_client: Any, message: Any, counts: Any) -> None:
+    """For every record: counts[0] delivered, counts[1] failed, counts[2] the last error. Runs without the GIL."""
     words = carray(message, (MESSAGE_WORDS,))
     totals = carray(counts, (3,))
     error = words[W_ERROR] & _INT32_MASK
@@ -405,13 +402,27 @@ def _count_delivery(_client: Any, message: Any, counts: Any) -> None:  # pragma:
         totals[2] = error
 
 
+def _callback() -> tuple[Any, int]:
+    """The C function of _count_delivery: what keeps it alive, and its address."""
+    if JIT:
+        words = types.CPointer(types.int64)  # type: ignore[no-untyped-call]
+        compiled = cfunc(types.void(types.voidptr, words, words), cache=True)(_count_delivery)
+        return compiled, int(compiled.address)
+    pointer = ctypes.POINTER(ctypes.c_int64)
+    interpreted = ctypes.CFUNCTYPE(None, _P, pointer, pointer)(_count_delivery)
+    return interpreted, int(ctypes.cast(interpreted, _P).value or 0)
+
+
+_DELIVERY_KEEP, _DELIVERY_CALLBACK = _callback()
+
+
 class NativeProducer:
     """A transactional producer that takes rows of rd_kafka_message_t and counts every delivery."""
 
     def __init__(self, settings: Mapping[str, str | int], transactional_id: str) -> None:
         conf = _configure({**settings, "transactional.id": transactional_id})
         self._counts = np.zeros(3, np.int64)
-        _conf_set_dr_msg_cb(conf, _count_delivery.address)
+        _conf_set_dr_msg_cb(conf, _DELIVERY_CALLBACK)
         _conf_set_opaque(conf, address_of(self._counts))
         self._handle = _open(_PRODUCER, conf)
         self._topics: dict[str, int] = {}
