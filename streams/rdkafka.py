@@ -407,7 +407,7 @@ def _callback() -> tuple[Any, int]:
     if JIT:
         words = types.CPointer(types.int64)  # type: ignore[no-untyped-call]
         compiled = cfunc(types.void(types.voidptr, words, words), cache=True)(_count_delivery)
-        return compiled, int(compiled.address)
+        return compiled, int(compiled.address or 0)
     pointer = ctypes.POINTER(ctypes.c_int64)
     interpreted = ctypes.CFUNCTYPE(None, _P, pointer, pointer)(_count_delivery)
     return interpreted, int(ctypes.cast(interpreted, _P).value or 0)

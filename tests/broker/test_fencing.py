@@ -1,0 +1,81 @@
+"""An owner that stands still inside a transaction: others take over, and when it wakes up it harms nobody."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+from streams.lane import Point
+from tests.broker.harness import Blow, Ledger, Load, Worker, check_exactly_once, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _open_transactions(ledger: Ledger) -> list[int]:
+    """Ledger partitions on which a transaction is open."""
+    with ledger.log() as log:
+        bounds = {p: log.bounds(ledger.names.sequenced, p) for p in ledger.partitions}
+    return [p for p, bound in bounds.items() if bound.stable_end < bound.end]
+
+
+def _shared(ledger: Ledger, workers: list[Worker]) -> bool:
+    """Whether every lane is live in exactly one worker."""
+    lanes = [lane for worker in workers for lane in worker.live_lanes()]
+    return sorted(lanes) == list(range(ledger.settings.lanes))
+
+
+def test_an_owner_that_wakes_up_after_a_takeover_does_no_harm(kafka: Any, prefix: str, tmp_path: Path) -> None:
+    """Stopped when everything was produced and nothing committed; another worker takes its lanes; then it goes on.
+
+    Nothing of its transaction becomes visible, it does not fence its successor for good, and it takes its share again.
+    """
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path).create()
+    load = Load(ledger)
+    load.send(20_000)
+    load.flush()
+    with ledger.worker(Blow(Point.PRODUCED, 12, "SIGSTOP")) as sleeper:
+        sleeper.wait_stopped()
+        assert _open_transactions(ledger)
+        with ledger.worker() as successor:
+            successor.wait_live(lanes=4)
+            ledger.wait_level(successor)
+            assert not _open_transactions(ledger)
+            assert check_exactly_once(ledger) == 20_000
+
+            load.send(20_000)
+            sleeper.signal(signal.SIGCONT)
+            load.flush()
+            wait_for(lambda: _shared(ledger, [sleeper, successor]), "both share the lanes")
+            load.send(20_000)
+            load.flush()
+            ledger.wait_level(successor)
+            # Whoever woke up wrote at most one failed commit for each lane; nobody fences back and forth.
+            assert successor.output.count("lane_failed") <= ledger.settings.lanes
+            assert sleeper.output.count("lane_failed") <= ledger.settings.lanes
+            sleeper.stop()
+            successor.stop()
+    assert check_exactly_once(ledger) == 60_000
+
+
+def test_an_owner_that_nobody_replaced_goes_on_after_a_long_pause(kafka: Any, prefix: str, tmp_path: Path) -> None:
+    """Paused for longer than its session and its transaction: the broker ended both, and nobody else came.
+
+    It is fenced although it has no successor, asks the group, joins it again and goes on from the tail.
+    """
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"transaction_timeout_ms": 6_000}).create()
+    load = Load(ledger)
+    load.send(20_000)
+    load.flush()
+    with ledger.worker(Blow(Point.PRODUCED, 12, "SIGSTOP")) as sleeper:
+        sleeper.wait_stopped()
+        assert _open_transactions(ledger)
+        # The broker looks for transactions that are too old every ten seconds.
+        wait_for(lambda: not _open_transactions(ledger), "the broker ends the transaction")
+        sleeper.signal(signal.SIGCONT)
+        ledger.wait_level(sleeper)
+        load.send(5_000)
+        load.flush()
+        ledger.wait_level(sleeper)
+        sleeper.stop()
+    assert check_exactly_once(ledger) == 25_000

@@ -1,0 +1,254 @@
+"""What an operator can do to a ledger: refused or halted with the instruction, never a silent renumbering."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Producer
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
+
+from schemas.codec import decode
+from schemas.errors import HaltCode, HaltError
+from streams.progress import lift_halt, read_lane
+from tests.broker.harness import Ledger, Load, Worker, check_exactly_once, event_value, read_ledger, time, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+def _recorded(ledger: Ledger) -> dict[int, HaltError]:
+    """The halts that stand on the progress topic."""
+    with ledger.log() as log:
+        lanes = [read_lane(log, ledger.names.progress, lane) for lane in range(ledger.settings.lanes)]
+    return {partition: halt for lane in lanes for partition, halt in lane.halts.items()}
+
+
+def _wait_halted(ledger: Ledger, worker: Worker, partitions: Iterable[int]) -> dict[int, HaltError]:
+    """Wait until exactly these partitions stand halted, on the progress topic and in the worker's health."""
+    wanted = set(partitions)
+
+    def halted() -> bool:
+        status, facts = worker.health()
+        return (
+            status == 503
+            and {halt["partition"] for halt in facts["halts"]} == wanted
+            and set(_recorded(ledger)) == wanted
+        )
+
+    wait_for(halted, f"{wanted} halt:\n{worker.output[-2000:]}")
+    recorded = _recorded(ledger)
+    said = {halt["partition"]: halt for halt in worker.health()[1]["halts"]}
+    for partition, halt in recorded.items():
+        assert halt.remedy
+        assert (said[partition]["code"], said[partition]["remedy"]) == (halt.code, halt.remedy)
+    return recorded
+
+
+def _send(
+    ledger: Ledger, partition: int, count: int, transactional_id: str | None = None, *, commit: bool = True
+) -> None:
+    """Events of one partition, each in a request of its own; in one transaction where there is an id."""
+    options = {} if transactional_id is None else {"transactional.id": transactional_id}
+    producer = Producer({"bootstrap.servers": ledger.bootstrap, "log_level": 0, **options})
+    if transactional_id is not None:
+        producer.init_transactions(30)
+        producer.begin_transaction()
+    for number in range(count):
+        value = event_value(f"{partition}-{time.monotonic_ns()}-{number}", f"s{partition}", time.now_us())
+        producer.produce(ledger.names.input, value, f"s{partition}", partition)
+    producer.flush(30)
+    if transactional_id is not None and commit:
+        producer.commit_transaction(30)
+    elif transactional_id is not None:
+        producer.abort_transaction(30)
+
+
+def _set(ledger: Ledger, topic: str, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for future in ledger.admin.incremental_alter_configs([resource]).values():
+        future.result(30)
+
+
+def _run_level(ledger: Ledger) -> None:
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        worker.stop()
+
+
+def _check_halt_bytes(ledger: Ledger, lane: int, partition: int, begins: int, stands: int) -> None:
+    """The record as whoever reads the topic without this program finds it: what happened, and what to do."""
+    records = [r for r in ledger.records(ledger.names.progress, lane) if r.key() == f"halt/{partition}".encode()]
+    value = records[-1].value()
+    assert value is not None
+    halt = decode("Halt", value)
+    assert (halt["partition"], halt["code"]) == (partition, "INPUT_CUT")
+    assert f"begins at {begins}, the ledger stands at {stands}" in halt["detail"]
+    assert halt["remedy"].startswith("Retention passed the lane.")
+
+
+def test_lost_input_and_a_lost_tail_halt_their_partitions_and_no_others(
+    kafka: Any, prefix: str, tmp_path: Path
+) -> None:
+    """Retention passes the lane on one partition, the ledger's end is deleted on another; the rest goes on.
+
+    The halt is durable: a new worker finds it. Lifted before anything is mended, it comes back.
+    """
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"lanes": 2}).create()
+    load = Load(ledger)
+    load.send(4_000)
+    load.flush()
+    _run_level(ledger)
+    before = {partition: read_ledger(ledger, partition).head for partition in ledger.partitions}
+    load.send(4_000)
+    load.flush()
+    with ledger.log() as log:
+        ends = log.ends(ledger.names.input, ledger.partitions)
+    ledger.delete_records(ledger.names.input, 0, ends[0] - 5)
+    ledger.delete_records(ledger.names.sequenced, 1, -1)
+
+    with ledger.worker() as worker:
+        halts = _wait_halted(ledger, worker, {0, 1})
+        assert {p: halt.code for p, halt in halts.items()} == {0: HaltCode.INPUT_CUT, 1: HaltCode.LEDGER_TAIL_LOST}
+        ledger.wait_level(worker, [2, 3])
+        assert check_exactly_once(ledger, [2, 3])
+        worker.stop()
+    _check_halt_bytes(ledger, lane=0, partition=0, begins=ends[0] - 5, stands=before[0].input_offset + 1)
+    with ledger.worker() as worker:
+        _wait_halted(ledger, worker, {0, 1})
+        lift_halt(ledger.bootstrap, ledger.names.progress, ledger.lane_of(0), 0)
+        wait_for(lambda: worker.output.count("partition_halted") > 0, f"it halts again:\n{worker.output[-2000:]}")
+        assert _wait_halted(ledger, worker, {0, 1})[0].code is HaltCode.INPUT_CUT
+        load.send(500)
+        load.flush()
+        ledger.wait_level(worker, [2, 3])
+        worker.stop()
+    check_exactly_once(ledger, [2, 3])
+    assert read_ledger(ledger, 0).head == before[0]
+    assert ledger.head(1) is None
+
+
+def test_a_missing_topic_halts_and_a_lift_goes_on_once_it_is_back(kafka: Any, prefix: str, tmp_path: Path) -> None:
+    """Seen while lanes are live; the snapshots are a cache, so what replaces the topic may be empty."""
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 2}).create()
+    load = Load(ledger)
+    load.send(3_000)
+    load.flush()
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        ledger.admin.delete_topics([ledger.names.snapshots])[ledger.names.snapshots].result(30)
+        halts = _wait_halted(ledger, worker, ledger.partitions)
+        assert {halt.code for halt in halts.values()} == {HaltCode.TOPIC_MISSING}
+        assert "topics create" in halts[0].remedy
+        load.send(3_000)
+        load.flush()
+        ledger.create()
+        for partition in ledger.partitions:
+            lift_halt(ledger.bootstrap, ledger.names.progress, ledger.lane_of(partition), partition)
+        ledger.wait_level(worker)
+        wait_for(lambda: worker.health()[0] == 200, "healthy again")
+        assert _recorded(ledger) == {}
+        worker.stop()
+    assert check_exactly_once(ledger) == 6_000
+
+
+def test_records_that_carry_the_producers_time_halt_their_partition_alone(
+    kafka: Any, prefix: str, tmp_path: Path
+) -> None:
+    """The setting is changed under a live ledger and changed back; then the partition count is raised."""
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 3, "lanes": 2}).create()
+    for partition in ledger.partitions:
+        _send(ledger, partition, 10)
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        _set(ledger, ledger.names.input, "message.timestamp.type", "CreateTime")
+        _send(ledger, 2, 5)
+        assert _wait_halted(ledger, worker, {2})[2].code is HaltCode.TOPIC_CHANGED
+        _set(ledger, ledger.names.input, "message.timestamp.type", "LogAppendTime")
+        for partition in (0, 1):
+            _send(ledger, partition, 10)
+        ledger.wait_level(worker, [0, 1])
+        assert check_exactly_once(ledger, [0, 1]) == 40
+        assert read_ledger(ledger, 2).input_offsets.size == 10
+
+        future = ledger.admin.create_partitions([NewPartitions(ledger.names.input, 4)])[ledger.names.input]
+        future.result(30)
+        halts = _wait_halted(ledger, worker, {0, 1, 2})
+        assert {halt.code for halt in halts.values()} == {HaltCode.TOPIC_CHANGED}
+        assert "4" in halts[0].detail
+        worker.stop()
+    assert check_exactly_once(ledger, [0, 1]) == 40
+
+
+def test_a_topic_that_was_made_again_is_not_the_topic(kafka: Any, prefix: str, tmp_path: Path) -> None:
+    """Under a live worker: whatever it sees first, nothing is renumbered, and a lift does not help."""
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 2}).create()
+    load = Load(ledger)
+    load.send(2_000)
+    load.flush()
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        ledger.admin.delete_topics([ledger.names.input])[ledger.names.input].result(30)
+        with ledger.log() as log:
+            wait_for(lambda: log.topic(ledger.names.input) is None, "the topic is gone")
+        ledger.create()
+        for partition in ledger.partitions:
+            _send(ledger, partition, 50)
+        halts = _wait_halted(ledger, worker, ledger.partitions)
+        assert {halt.code for halt in halts.values()} <= {HaltCode.TOPIC_RECREATED, HaltCode.TOPIC_MISSING}
+        for partition in ledger.partitions:
+            lift_halt(ledger.bootstrap, ledger.names.progress, ledger.lane_of(partition), partition)
+        wait_for(
+            lambda: (
+                {halt.code for halt in _recorded(ledger).values()} == {HaltCode.TOPIC_RECREATED}
+                and len(_recorded(ledger)) == 2
+            ),
+            f"both halt again:\n{worker.output[-2000:]}",
+        )
+        worker.stop()
+    assert sum(read_ledger(ledger, partition).input_offsets.size for partition in ledger.partitions) == 2_000
+
+
+def test_input_that_was_sequenced_and_then_deleted_is_no_loss(kafka: Any, prefix: str, tmp_path: Path) -> None:
+    """All of it consumed, all of it expired; with transactions its last offset is a marker nobody reads.
+
+    The rank counts only what a reader of committed records sees.
+    """
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 2, "heartbeat_interval_ms": 200}).create()
+    _send(ledger, 0, 50)
+    for number in range(3):
+        _send(ledger, 1, 20, f"{prefix}-{number}")
+        _send(ledger, 1, 7, f"{prefix}-{number}", commit=False)
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        # A heartbeat sent from now on proves what was read; two ticks later one of those is in the ledger.
+        beats = [read_ledger(ledger, partition).controls for partition in ledger.partitions]
+        wait_for(
+            lambda: all(read_ledger(ledger, p).controls > beats[p] + 4 for p in ledger.partitions), "some heartbeats"
+        )
+        worker.stop()
+    assert check_exactly_once(ledger) == 110
+    first = {p: read_ledger(ledger, p).input_offsets.size for p in ledger.partitions}
+    assert first == {0: 50, 1: 60}
+    for partition in ledger.partitions:
+        ledger.delete_records(ledger.names.input, partition, -1)
+    with ledger.worker() as worker:
+        worker.wait_live(lanes=2)
+        for partition in ledger.partitions:
+            _send(ledger, partition, 5)
+        ledger.wait_level(worker)
+        assert worker.health()[0] == 200
+        worker.stop()
+    assert _recorded(ledger) == {}
+    for partition in ledger.partitions:
+        written = read_ledger(ledger, partition)
+        sent = ledger.records(ledger.names.input, partition)
+        assert written.head.sequence == first[partition] + 5
+        assert written.input_offsets[-5:].tolist() == [record.offset() for record in sent]

@@ -1,0 +1,88 @@
+"""The checks can fail: runners that are wrong in known ways are caught by them, where the real one passes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Producer
+
+from schemas.errors import HaltCode
+from streams.broker import Cluster
+from streams.lane import Point
+from streams.progress import read_lane
+from tests.broker.harness import POLL_BROKER_S, Blow, Ledger, Load, check_exactly_once, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Longer than the twin waits for a commit (3 s), and than the real lane does (6 s).
+BROKER_STANDS_STILL_MS = 9_000
+
+
+def _over_a_stopped_broker(tmp_path: Path, lane: str) -> None:
+    """The broker stands still from when it has a commit's request in hand, until the lane has given that commit up."""
+    with Cluster(tmp_path / f"kafka-{lane}") as broker:
+        ledger = Ledger(broker.bootstrap, lane, tmp_path, _options()).create()
+        load = Load(ledger)
+        load.send(5_000)
+        load.flush()
+        [pid] = broker.pids
+        blow = Blow(Point.COMMITTING, 5, "SIGSTOP", target=pid, resume_ms=BROKER_STANDS_STILL_MS)
+        with ledger.worker(blow, lane, deliver_first=True) as worker:
+            wait_for(lambda: ledger.is_level() or "partition_halted" in worker.output, "an end", poll_s=POLL_BROKER_S)
+            worker.stop()
+        assert check_exactly_once(ledger) == 5_000
+
+
+def _options() -> dict[str, Any]:
+    return {"partitions": 1, "batch_events_max": 100, "transaction_timeout_ms": 6_000, "heartbeat_interval_ms": 0}
+
+
+def test_aborting_a_commit_that_failed_and_going_on_is_caught(tmp_path: Path) -> None:
+    """The broker stands still between a commit's request and its answer; afterwards it carries the commit out.
+
+    The twin writes that batch a second time, and the check says so. The real lane gives the producer up, reads the
+    tail, and passes.
+    """
+    with ThreadPoolExecutor(2) as threads:
+        twin = threads.submit(_over_a_stopped_broker, tmp_path, "abort_and_go_on")
+        real = threads.submit(_over_a_stopped_broker, tmp_path, "real")
+        real.result()
+        with pytest.raises(AssertionError, match="INDEX at index"):
+            twin.result()
+
+
+def _foreign(ledger: Ledger) -> Producer:
+    """A writer with a transactional.id of its own."""
+    producer = Producer({"bootstrap.servers": ledger.bootstrap, "transactional.id": f"{ledger.prefix}-foreign"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    return producer
+
+
+def test_a_second_writer_on_a_ledger_partition_is_caught(kafka: Any, prefix: str, tmp_path: Path) -> None:
+    """With its transaction open, when a lane opens: it hides the tail. With it committed: by the check of the chain."""
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, _options()).create()
+    load = Load(ledger)
+    load.send(500)
+    load.flush()
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        worker.stop()
+    assert check_exactly_once(ledger) == 500
+
+    again = ledger.records(ledger.names.sequenced, 0)[-1]
+    writer = _foreign(ledger)
+    writer.produce(ledger.names.sequenced, again.value(), again.key(), 0)
+    assert writer.flush(30) == 0
+    with ledger.worker() as worker, ledger.log() as log:
+        wait_for(lambda: read_lane(log, ledger.names.progress, 0).halts, f"it halts:\n{worker.output[-2000:]}")
+        halt = read_lane(log, ledger.names.progress, 0).halts[0]
+        assert halt.code is HaltCode.SECOND_WRITER
+        assert "find-hanging" in halt.remedy
+        worker.stop()
+    writer.commit_transaction(30)
+    with pytest.raises(AssertionError, match="INDEX at index"):
+        check_exactly_once(ledger)

@@ -1,0 +1,141 @@
+"""A worker that hurts itself, or its broker, at a named point of a transaction; and the known-bad twin of its lane.
+
+Run as a program by tests/broker/harness.py: one argument, the plan as JSON. Settings come from the environment, as
+those of any worker.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from schemas.clock import SystemTime
+from streams import app
+from streams.lane import Lane, Point
+from streams.rdkafka import _P, ClientError, NativeProducer, _call
+from streams.settings import Settings
+from streams.worker import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_flush = _call("flush", ctypes.c_int, _P, ctypes.c_int)
+_abort_transaction = _call("abort_transaction", _P, _P, ctypes.c_int)
+_TWIN_COMMIT_TIMEOUT_MS = 3_000
+#: Until the broker goes on and carries out what it was asked for.
+_TWIN_BACKOFF_S = 8.0
+_PATIENCE_MS = 60_000
+
+
+class Blow:
+    """A signal sent when a point has been reached so many times.
+
+    plan: {"point", "after", "signal", "delay_us" (null: by the lane's own thread, at the point itself; else from
+    another thread, so long after it), "target" (a pid, null for this process), "resume_ms" (null, or when to send the
+    target SIGCONT)}.
+    """
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self._point = Point(plan["point"])
+        self._left = int(plan["after"])
+        self._signal = signal.Signals[plan["signal"]]
+        self._delay_us: int | None = plan["delay_us"]
+        self._target = plan["target"] or os.getpid()
+        self._resume_ms: int | None = plan["resume_ms"]
+        self._lock = threading.Lock()
+
+    def __call__(self, point: Point) -> None:
+        """The observer of a lane."""
+        if point is not self._point:
+            return
+        with self._lock:
+            self._left -= 1
+            if self._left != 0:
+                return
+        if self._delay_us is None:
+            self._strike()
+        else:
+            threading.Thread(target=self._strike, daemon=True).start()
+
+    def _strike(self) -> None:
+        if self._delay_us is not None:
+            SystemTime().sleep_s(self._delay_us / 1_000_000)
+        os.kill(self._target, self._signal)
+        if self._resume_ms is not None:
+            threading.Thread(target=self._resume, args=(self._resume_ms / 1_000,), daemon=True).start()
+
+    def _resume(self, after_s: float) -> None:
+        SystemTime().sleep_s(after_s)
+        os.kill(self._target, signal.SIGCONT)
+
+
+class AbortAndGoOn(Lane):
+    """Known bad: takes a commit that failed for one that did not happen. It aborts, and writes the batch again.
+
+    The abort goes to the same producer; while a commit is in doubt librdkafka refuses that, and the twin does what is
+    then done: a new producer, and on from where it thinks it stands. It never asks the ledger what took effect.
+    """
+
+    def _write(self, producer: NativeProducer, outgoing: list[tuple[str, Any]]) -> int:
+        clock = SystemTime()
+        began_ns = clock.monotonic_ns()
+        while True:
+            producer.begin()
+            for topic, rows in outgoing:
+                producer.produce(topic, rows.partition, rows.rows)
+            self._at(Point.COMMITTING)
+            try:
+                producer.commit(_TWIN_COMMIT_TIMEOUT_MS)
+            except ClientError:
+                producer = self._producer = self._abort(producer)
+                continue
+            return clock.monotonic_ns() - began_ns
+
+    def _abort(self, producer: NativeProducer) -> NativeProducer:
+        """The producer to go on with."""
+        try:
+            producer._check("abort_transaction", _abort_transaction(producer._handle, _PATIENCE_MS))
+        except ClientError:
+            assert self.deployment is not None
+            SystemTime().sleep_s(_TWIN_BACKOFF_S)
+            producer.destroy()
+            settings = self._settings
+            transactional_id = f"{settings.prefix}.{settings.ledger}.{self.deployment.input_id}.{self.number}"
+            producer = NativeProducer(self._producer_settings(), transactional_id)
+            producer.init_transactions(_PATIENCE_MS)
+        return producer
+
+
+def _deliver_first() -> None:
+    """Have everything delivered before a commit begins, so that the commit is one request and its answer."""
+    produce = NativeProducer.produce
+
+    def produce_and_deliver(producer: NativeProducer, topic: str, partition: int, rows: Any) -> None:
+        produce(producer, topic, partition, rows)
+        _flush(producer._handle, _PATIENCE_MS)
+
+    NativeProducer.produce = produce_and_deliver  # type: ignore[method-assign,assignment]
+
+
+def main() -> None:
+    """Run until SIGTERM; SIGUSR1 writes where every thread stands."""
+    faulthandler.register(signal.SIGUSR1)
+    plan = json.loads(sys.argv[1])
+    settings = Settings()
+    assert settings.bootstrap is not None
+    if plan["lane"] == "abort_and_go_on":
+        vars(app)["Lane"] = AbortAndGoOn
+    at: Callable[[Point], None] | None = Blow(plan["blow"]) if plan["blow"] else None
+    if plan["deliver_first"]:
+        _deliver_first()
+    run(settings, settings.bootstrap, at=at)
+
+
+if __name__ == "__main__":
+    main()
