@@ -36,6 +36,7 @@ class HaltCode(enum.StrEnum):
     FOLD_FAILED = "FOLD_FAILED"
     SECOND_WRITER = "SECOND_WRITER"
     LANE_FAILED = "LANE_FAILED"
+    PROGRESS_LOST = "PROGRESS_LOST"
 
 
 class HaltError(DriftledgerError):

@@ -57,14 +57,14 @@ class Admitted(NamedTuple):
 def deployment(log: Log, names: TopicNames, partition: int) -> Deployment:
     """The facts of the cluster now. Raises HaltError naming a topic that is missing."""
     facts: dict[str, TopicFacts] = {}
-    for name in (names.input, names.control, names.sequenced, names.progress, names.snapshots):
+    for name in names:
         found = log.topic(name)
         if found is None:
             remedy = "Run `driftledger topics create`; if the topic held data, restore it from a copy first"
             raise HaltError(partition, HaltCode.TOPIC_MISSING, f"topic {name} does not exist", remedy)
         facts[name] = found
     partitions = facts[names.input].partitions
-    for name in (names.control, names.sequenced):
+    for name in (names.control, names.sequenced, names.drift_alerts, names.dead_letters):
         if facts[name].partitions != partitions:
             detail = f"{names.input} has {partitions} partitions, {name} has {facts[name].partitions}"
             raise HaltError(partition, HaltCode.TOPIC_CHANGED, detail, _COUNT_REMEDY)

@@ -2,7 +2,7 @@
 
 Problem: a partition that stopped stays stopped until somebody has acted, and who acted and why must be known later. So
 lifting first writes an anchor with actor and reason to the partition's control topic, then removes the halt record: the
-lane that goes on sequences the anchor before anything newer, chained like every other entry.
+lane that goes on takes the anchor into the ledger, chained like every other entry.
 
 HAZARD a partition whose ledger has not begun cannot hold that anchor; the halt is lifted all the same, and said so.
 HAZARD a crash between the two leaves an anchor of a lift that did not happen: lift again.

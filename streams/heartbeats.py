@@ -1,4 +1,4 @@
-"""Heartbeats: what lets an idle partition's time go on, and what a worker's own clock is judged by.
+"""Heartbeats: what lets an idle partition's time go on; they also carry the worker's own clock.
 
 At each tick one HEARTBEAT per live partition is appended to the control topic, whose broker stamps it. It carries
 the append time of its predecessor and the end of the input, read after the predecessor was acknowledged. The lane

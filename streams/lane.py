@@ -292,7 +292,10 @@ class Lane:
             detail = (
                 f"{self._names.input}[{part.number}] holds records that carry the producer's time, not the broker's"
             )
-            remedy = f"Set message.timestamp.type=LogAppendTime on {self._names.input} and begin a new ledger"
+            remedy = (
+                f"Set message.timestamp.type=LogAppendTime on {self._names.input}, delete its records up to the end, "
+                "and begin a new ledger (another prefix)"
+            )
             raise HaltError(part.number, HaltCode.TOPIC_CHANGED, detail, remedy)
 
     def _outgoing(
@@ -394,6 +397,11 @@ class Lane:
         topic = self._names.sequenced
         progress = lane.folds.get(judge.name)
         done = min(self._judged.get(part.number, 0), part.head.index)
+        known = max((s.index for s in snapshots if (s.fold, s.partition) == (judge.name, part.number)), default=0)
+        if known > done:
+            detail = f"{self._names.progress}[{self.number}] says {done}, a snapshot stands at index {known}"
+            remedy = "The progress topic lost records: alerts would be written twice. Restore it, or begin a new ledger"
+            raise HaltError(part.number, HaltCode.PROGRESS_LOST, detail, remedy)
         try:
             part.state = restore(log, self._bootstrap, topic, judge, part.number, tail, snapshots, done)
         except FoldError as error:

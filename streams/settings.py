@@ -17,9 +17,9 @@ file; what stands above the tables holds for all, what stands in one overrides i
 GUARANTEE a Settings object is valid: every limit is in range and the relations between limits hold, so no code below
 checks them again. A value that is refused is named with the place it came from and the remedy; nothing has been started
 by then.
-HAZARD folds see no setting. What a judge must know (drift_threshold_ms, confirm_events, dedupe_horizon, sources_max)
-becomes a DEFINITION entry of the ledger and takes effect there; changing it here changes nothing that is already
-sequenced.
+HAZARD folds see no setting. What a judge must know (framing, drift_threshold_ms, confirm_events, dedupe_horizon,
+sources_max) becomes a DEFINITION entry of the ledger and takes effect there; changing it here changes nothing that is
+already sequenced.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.errors import BadInputError
+from streams.definitions import DEDUPE_HORIZON_MAX, SOURCES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,11 +48,6 @@ DEFAULT_LEDGER: Final = "events"
 LANES_DEFAULT_MAX: Final = 8
 #: An entry is its value, its key, its headers and about 200 bytes; batches of 16 values must fit the client's queues.
 VALUE_BYTES_MAX: Final = 64 * 1_048_576
-#: Dedupe keeps 32 bytes for each sequence of the horizon: 2 M of them are 64 MB a partition.
-DEDUPE_HORIZON_MAX: Final = 2_000_000
-#: The judge keeps about 256 bytes for each source: 1 M of them are 256 MB.
-SOURCES_MAX: Final = 1_000_000
-
 #: Kafka's rule for topic names, shortened so that "{prefix}.{ledger}.{x}" stays under its 249 characters.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
 Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
@@ -99,7 +95,7 @@ class Settings(BaseSettings):
     sources_max: int = Field(default=200_000, ge=1, le=SOURCES_MAX)
     #: Longer values stay in the input; the ledger keeps their hash and length.
     max_value_bytes: int = Field(default=1_048_576, ge=1, le=VALUE_BYTES_MAX)
-    #: Entries of one transaction, at most.
+    #: Input records of one transaction, at most; the control records that may go in come on top.
     batch_events_max: int = Field(default=5_000, ge=1, le=100_000)
     #: How long a lane may wait for a fuller batch.
     batch_linger_ms: Milliseconds = 0

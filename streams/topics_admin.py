@@ -6,8 +6,8 @@ is missing, and only then creates it; it returns when every partition of every t
 
 GUARANTEE creating again is harmless: what exists is compared, never altered.
 GUARANTEE any number of processes may create at once: each topic is created by one of them, and all return.
-HAZARD a topic that a user alters by hand stays as it is until somebody runs `check`: a lane checks at its start, not
-while it runs.
+HAZARD a topic that a user alters by hand stays as it is until somebody runs `check`: a worker checks
+settings when it starts, and while it runs only ids and partition counts.
 """
 
 from __future__ import annotations
