@@ -34,7 +34,7 @@ def test_an_owner_that_wakes_up_after_a_takeover_does_no_harm(kafka: Any, prefix
     load = Load(ledger)
     load.send(20_000)
     load.flush()
-    with ledger.worker(Blow(Point.PRODUCED, 12, "SIGSTOP")) as sleeper:
+    with ledger.worker(Blow(Point.PRODUCED, 12, "SIGSTOP"), deliver_first=True) as sleeper:
         sleeper.wait_stopped()
         assert _open_transactions(ledger)
         with ledger.worker() as successor:
@@ -67,7 +67,7 @@ def test_an_owner_that_nobody_replaced_goes_on_after_a_long_pause(kafka: Any, pr
     load = Load(ledger)
     load.send(20_000)
     load.flush()
-    with ledger.worker(Blow(Point.PRODUCED, 12, "SIGSTOP")) as sleeper:
+    with ledger.worker(Blow(Point.PRODUCED, 12, "SIGSTOP"), deliver_first=True) as sleeper:
         sleeper.wait_stopped()
         assert _open_transactions(ledger)
         # The broker looks for transactions that are too old every ten seconds.
