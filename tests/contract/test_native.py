@@ -14,7 +14,7 @@ import subprocess
 import sys
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import psutil
@@ -103,7 +103,7 @@ def _produce(bootstrap: str, topic: str, records: int, seed: int) -> None:
             value,
             key,
             rng.randrange(PARTITIONS),
-            headers=headers,
+            headers=cast("Any", headers),
             on_delivery=lambda e, _: failed.append(str(e)) if e else None,
         )
         if number % 10_000 == 0:
