@@ -214,7 +214,7 @@ class LaneHost:
 
     async def lifted(self) -> bool:
         """Whether a halt that this host knows has been lifted since."""
-        if not self.halted:
+        if not self.halted or self._stop.is_set():  # a stopped host has no threads to ask with
             return False
         state, error = await self._call(self._read_lane)
         return error is None and state is not None and set(state.halts) != set(self.halted)
