@@ -17,8 +17,9 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -42,8 +43,9 @@ from streams.warm import warm
 from tests.core.event_generator import avro_bytes, avro_long
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    import pytest
     from confluent_kafka import Message
     from numpy.typing import NDArray
 
@@ -68,6 +70,21 @@ def wait_for(predicate: Any, what: str, timeout_s: float = PATIENCE_S, poll_s: f
             raise AssertionError(f"not within {timeout_s:.0f} s: {what}")
         time.sleep_s(poll_s)
     return found
+
+
+def side_by_side(subtests: pytest.Subtests, *scenarios: Callable[[], None]) -> None:
+    """Run scenarios at the same time, each reported under its first line: they mostly wait."""
+    with ThreadPoolExecutor(len(scenarios)) as threads:
+        outcomes = [(scenario, threads.submit(scenario)) for scenario in scenarios]
+        for scenario, outcome in outcomes:
+            with subtests.test(name_of(scenario)):
+                outcome.result()
+
+
+def name_of(scenario: Any) -> str:
+    """What a scenario shows."""
+    function = scenario.func if isinstance(scenario, partial) else scenario
+    return str(function.__doc__).partition("\n")[0]
 
 
 # ------------------------------------------------------------------------------------------------------------- workers

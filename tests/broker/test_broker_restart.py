@@ -49,7 +49,7 @@ def test_a_broker_that_is_killed_under_load_loses_nothing_acknowledged(tmp_path:
 
         sender = threading.Thread(target=send)
         # A few ms into a commit: a transaction that is prepared and not complete, or one whose answer is lost.
-        with ledger.worker(Blow(Point.COMMITTING, 400, delay_us=2_000, target=broker)) as worker:
+        with ledger.worker(Blow(Point.COMMITTING, 150, delay_us=2_000, target=broker)) as worker:
             sender.start()
             try:
                 wait_for(lambda: not cluster.pids, f"the broker is killed:\n{worker.output[-3000:]}")

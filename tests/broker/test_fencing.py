@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streams.lane import Point
-from tests.broker.harness import Blow, Ledger, Load, Worker, check_exactly_once, wait_for
+from tests.broker.harness import Blow, Ledger, Load, Worker, check_exactly_once, side_by_side, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def _open_transactions(ledger: Ledger) -> list[int]:
@@ -25,12 +28,12 @@ def _shared(ledger: Ledger, workers: list[Worker]) -> bool:
     return sorted(lanes) == list(range(ledger.settings.lanes))
 
 
-def test_an_owner_that_wakes_up_after_a_takeover_does_no_harm(kafka: Any, prefix: str, tmp_path: Path) -> None:
-    """Stopped when everything was produced and nothing committed; another worker takes its lanes; then it goes on.
+def _with_a_successor(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """Another worker takes its lanes while it stands still; then it goes on.
 
     Nothing of its transaction becomes visible, it does not fence its successor for good, and it takes its share again.
     """
-    ledger = Ledger(kafka.bootstrap, prefix, tmp_path).create()
+    ledger = Ledger(bootstrap, prefix, tmp_path).create()
     load = Load(ledger)
     load.send(20_000)
     load.flush()
@@ -58,12 +61,12 @@ def test_an_owner_that_wakes_up_after_a_takeover_does_no_harm(kafka: Any, prefix
     assert check_exactly_once(ledger) == 60_000
 
 
-def test_an_owner_that_nobody_replaced_goes_on_after_a_long_pause(kafka: Any, prefix: str, tmp_path: Path) -> None:
+def _with_nobody(bootstrap: str, prefix: str, tmp_path: Path) -> None:
     """Paused for longer than its session and its transaction: the broker ended both, and nobody else came.
 
     It is fenced although it has no successor, asks the group, joins it again and goes on from the tail.
     """
-    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"transaction_timeout_ms": 6_000}).create()
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"transaction_timeout_ms": 6_000}).create()
     load = Load(ledger)
     load.send(20_000)
     load.flush()
@@ -79,3 +82,14 @@ def test_an_owner_that_nobody_replaced_goes_on_after_a_long_pause(kafka: Any, pr
         ledger.wait_level(sleeper)
         sleeper.stop()
     assert check_exactly_once(ledger) == 25_000
+
+
+def test_an_owner_that_stands_still_inside_a_transaction_does_no_harm(
+    kafka: Any, prefix: str, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """Stopped when everything was produced and nothing committed."""
+    side_by_side(
+        subtests,
+        partial(_with_a_successor, kafka.bootstrap, f"{prefix}-a", tmp_path),
+        partial(_with_nobody, kafka.bootstrap, f"{prefix}-b", tmp_path),
+    )

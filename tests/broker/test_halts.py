@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Producer
@@ -16,11 +17,23 @@ from confluent_kafka.admin import (
 from schemas.codec import decode
 from schemas.errors import HaltCode, HaltError
 from streams.progress import lift_halt, read_lane
-from tests.broker.harness import Ledger, Load, Worker, check_exactly_once, event_value, read_ledger, time, wait_for
+from tests.broker.harness import (
+    Ledger,
+    Load,
+    Worker,
+    check_exactly_once,
+    event_value,
+    read_ledger,
+    side_by_side,
+    time,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    import pytest
 
 
 def _recorded(ledger: Ledger) -> dict[int, HaltError]:
@@ -135,9 +148,12 @@ def test_lost_input_and_a_lost_tail_halt_their_partitions_and_no_others(
     assert ledger.head(1) is None
 
 
-def test_a_missing_topic_halts_and_a_lift_goes_on_once_it_is_back(kafka: Any, prefix: str, tmp_path: Path) -> None:
-    """Seen while lanes are live; the snapshots are a cache, so what replaces the topic may be empty."""
-    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 2}).create()
+def _a_topic_is_missing(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """A missing topic halts, and a lift goes on once it is back.
+
+    Seen while lanes are live; the snapshots are a cache, so what replaces the topic may be empty.
+    """
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 2}).create()
     load = Load(ledger)
     load.send(3_000)
     load.flush()
@@ -159,11 +175,12 @@ def test_a_missing_topic_halts_and_a_lift_goes_on_once_it_is_back(kafka: Any, pr
     assert check_exactly_once(ledger) == 6_000
 
 
-def test_records_that_carry_the_producers_time_halt_their_partition_alone(
-    kafka: Any, prefix: str, tmp_path: Path
-) -> None:
-    """The setting is changed under a live ledger and changed back; then the partition count is raised."""
-    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 3, "lanes": 2}).create()
+def _records_carry_the_producers_time(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """Records that carry the producer's time halt their partition alone; more partitions halt all.
+
+    The setting is changed under a live ledger and changed back; then the partition count is raised.
+    """
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 3, "lanes": 2}).create()
     for partition in ledger.partitions:
         _send(ledger, partition, 10)
     with ledger.worker() as worker:
@@ -187,9 +204,12 @@ def test_records_that_carry_the_producers_time_halt_their_partition_alone(
     assert check_exactly_once(ledger, [0, 1]) == 40
 
 
-def test_a_topic_that_was_made_again_is_not_the_topic(kafka: Any, prefix: str, tmp_path: Path) -> None:
-    """Under a live worker: whatever it sees first, nothing is renumbered, and a lift does not help."""
-    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 2}).create()
+def _a_topic_was_made_again(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """A topic that was made again is not the topic.
+
+    Under a live worker: whatever it sees first, nothing is renumbered, and a lift does not help.
+    """
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 2}).create()
     load = Load(ledger)
     load.send(2_000)
     load.flush()
@@ -216,12 +236,14 @@ def test_a_topic_that_was_made_again_is_not_the_topic(kafka: Any, prefix: str, t
     assert sum(read_ledger(ledger, partition).input_offsets.size for partition in ledger.partitions) == 2_000
 
 
-def test_input_that_was_sequenced_and_then_deleted_is_no_loss(kafka: Any, prefix: str, tmp_path: Path) -> None:
-    """All of it consumed, all of it expired; with transactions its last offset is a marker nobody reads.
+def _sequenced_input_was_deleted(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """Input that was sequenced and then deleted is no loss.
+
+    All of it consumed, all of it expired; with transactions its last offset is a marker nobody reads.
 
     The rank counts only what a reader of committed records sees.
     """
-    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 2, "heartbeat_interval_ms": 200}).create()
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 2, "heartbeat_interval_ms": 200}).create()
     _send(ledger, 0, 50)
     for number in range(3):
         _send(ledger, 1, 20, f"{prefix}-{number}")
@@ -252,3 +274,14 @@ def test_input_that_was_sequenced_and_then_deleted_is_no_loss(kafka: Any, prefix
         sent = ledger.records(ledger.names.input, partition)
         assert written.head.sequence == first[partition] + 5
         assert written.input_offsets[-5:].tolist() == [record.offset() for record in sent]
+
+
+def test_what_changes_under_a_live_ledger_halts_it_or_is_no_loss(
+    kafka: Any, prefix: str, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """Topics that are missing, made again, widened or set to the producers' time; input that was deleted when done."""
+    scenarios = (_a_topic_is_missing, _records_carry_the_producers_time)
+    more = (_a_topic_was_made_again, _sequenced_input_was_deleted)
+    for number, pair in enumerate((scenarios, more)):
+        runs = [partial(run, kafka.bootstrap, f"{prefix}-{number}-{n}", tmp_path) for n, run in enumerate(pair)]
+        side_by_side(subtests, *runs)

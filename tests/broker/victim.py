@@ -66,7 +66,11 @@ class Blow:
     def _strike(self) -> None:
         if self._delay_us is not None:
             SystemTime().sleep_s(self._delay_us / 1_000_000)
-        os.kill(self._target, self._signal)
+        if self._target == os.getpid():
+            # To this thread, which so goes no further; sent to the process, another thread may have to wake up first.
+            signal.pthread_kill(threading.get_ident(), self._signal)
+        else:
+            os.kill(self._target, self._signal)
         if self._resume_ms is not None:
             threading.Thread(target=self._resume, args=(self._resume_ms / 1_000,), daemon=True).start()
 

@@ -122,6 +122,7 @@ def _native(bootstrap: str, topic: str) -> NativeConsumer:
             "auto.offset.reset": "error",
             "check.crcs": "true",
             "fetch.queue.backoff.ms": 2,
+            "queued.max.messages.kbytes": 16_384,
         }
     )
     consumer.assign(topic, [(partition, 0, -1) for partition in range(PARTITIONS)])
