@@ -12,6 +12,8 @@ from benchmarks.cases import (
     FULL_SECONDS,
     QUICK_EVENTS,
     QUICK_SECONDS,
+    QUICK_WARM_S,
+    WARM_S,
     Name,
     plan,
 )
@@ -79,6 +81,7 @@ def benchmarks(
         batches=batches,
         rate=rate,
         seconds=length_s,
+        warm_s=QUICK_WARM_S if quick else WARM_S,
         memory_minutes=memory_minutes,
     )
     from benchmarks.run import run  # noqa: PLC0415 - Kafka, numba and Faust, which --help does without

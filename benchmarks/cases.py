@@ -21,11 +21,13 @@ SOURCES_MAX: Final = 100_000
 SOURCES: Final = 1_000
 #: Of a preloaded case, the share of events whose clock is off.
 OFF_PERCENT: Final = 5
-#: What a paced run discards: connections, first batches, the first segments' pages.
-WARM_S: Final = 5
+#: What a paced run discards: the broker's JVM compiles what this load uses, for most of a minute and on a fourth of a
+#: core, before it runs as it does from then on.
+WARM_S: Final = 60
 PACED_BATCH_EVENTS: Final = 5_000
 QUICK_EVENTS: Final = 200_000
 QUICK_SECONDS: Final = 5
+QUICK_WARM_S: Final = 5
 FULL_SECONDS: Final = 120
 #: Fewer events than this a lane would take in one or two batches: no rate can be told from that.
 EVENTS_MIN: Final = 100_000
@@ -70,7 +72,7 @@ class Paced:
     name: str
     rate: int
     seconds: int
-    warm_s: int = WARM_S
+    warm_s: int
     sources: int = SOURCES
     batch_events: int = PACED_BATCH_EVENTS
 
@@ -95,6 +97,7 @@ def plan(
     batches: Sequence[int],
     rate: int,
     seconds: int,
+    warm_s: int,
     memory_minutes: int,
 ) -> list[Preloaded | Paced]:
     """The cases of a run, in order; no names: all of them, "memory" where memory_minutes are given.
@@ -113,7 +116,7 @@ def plan(
         for batch in batches
     ]
     if Name.PACED in chosen:
-        cases.append(Paced(str(Name.PACED), rate, seconds))
+        cases.append(Paced(str(Name.PACED), rate, seconds, warm_s))
     if Name.MEMORY in chosen and memory_minutes:
-        cases.append(Paced(str(Name.MEMORY), rate, 60 * memory_minutes))
+        cases.append(Paced(str(Name.MEMORY), rate, 60 * memory_minutes, warm_s))
     return cases

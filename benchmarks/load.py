@@ -32,7 +32,7 @@ _WAITING_EVENTS_MAX: Final = 40_000
 #: Kafka's own limit is 15 minutes; loading takes seconds.
 _GATE_TIMEOUT_MS: Final = 600_000
 _REQUEST_TIMEOUT_S: Final = 30
-_TICK_S: Final = 0.002
+_TICK_S: Final = 0.005
 _NS_PER_S: Final = 1_000_000_000
 
 _time = SystemTime()

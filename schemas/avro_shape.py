@@ -55,7 +55,7 @@ class Shape:
     def _error(self, fault: Fault, found: str, position: int) -> DecodeError:
         return DecodeError(self.record, fault, f"{found}, at byte {position}")
 
-    def _walk(self, schema: Any, data: bytes, position: int, path: str) -> int:  # noqa: C901, PLR0911 - one case for each type
+    def _walk(self, schema: Any, data: bytes, position: int, path: str) -> int:  # noqa: C901, PLR0911, PLR0912 - one case for each type
         if isinstance(schema, list):
             return self._walk_union(schema, data, position, path)
         kind = schema["type"] if isinstance(schema, dict) else schema
@@ -68,6 +68,8 @@ class Shape:
                 return self._varint(data, position, path, is_int=kind == "int")[1]
             case "double":
                 return self._skip(data, position, 8, path)
+            case "boolean":
+                return self._walk_boolean(data, position, path)
             case "string" | "bytes":
                 return self._walk_bytes(data, position, path, is_text=kind == "string")
             case "fixed":
@@ -87,6 +89,12 @@ class Shape:
             case "array":
                 return self._walk_array(schema["items"], data, position, path)
         raise TypeError(f"{self.record}.{path} has the type {kind!r}, which is not used in any schema of this package")
+
+    def _walk_boolean(self, data: bytes, position: int, path: str) -> int:
+        end = self._skip(data, position, 1, path)
+        if data[position] > 1:
+            raise self._error(Fault.BAD_UNION, f"{path} is neither true nor false", position)
+        return end
 
     def _varint(self, data: bytes, position: int, path: str, *, is_int: bool) -> tuple[int, int]:
         raw = shift = 0

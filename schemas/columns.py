@@ -117,11 +117,36 @@ class Scratch:
         return address_of(self._bytes)
 
 
-def _allocate(columns: type[Columns], n: int) -> Columns:
-    def shape(name: str) -> tuple[int, ...]:
-        return (n, _WIDTHS[name]) if name in _WIDTHS else (n,)
+class _Block(NamedTuple):
+    """Columns of one type and width, which are allocated as one; places: where they stand in the tuple."""
 
-    return columns(**{name: np.zeros(shape(name), _DTYPES.get(name, np.int64)) for name in columns._fields})
+    dtype: Any
+    width: int
+    places: list[int]
+
+    def allocate(self, n: int) -> NDArray[Any]:
+        """One row for each column."""
+        shape = (len(self.places), n)
+        return np.zeros((*shape, self.width) if self.width else shape, self.dtype)
+
+
+def _blocks(columns: Any) -> list[_Block]:
+    blocks: dict[tuple[Any, int], _Block] = {}
+    for place, name in enumerate(columns._fields):
+        dtype, width = _DTYPES.get(name, np.int64), _WIDTHS.get(name, 0)
+        blocks.setdefault((dtype, width), _Block(dtype, width, [])).places.append(place)
+    return list(blocks.values())
+
+
+_BLOCKS: dict[Any, list[_Block]] = {columns: _blocks(columns) for columns in (Entries, Events)}
+
+
+def _allocate(columns: type[Columns], n: int) -> Columns:
+    made: list[Any] = [None] * len(columns._fields)
+    for block in _BLOCKS[columns]:
+        for place, column in zip(block.places, block.allocate(n), strict=True):
+            made[place] = column
+    return columns(*made)
 
 
 def allocate_entries(n: int) -> Entries:

@@ -41,22 +41,23 @@ JIT: bool = not config.DISABLE_JIT  # type: ignore[attr-defined] # numba fills i
 SHA256_CONTEXT_BYTES = 128
 
 
-def _cache_directory() -> str:
-    """Where compiled kernels are kept: one directory for each state of our sources.
+def sources_state() -> str:
+    """A name for our sources as they are.
 
-    numba notices a change of the file a kernel stands in, not of the functions it inlined from other files.
+    Compiled kernels are kept in a directory for each: numba notices a change of the file a kernel stands in, not of the
+    functions it inlined from other files.
     """
     here = Path(__file__).parent
     state = hashlib.sha256()
     for package in (here, here.parent / "streams", here.parent / "lifecycle"):
         for file in sorted(package.glob("*.py")):
             state.update(file.read_bytes())
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return str(Path(root) / "driftledger" / "kernels" / state.hexdigest()[:16])
+    return state.hexdigest()[:16]
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
-    config.CACHE_DIR = _cache_directory()  # type: ignore[attr-defined] # as above
+    _root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    config.CACHE_DIR = str(Path(_root) / "driftledger" / "kernels" / sources_state())  # type: ignore[attr-defined] # as above
 
 
 def kernel(function: Function) -> Function:

@@ -33,8 +33,9 @@ FORMAT_VERSION = 1
 SECOND_WRITER_REMEDY = (
     "Find its producer with `kafka-transactions.sh find-hanging` and abort it: one partition of ours has one writer"
 )
-#: How far back the last heartbeat is looked for when the input's start lies beyond the resume point.
-_HEARTBEAT_SEARCH_ENTRIES = 10_000
+INPUT_TRUNCATED_REMEDY = "The input lost acknowledged records (unclean election?): restore it, or begin a new ledger"
+#: The last heartbeat is looked for so far back from the tail, then twice as far, and so on.
+_HEARTBEAT_SEARCH_OFFSETS = 10_000
 
 
 class Deployment(NamedTuple):
@@ -173,8 +174,7 @@ def _check_input(log: Log, names: TopicNames, partition: int, tail: Tail, base_o
     bounds = log.bounds(names.input, partition)
     if bounds.end < resume:
         detail = f"{names.input}[{partition}] ends at {bounds.end}, but offset {resume - 1} is in the ledger"
-        remedy = "The input lost acknowledged records (unclean election?): restore it, or begin a new ledger"
-        raise HaltError(partition, HaltCode.INPUT_TRUNCATED, detail, remedy)
+        raise HaltError(partition, HaltCode.INPUT_TRUNCATED, detail, INPUT_TRUNCATED_REMEDY)
     if bounds.start > resume and _proved_end(log, names, partition, tail) < bounds.start:
         detail = f"{names.input}[{partition}] begins at {bounds.start}, the ledger stands at {resume}: records are gone"
         remedy = "Retention passed the lane. Begin a new ledger, or restore the input; raise its retention"
@@ -183,16 +183,21 @@ def _check_input(log: Log, names: TopicNames, partition: int, tail: Tail, base_o
 
 
 def _proved_end(log: Log, names: TopicNames, partition: int, tail: Tail) -> int:
-    """Input offset up to which a sequenced heartbeat proves that nothing readable was left."""
-    proved = -1
-    begin = max(log.bounds(names.sequenced, partition).start, tail.offset + 1 - _HEARTBEAT_SEARCH_ENTRIES)
-    for message in log.scan(names.sequenced, partition, begin, tail.offset + 1):
-        entry = decode_entry(partition, message.value())
-        if entry["kind"] == "CONTROL":
-            kind, body = read_control(entry["value"])
-            if kind == "Heartbeat":
-                proved = max(proved, body["input_end_offset"])
-    return proved
+    """Input offset up to which the last sequenced heartbeat proves that nothing readable was left, -1 without one."""
+    start, end, width = log.bounds(names.sequenced, partition).start, tail.offset + 1, _HEARTBEAT_SEARCH_OFFSETS
+    while end > start:
+        begin = max(start, end - width)
+        proved = -1
+        for message in log.scan(names.sequenced, partition, begin, end):
+            entry = decode_entry(partition, message.value())
+            if entry["kind"] == "CONTROL":
+                kind, body = read_control(entry["value"])
+                if kind == "Heartbeat":
+                    proved = max(proved, body["input_end_offset"])
+        if proved >= 0:
+            return proved
+        end, width = begin, 2 * width
+    return -1
 
 
 def _check_control(log: Log, names: TopicNames, partition: int, tail: Tail) -> None:

@@ -114,6 +114,8 @@ class Worker(Service):
         self._definition = judge_settings(settings)
         self._channels = {number: lane_agent(app, number) for number in range(settings.lanes)}
         self._warnings = WarningLog()
+        #: Partitions whose next record is older than half the input's retention.
+        self._late: set[int] = set()
         self._ownership: Ownership | None = None
         self._api = Api(self, settings.http_port)
 
@@ -201,9 +203,26 @@ class Worker(Service):
     def _look(self, log: Log) -> Deployment:
         now = deployment(log, self.names, 0)
         positions = self._positions()
-        for partition, end in log.ends(self.names.input, positions).items():
-            metrics.LAG.labels(str(partition)).set(max(0, end - positions[partition]))
+        lag = {p: max(0, end - positions[p]) for p, end in log.ends(self.names.input, positions).items()}
+        for partition, offsets in lag.items():
+            metrics.LAG.labels(str(partition)).set(offsets)
+        self._warn_of_retention(log, {p: positions[p] for p, offsets in lag.items() if offsets})
         return now
+
+    def _warn_of_retention(self, log: Log, behind: dict[int, int]) -> None:
+        """What expires before it is sequenced is lost. behind: positions of partitions with input to come."""
+        retention_ms = log.retention_ms(self.names.input) if behind else -1
+        late: set[int] = set()
+        if retention_ms > 0:
+            half = time_source().now_us() // 1_000 - retention_ms // 2
+            younger = log.offsets_since(self.names.input, behind, half)
+            late = {p for p, position in behind.items() if younger[p] < 0 or position < younger[p]}
+        for partition in sorted(late - self._late):
+            _logger.error(
+                "lag_past_half_retention", partition=partition, position=behind[partition], retention_ms=retention_ms
+            )
+        self._late = late
+        metrics.LATE.set(len(late))
 
     # ------------------------------------------------------------------------------------------------------ ownership
 
@@ -213,12 +232,16 @@ class Worker(Service):
                 make_lane=self._make_lane,
                 confirmed=self._confirmed,
                 on_commit=self._committed,
+                on_defect=self._defect,
                 bootstrap=self._bootstrap,
                 progress_topic=self.names.progress,
                 worker=self.worker_id,
             )
             self.hosts[number] = LaneHost(number, around, self._channels[number])
             self.hosts[number].start()
+
+    def _defect(self, error: BaseException) -> None:
+        self.add_future(self.crash(error))
 
     def _confirmed(self) -> bool:
         return self._ownership is not None and self._ownership.confirmed()

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from schemas.canonical import EntryKind
-from schemas.codec import Framing, decode, encode
+from schemas.codec import decode, encode
 from schemas.columns import Fault, allocate_events, decode_events, slice_rows
 from schemas.errors import BadInputError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, bytes_at
@@ -132,9 +132,7 @@ class _Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """The fold. alert_framing: how alert records are written; their content does not depend on it."""
-
-    alert_framing: Framing = Framing.JSON
+    """The fold."""
 
     @property
     def name(self) -> str:
@@ -279,7 +277,7 @@ class Judge:
         now = Reading.of(int(entries.sequence[row]), authority_ms, local_us, delta_ms_of(local_us, authority_ms))
         previous, severity = Severity(report[REPORT_PREVIOUS]), Severity(report[REPORT_SEVERITY])
         alert = change_record(partition, source.decode(), previous, severity, report[REPORT_WATCH:], now)
-        return self._alert_record(int(entries.index[row]), source, alert)
+        return _alert_record(int(entries.index[row]), source, alert)
 
     def _evict(self, state: JudgeState, index: int, records: list[Record]) -> int:
         """Make room for a new source at the entry of that index."""
@@ -291,12 +289,13 @@ class Judge:
                 source = sources.name_of(table, slot)
                 watch = table.watch[slot].tolist()
                 alert = forgotten_record(state.partition, source.decode(), severity, watch, state.settings.sources_max)
-                records.append(self._alert_record(index, source, alert))
+                records.append(_alert_record(index, source, alert))
         state.sources = sources.only(table, staying)
         return len(leaving)
 
-    def _alert_record(self, index: int, source: bytes, alert: DriftAlert) -> Record:
-        return Record(Target.DRIFT_ALERTS, index, source, alert.encode(self.alert_framing))
+
+def _alert_record(index: int, source: bytes, alert: DriftAlert) -> Record:
+    return Record(Target.DRIFT_ALERTS, index, source, alert.encode())
 
 
 def _adopt(state: JudgeState, settings: JudgeSettings) -> None:

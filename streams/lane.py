@@ -5,7 +5,7 @@ topic, one transactional producer and, for each partition, a head and the state 
 causes is committed in one transaction: ledger entries, alerts, dead letters, progress.
 
     open    fence earlier owners, check what is there (admission.py), restore the folds, seek to the tail
-    fetch   one batch of input columns; may run on another thread while the batch before is committed
+    fetch   one batch of input columns
     commit  sequence, let control records in, step the folds, write all of it in one transaction
     close   end the clients; the next open starts from the log again
 
@@ -15,7 +15,7 @@ GUARANTEE after any error nothing of this object is used again: the caller close
 no second try on the same producer: a late EndTxn of the same epoch can end a later transaction.
 HAZARD between a commit's request and its answer the outcome is unknown; the tail, read after the fence, tells.
 
-Not for two threads at once, but for fetch beside commit.
+Not for two threads at once.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
 from schemas.topics import ENTRY_HEADROOM_BYTES
 from streams import sequence
-from streams.admission import SECOND_WRITER_REMEDY, admit, deployment, encode_control
+from streams.admission import INPUT_TRUNCATED_REMEDY, SECOND_WRITER_REMEDY, admit, deployment, encode_control
 from streams.control_feed import ControlFeed, control_records
 from streams.fold import FoldError
 from streams.log import Log, wait_stable
 from streams.outbox import Rows, byte_rows, ledger_rows
-from streams.progress import produce_durably, progress_value, read_lane
-from streams.rdkafka import TIMESTAMP_LOG_APPEND, NativeConsumer, NativeProducer
+from streams.progress import NO_PROGRESS, produce_durably, progress_message, read_lane
+from streams.rdkafka import ERROR_NO_SUCH_OFFSET, TIMESTAMP_LOG_APPEND, ClientError, NativeConsumer, NativeProducer
 from streams.records import slice_records
 from streams.restore import entries_between, restore
 from streams.snapshots import Snapshot, SnapshotWriter, read_snapshots
 from streams.warning_log import LOGGED_PER_SECOND, DriftWarning, warnings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from schemas.columns import Entries
     from schemas.topics import TopicNames
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from streams.definitions import JudgeSettings
     from streams.judge import Judge, JudgeState, Outputs
     from streams.ledger_reader import Tail
-    from streams.progress import LaneState
+    from streams.progress import FoldProgress
     from streams.rdkafka import Batch
     from streams.records import Records
     from streams.settings import Settings
@@ -152,8 +152,10 @@ class Lane:
         self._readers: _Readers | None = None
         self._snapshots: SnapshotWriter | None = None
         self._snapshot_due_ns = 0
-        #: By partition, halted ones too: the last index whose outputs are written.
-        self._judged: dict[int, int] = {}
+        #: Of every fold that ever ran here, by name.
+        self._progress: dict[str, FoldProgress] = {}
+        #: Whether the next transaction must say so.
+        self._progress_due = False
 
     def open(self) -> None:
         """Become the owner: fence, check, restore, seek.
@@ -174,11 +176,12 @@ class Lane:
             self._wait_outputs_stable(log, free)
             lane = read_lane(log, self._names.progress, self.number)
             snapshots = read_snapshots(log, self._names.snapshots, self.number)
-            if self._judge is not None and self._judge.name in lane.folds:
-                self._judged = dict(lane.folds[self._judge.name].indexes)
-            for partition in free:
-                tail = self._open_partition(log, partition, now, snapshots)
-                self._open_judge(log, producer, self.parts[partition], tail, lane, snapshots)
+            self._progress = dict(lane.folds)
+            tails = {partition: self._open_partition(log, partition, now, snapshots) for partition in free}
+            if self._judge is not None:
+                for part in self.parts.values():
+                    self._open_judge(self._judge, log, producer, part, tails[part.number], snapshots)
+            self._go_inline()
         finally:
             log.close()
         feed = ControlFeed(
@@ -192,12 +195,17 @@ class Lane:
         self._snapshot_due_ns = time_source().monotonic_ns() + self._settings.snapshot_interval_ms * 1_000_000
 
     def fetch(self) -> Batch | None:
-        """Wait a little for input; None where nothing came. Raises ClientError."""
+        """Wait a little for input; None where nothing came. Raises ClientError, HaltError for a truncated input."""
         if self._readers is None:  # every partition is halted
             time_source().sleep_s(FETCH_WAIT_MS / 1_000)
             return None
         rows_max, linger_ms = self._settings.batch_events_max, self._settings.batch_linger_ms
-        return self._readers.input.fetch(rows_max, FETCH_WAIT_MS, linger_ms)
+        try:
+            return self._readers.input.fetch(rows_max, FETCH_WAIT_MS, linger_ms)
+        except ClientError as error:
+            if error.code == ERROR_NO_SUCH_OFFSET:
+                self._check_epoch(self.parts[error.partition], error)
+            raise
 
     def commit(self, batch: Batch | None) -> Committed | None:
         """Take a fetched batch (or None) and what the control topic holds into the ledger; None for nothing.
@@ -247,8 +255,8 @@ class Lane:
                     self._check_records(part, records)
                     events += records.offset.size
                     sections.append((records, sequence.DATA))
-            controls = control_records(control.take(part.number, position))
-            if controls.records.offset.size:
+            if taken := control.take(part.number, position):
+                controls = control_records(taken)
                 alive.append(controls)
                 sections.append((controls.records, sequence.CONTROL))
             for records, kind in sections:
@@ -263,8 +271,8 @@ class Lane:
             heads[part.number] = head
         if not ledger:
             return None
-        outgoing = self._outgoing(ledger, judged, {number: head.index for number, head in heads.items()})
-        duration_ns = self._write(self._producer, outgoing)
+        duration_ns = self._write(self._producer, self._outgoing(ledger, judged, self._news(heads)))
+        self._progress_due = False
         for number, head in heads.items():
             self.parts[number].head = head
         self._offer_snapshots()
@@ -284,6 +292,17 @@ class Lane:
             text = f"a batch of {self._names.input}[{part.number}] is missing: {part.position} is next, not {before}"
             raise DriftledgerError(text)
 
+    def _check_epoch(self, part: Part, error: ClientError) -> None:
+        """An offset out of bounds is found when the lane opens again; one within is another record than it was."""
+        log = Log(self._bootstrap)
+        try:
+            bounds = log.bounds(self._names.input, part.number)
+        finally:
+            log.close()
+        if bounds.start <= part.position <= bounds.end:
+            detail = f"{self._names.input}[{part.number}] was cut before {part.position} and written on: {error}"
+            raise HaltError(part.number, HaltCode.INPUT_TRUNCATED, detail, INPUT_TRUNCATED_REMEDY) from error
+
     def _check_records(self, part: Part, records: Records) -> None:
         if records.offset[0] < part.position:
             detail = f"offset {records.offset[0]} of {self._names.input}[{part.number}] came after {part.position - 1}"
@@ -299,19 +318,45 @@ class Lane:
             raise HaltError(part.number, HaltCode.TOPIC_CHANGED, detail, remedy)
 
     def _outgoing(
-        self, ledger: list[Rows], judged: list[tuple[int, Outputs]], indexes: dict[int, int]
+        self, ledger: list[Rows], judged: list[tuple[int, Outputs]], progress: Mapping[str, FoldProgress]
     ) -> list[tuple[str, Rows]]:
-        """What goes into one transaction, by topic, in order. indexes: by partition, the last index judged."""
+        """What goes into one transaction, by topic, in order."""
         names = self._names
         outgoing = [(names.sequenced, rows) for rows in ledger]
-        if self._judge is not None:
-            for number, outputs in judged:
+        for number, outputs in judged:
+            if outputs.records:
                 outgoing.append((names.drift_alerts, byte_rows(number, outputs.alert_messages())))
                 outgoing.append((names.dead_letters, byte_rows(number, outputs.dead_letter_messages())))
-            self._judged.update(indexes)
-            progress = progress_value(self._judge.name, self._judge.version, self._judged)
-            outgoing.append((names.progress, byte_rows(self.number, [(self._judge.name.encode(), progress)])))
+        if progress:
+            messages = [progress_message(fold, progress[fold]) for fold in sorted(progress)]
+            outgoing.append((names.progress, byte_rows(self.number, messages)))
         return [(topic, rows) for topic, rows in outgoing if len(rows.rows)]
+
+    def _news(self, heads: Mapping[int, sequence.Head]) -> Mapping[str, FoldProgress]:
+        """Progress that must be written with these heads: usually none, the tail of the ledger says it."""
+        # A first index is what later tells a lost ledger from a new one.
+        self._progress_due |= any(not part.head.index and heads[part.number].index for part in self.parts.values())
+        if not self._progress_due:
+            return {}
+        if self._judge is not None:
+            self._advance(self._judge, {number: head.index for number, head in heads.items()}, inline=True)
+        return self._progress
+
+    def _advance(self, judge: Judge, indexes: Mapping[int, int], *, inline: bool) -> None:
+        before = self._progress.get(judge.name, NO_PROGRESS)
+        version = judge.version if inline else before.version or judge.version  # the new one begins at its entry
+        self._progress[judge.name] = before.advance(version, indexes, inline=inline)
+
+    def _go_inline(self) -> None:
+        """Which folds are level from here on, and which are left behind; the first transaction says what is new."""
+        judge = self._judge
+        for name in sorted({*self._progress, *([judge.name] if judge is not None else [])}):
+            before = self._progress.get(name, NO_PROGRESS)
+            level = judge is not None and judge.name == name
+            version = judge.version if judge is not None and level else before.version
+            done = {part.number: before.done(part.number, part.head.index) for part in self.parts.values()}
+            now = self._progress[name] = before.advance(version, done, inline=level)
+            self._progress_due |= (now.inline, now.version) != (before.inline, before.version)
 
     def _write(self, producer: NativeProducer, outgoing: list[tuple[str, Rows]]) -> int:
         """All of it in one transaction; returns its length in ns.
@@ -349,6 +394,7 @@ class Lane:
         if now_ns < self._snapshot_due_ns and max(behind) < self._settings.snapshot_entries:
             return
         self._snapshot_due_ns = now_ns + self._settings.snapshot_interval_ms * 1_000_000
+        self._progress_due = True  # also a bound: a ledger that ends before it lost its end
         due = [p for p in self.parts.values() if p.head.index > p.snapshot_index]
         judge = self._judge
         taken = [
@@ -363,7 +409,11 @@ class Lane:
     # ------------------------------------------------------------------------------------------------------------ open
 
     def _open_partition(self, log: Log, partition: int, now: Deployment, snapshots: list[Snapshot]) -> Tail | None:
-        known = max([s.index for s in snapshots if s.partition == partition] + [self._judged.get(partition, 0)])
+        known = max(
+            [s.index for s in snapshots if s.partition == partition]
+            + [progress.indexes.get(partition, 0) for progress in self._progress.values()],
+            default=0,
+        )
         admitted = admit(
             log,
             self._names,
@@ -383,20 +433,16 @@ class Lane:
 
     def _open_judge(
         self,
+        judge: Judge,
         log: Log,
         producer: NativeProducer,
         part: Part,
         tail: Tail | None,
-        lane: LaneState,
         snapshots: list[Snapshot],
     ) -> None:
         """Bring the judge level with the ledger: silently up to its progress, speaking from there."""
-        judge = self._judge
-        if judge is None:
-            return
         topic = self._names.sequenced
-        progress = lane.folds.get(judge.name)
-        done = min(self._judged.get(part.number, 0), part.head.index)
+        done = self._progress.get(judge.name, NO_PROGRESS).done(part.number, part.head.index)
         known = max((s.index for s in snapshots if (s.fold, s.partition) == (judge.name, part.number)), default=0)
         if known > done:
             detail = f"{self._names.progress}[{self.number}] says {done}, a snapshot stands at index {known}"
@@ -409,10 +455,9 @@ class Lane:
         if tail is not None:
             for entries in entries_between(log, self._bootstrap, topic, part.number, tail, done + 1, tail.head.index):
                 outputs = self._step(judge, part.number, part.state, entries)
-                self._write(
-                    producer, self._outgoing([], [(part.number, outputs)], {part.number: int(entries.index[-1])})
-                )
-        if progress is not None and progress.version != judge.version:
+                self._advance(judge, {part.number: int(entries.index[-1])}, inline=False)
+                self._write(producer, self._outgoing([], [(part.number, outputs)], self._progress))
+        if judge.name in self._progress and self._progress[judge.name].version != judge.version:
             body = {"fold": judge.name, "version": judge.version}
             value = encode_control("FoldVersion", body, self._worker, "a new version of the fold")
             self._write_control(part.number, value)

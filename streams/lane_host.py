@@ -4,9 +4,9 @@
                   +--HaltError--> the partition is recorded halted; OPENING without it
     any --stop--> STOPPED
 
-Reading and committing each have a thread, so that one batch is fetched while the one before is committed; what lies
-between is the bounded channel of a Faust agent (agents.py). No batch is stepped before the commit of the one before
-it: the agent awaits each.
+One batch at a time: it goes through the channel of a Faust agent (agents.py), which has it committed; the same call
+then fetches the next, so that all that came during the commit is in it. Meanwhile the client reads ahead on its own
+threads.
 
 GUARANTEE an assigned lane that is not LIVE, and a halted partition, fail the worker's health.
 GUARANTEE no error is swallowed: each becomes a halt record or a logged, counted attempt.
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from streams.rdkafka import Batch
 
     Result = TypeVar("Result")
+    #: What was committed, the batch fetched after it, and what went wrong.
+    Turn = tuple["Committed | None", "Batch | None", BaseException | None]
 
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _logger = structlog.get_logger()
@@ -60,11 +62,15 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a host needs of its worker. confirmed: does the group still count us in? on_commit: what was written."""
+    """What a host needs of its worker.
+
+    confirmed: does the group still count us in? on_commit: what was written. on_defect: a host that died of a defect.
+    """
 
     make_lane: Callable[[int], Lane]
     confirmed: Callable[[], bool]
     on_commit: Callable[[int, Committed], None]
+    on_defect: Callable[[BaseException], None]
     bootstrap: str
     progress_topic: str
     worker: str
@@ -80,24 +86,25 @@ class LaneHost:
         self.halted: dict[int, HaltError] = {}
         self.error: str | None = None
         self._around, self._channel = around, channel
-        self._failure: BaseException | None = None
         self._reopen = False
         #: What lies in the channel; whoever takes it from here, the agent or the end of serving, releases its batch.
         self._offered: Work | None = None
-        self._taken = asyncio.Event()
-        self._committing: asyncio.Future[Any] | None = None
+        self._turn: asyncio.Future[Turn] | None = None
+        #: The turn is over, or stop() wants attention.
+        self._turned = asyncio.Event()
         self._stop = asyncio.Event()
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix=f"lane-{number}")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lane-{number}")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to open the lane."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{self.number}")
+        self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """Finish the batch in hand, close the lane."""
         self._stop.set()
-        self._taken.set()
+        self._turned.set()
         if self._task is not None:
             await self._task
 
@@ -110,16 +117,13 @@ class LaneHost:
         if self._offered is not work:
             return
         self._offered = None
-        self._taken.set()
-        if self._failure is not None:
-            if work.batch is not None:
-                work.batch.release()
-            return
-        self._committing = asyncio.get_running_loop().run_in_executor(self._threads, work.lane.commit, work.batch)
-        await asyncio.wait([self._committing])  # leaves the commit running where Faust cancels the agent
-        self._failure = self._committing.exception()
-        if self._failure is None and (committed := self._committing.result()) is not None:
-            self._around.on_commit(self.number, committed)
+        self._turn = asyncio.get_running_loop().run_in_executor(self._thread, _turn, work.lane, work.batch)
+        self._turn.add_done_callback(lambda _turn: self._turned.set())
+        await asyncio.wait([self._turn])  # leaves the turn to serving where Faust cancels the agent
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._around.on_defect(error)
 
     async def _run(self) -> None:
         attempt = 0
@@ -141,38 +145,29 @@ class LaneHost:
                 await self._recover(error, attempt)
                 attempt += 1
         self.state = State.STOPPED
-        self._threads.shutdown(wait=False)
+        self._thread.shutdown(wait=False)
 
     async def _serve(self, lane: Lane) -> BaseException | None:
         """Feed the lane until it fails, has to reopen, or the host stops."""
-        self.lane, self._failure, self._reopen = lane, None, False
+        self.lane, self._reopen = lane, False
         self.state = State.LIVE
-        self._taken.set()
-        error: BaseException | None = None
-        while error is None and not self._ended():
-            batch, error = await self._call(lane.fetch)
-            if error is None:
-                await self._taken.wait()
-                if self._ended():  # stop() wakes us, and what was offered before may still lie in the channel
-                    if batch is not None:
-                        batch.release()
-                    break
-                self._offered = Work(self, lane, batch)
-                self._taken.clear()
-                await self._channel.put(self._offered)
-        # The agent may be gone, when Faust stops it first: nothing here waits for it.
-        if self._offered is not None and self._offered.batch is not None:
-            self._offered.batch.release()
-        self._offered = None
-        if self._committing is not None:
-            await asyncio.wait([self._committing])
-            error = self._committing.exception() or error
-        self._committing = None
+        batch, error = await self._call(lane.fetch)
+        while error is None and not self._stop.is_set() and not self._reopen:
+            self._turned.clear()
+            self._offered, self._turn = Work(self, lane, batch), None
+            await self._channel.put(self._offered)
+            batch = None
+            await self._turned.wait()
+            if self._offered is not None:  # stop() woke us; the agent may be gone, for Faust stops it first
+                batch, self._offered = self._offered.batch, None
+            elif self._turn is not None:
+                await asyncio.wait([self._turn])
+                committed, batch, error = self._turn.result()
+                if committed is not None:
+                    self._around.on_commit(self.number, committed)
+        if batch is not None:
+            batch.release()
         return error
-
-    def _ended(self) -> bool:
-        """Whether the lane being served must be closed."""
-        return self._stop.is_set() or self._reopen or self._failure is not None
 
     async def _recover(self, error: BaseException, attempt: int) -> None:
         self.state = State.WAITING
@@ -214,7 +209,7 @@ class LaneHost:
 
     async def lifted(self) -> bool:
         """Whether a halt that this host knows has been lifted since."""
-        if not self.halted or self._stop.is_set():  # a stopped host has no threads to ask with
+        if not self.halted or self._stop.is_set():  # a stopped host has no thread to ask with
             return False
         state, error = await self._call(self._read_lane)
         return error is None and state is not None and set(state.halts) != set(self.halted)
@@ -234,7 +229,17 @@ class LaneHost:
         self, function: Callable[..., Result], *arguments: Any
     ) -> tuple[Result | None, BaseException | None]:
         """Run on a thread of this lane; its result or its error."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        future = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
         await asyncio.wait([future])
         error = future.exception()
         return (None, error) if error is not None else (future.result(), None)
+
+
+def _turn(lane: Lane, batch: Batch | None) -> Turn:
+    """On the lane's thread: commit, and fetch what came meanwhile."""
+    committed: Committed | None = None
+    try:
+        committed = lane.commit(batch)
+        return committed, lane.fetch(), None
+    except Exception as error:  # noqa: BLE001 - handed to serving, which halts or opens the lane again
+        return committed, None, error

@@ -20,7 +20,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
 from schemas.clock import source as time_source
 from schemas.errors import UnreachableError
@@ -86,11 +86,17 @@ class Log:
 
     def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """End of the log (not only of what is committed) of each partition, in one request."""
-        wanted = {TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}
-        futures = self._admin.list_offsets(
-            wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=REQUEST_TIMEOUT_S
-        )
-        return {where.partition: int(self._ask(future.result).offset) for where, future in futures.items()}
+        return self._offsets(topic, partitions, OffsetSpec.latest())
+
+    def offsets_since(self, topic: str, partitions: Iterable[int], instant_ms: int) -> dict[int, int]:
+        """Of each partition the first record appended at that instant or later, -1 for none; in one request."""
+        return self._offsets(topic, partitions, OffsetSpec.for_timestamp(instant_ms))
+
+    def retention_ms(self, topic: str) -> int:
+        """How long a topic keeps a record, -1 for ever."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        futures = self._admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)
+        return int(self._ask(futures[resource].result)["retention.ms"].value)
 
     def last(self, topic: str, partition: int) -> Message | None:
         """The last committed record, None for an empty partition; reads backwards in growing steps."""
@@ -158,6 +164,13 @@ class Log:
                 }
             )
         return self._consumer
+
+    def _offsets(self, topic: str, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
+        wanted = {TopicPartition(topic, p): spec for p in partitions}
+        futures = self._admin.list_offsets(
+            wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=REQUEST_TIMEOUT_S
+        )
+        return {where.partition: int(self._ask(future.result).offset) for where, future in futures.items()}
 
     def _offset(self, topic: str, partition: int, spec: OffsetSpec, isolation: IsolationLevel) -> int:
         where = TopicPartition(topic, partition)

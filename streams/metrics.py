@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -32,6 +33,7 @@ ENTRIES = _counter("entries", "entries committed, DATA and CONTROL", "lane")
 BATCH = _histogram("batch_entries", "entries in a transaction", _BATCH_BUCKETS, "lane")
 TRANSACTION = _histogram("transaction_seconds", "from begin to the commit's answer", _SECONDS_BUCKETS, "lane")
 LAG = _gauge("input_lag", "input offsets between the lane and the end of the input, read every 5 s", "partition")
+LATE = _gauge("partitions_past_half_retention", "partitions whose next input record is older than half the retention")
 SEVERITY = _counter("severity", "judged events by severity", "severity")
 WARNED = _counter("drift_warnings", "events beyond the drift threshold")
 DUPLICATES = _counter("duplicates", "events seen before with the same content")
@@ -45,23 +47,45 @@ HALTED = _gauge("halted_partitions", "partitions this worker holds halted")
 LIVE = _gauge("live_lanes", "lanes this worker owns and serves")
 
 
+class _OfLane(NamedTuple):
+    """The children of one lane: finding them by label costs more than counting."""
+
+    events: Counter
+    entries: Counter
+    batch: Histogram
+    transaction: Histogram
+
+
+@cache
+def _of_lane(lane: int) -> _OfLane:
+    label = str(lane)
+    return _OfLane(EVENTS.labels(label), ENTRIES.labels(label), BATCH.labels(label), TRANSACTION.labels(label))
+
+
+_GREEN, _YELLOW, _RED = (SEVERITY.labels(severity) for severity in ("GREEN", "YELLOW", "RED"))
+
+
 def observe(lane: int, committed: Committed) -> None:
     """Count one transaction."""
-    label = str(lane)
-    EVENTS.labels(label).inc(committed.events)
-    ENTRIES.labels(label).inc(committed.entries)
-    BATCH.labels(label).observe(committed.entries)
-    TRANSACTION.labels(label).observe(committed.duration_ns / 1e9)
+    mine = _of_lane(lane)
+    mine.events.inc(committed.events)
+    mine.entries.inc(committed.entries)
+    mine.batch.observe(committed.entries)
+    mine.transaction.observe(committed.duration_ns / 1e9)
     for _, outputs in committed.outputs:
         counts = outputs.counts
-        SEVERITY.labels("GREEN").inc(counts.green)
-        SEVERITY.labels("YELLOW").inc(counts.yellow)
-        SEVERITY.labels("RED").inc(counts.red)
-        WARNED.inc(counts.warned)
-        DUPLICATES.inc(counts.duplicates)
-        CONFLICTS.inc(counts.conflicts)
-        NOT_FINITE.inc(counts.not_finite)
-        EVICTED.inc(counts.evicted_sources)
-        ALERTS.inc(len(outputs.alert_messages()))
+        for counter, number in (
+            (_GREEN, counts.green),
+            (_YELLOW, counts.yellow),
+            (_RED, counts.red),
+            (WARNED, counts.warned),
+            (DUPLICATES, counts.duplicates),
+            (CONFLICTS, counts.conflicts),
+            (NOT_FINITE, counts.not_finite),
+            (EVICTED, counts.evicted_sources),
+            (ALERTS, len(outputs.alert_messages()) if outputs.records else 0),
+        ):
+            if number:
+                counter.inc(number)
         for fault, number in counts.unreadable.items():
             DEAD.labels(fault.name).inc(number)

@@ -1,8 +1,10 @@
 """What stands on the .progress topic: how far folds have come, and which partitions are halted.
 
 Partition = lane. Key = fold name: a Progress record, written inside the lane's transactions with the outputs it
-speaks of. Key = halt/PARTITION: a Halt record, written outside transactions (there is no producer left to trust
-when a partition halts); a null value lifts it. Compacted: the last record of a key stands.
+speaks of. Where it says inline, the outputs of every later entry are in that entry's own transaction, so the tail of
+the ledger is the progress, and no transaction needs a record here. Key = halt/PARTITION: a Halt record, written outside
+transactions (there is no producer left to trust when a partition halts); a null value lifts it. Compacted: the last
+record of a key stands.
 """
 
 from __future__ import annotations
@@ -25,10 +27,26 @@ _DELIVERY_TIMEOUT_S = 10.0
 
 
 class FoldProgress(NamedTuple):
-    """A fold of a lane: its version and, by partition, the last index whose outputs are written."""
+    """A fold of a lane: its version and, by partition, the last index whose outputs are written.
+
+    inline: the partitions in which the fold is at the tail of the ledger, wherever that is by now.
+    """
 
     version: int
     indexes: dict[int, int]
+    inline: frozenset[int]
+
+    def done(self, partition: int, tail: int) -> int:
+        """The last index whose outputs are written, where the ledger ends at index `tail`."""
+        return tail if partition in self.inline else min(self.indexes.get(partition, 0), tail)
+
+    def advance(self, version: int, tails: Mapping[int, int], *, inline: bool) -> FoldProgress:
+        """The progress after transactions that end at these indexes; other partitions stay as they are."""
+        others = self.inline - tails.keys()
+        return FoldProgress(version, {**self.indexes, **tails}, others | tails.keys() if inline else others)
+
+
+NO_PROGRESS = FoldProgress(0, {}, frozenset())
 
 
 class LaneState(NamedTuple):
@@ -57,15 +75,21 @@ def read_lane(log: Log, topic: str, lane: int) -> LaneState:
             state.halted_at_us[halt["partition"]] = halt["halted_at"]
         else:
             progress = decode("Progress", value)
-            indexes = {row["partition"]: row["index"] for row in progress["partitions"]}
-            state.folds[key] = FoldProgress(progress["version"], indexes)
+            rows = progress["partitions"]
+            indexes = {row["partition"]: row["index"] for row in rows}
+            inline = frozenset(row["partition"] for row in rows if row["inline"])
+            state.folds[key] = FoldProgress(progress["version"], indexes, inline)
     return state
 
 
-def progress_value(fold: str, version: int, indexes: Mapping[int, int]) -> bytes:
-    """An encoded Progress record; its key is the fold's name."""
-    rows: list[dict[str, Any]] = [{"partition": p, "index": indexes[p]} for p in sorted(indexes)]
-    return encode("Progress", {"fold": fold, "version": version, "partitions": rows})
+def progress_message(fold: str, progress: FoldProgress) -> tuple[bytes, bytes]:
+    """Key and value of a Progress record."""
+    rows: list[dict[str, Any]] = [
+        {"partition": partition, "index": index, "inline": partition in progress.inline}
+        for partition, index in sorted(progress.indexes.items())
+    ]
+    value = encode("Progress", {"fold": fold, "version": progress.version, "partitions": rows})
+    return fold.encode(), value
 
 
 def record_halt(bootstrap: str, topic: str, lane: int, halt: HaltError, worker: str) -> None:

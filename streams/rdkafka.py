@@ -28,7 +28,7 @@ import numpy as np
 from numba import carray, cfunc, types  # type: ignore[attr-defined]
 
 from schemas.errors import DriftledgerError
-from schemas.memory import JIT, address_of, bind, copy, kernel, load_i64, load_u8, store_u8
+from schemas.memory import JIT, address_of, bind, bytes_at, copy, kernel, load_i64, load_u8, store_u8
 from streams.records import Records, allocate_records
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ ERROR_TRANSPORT = -195
 ERROR_ALL_BROKERS_DOWN = -187
 ERROR_TIMED_OUT = -185
 ERROR_FENCED = -144
+#: With auto.offset.reset=error: there is no record at the wanted offset, or none of the wanted leader epoch.
+ERROR_NO_SUCH_OFFSET = -140
 _FENCED_CODES = frozenset({ERROR_FENCED, 47, 90})  # INVALID_PRODUCER_EPOCH and PRODUCER_FENCED of the protocol
 
 TIMESTAMP_LOG_APPEND = 2
@@ -60,15 +62,21 @@ _SIGN_32 = 0x8000_0000
 
 
 class ClientError(DriftledgerError):
-    """An error librdkafka returned. Attributes: call, code, fatal, retriable, fenced."""
+    """An error librdkafka returned.
 
-    def __init__(self, call: str, code: int, text: str, *, fatal: bool = False, retriable: bool = False) -> None:
+    Attributes: call, code, fatal, retriable, fenced; partition: -1 where none in particular.
+    """
+
+    def __init__(
+        self, call: str, code: int, text: str, *, fatal: bool = False, retriable: bool = False, partition: int = -1
+    ) -> None:
         super().__init__(f"{call} failed: {text} (code {code})")
         self.call = call
         self.code = code
         self.fatal = fatal
         self.retriable = retriable
         self.fenced = code in _FENCED_CODES
+        self.partition = partition
 
 
 def _library() -> ctypes.CDLL:
@@ -248,6 +256,14 @@ def _gather(
     return -1
 
 
+def _fetch_error(message: int) -> ClientError:
+    """What a message says that is no record; its value, if any, is a text."""
+    code, partition = _error_of(message), _partition_of(message)
+    text, length = load_i64(message + 8 * W_VALUE), load_i64(message + 8 * W_VALUE_LENGTH)
+    detail = bytes_at(text, length).decode(errors="replace") if text and length > 0 else error_text(code)
+    return ClientError("fetch", code, detail, fatal=True, partition=partition)
+
+
 @kernel
 def _release(messages: Int64s) -> None:
     for i in range(messages.size):
@@ -376,9 +392,9 @@ class NativeConsumer:
                 break
             self._arena_bytes *= 2
         if state >= 0:
-            code = _error_of(messages[state])
+            error = _fetch_error(int(messages[state]))
             _release(messages)
-            raise ClientError("fetch", code, error_text(code), fatal=True)
+            raise error
         before, self._positions = self._positions, positions
         return Batch(messages, records, starts, ends, before, positions, arena)
 

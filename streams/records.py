@@ -34,7 +34,7 @@ class Records(NamedTuple):
 
 def allocate_records(rows: int) -> Records:
     """Zeroed columns for that many rows."""
-    return Records(*(np.zeros(rows, np.int64) for _ in Records._fields))
+    return Records(*np.zeros((len(Records._fields), rows), np.int64))
 
 
 def slice_records(records: Records, start: int, stop: int) -> Records:

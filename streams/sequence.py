@@ -105,6 +105,9 @@ def _template() -> NDArray[np.uint8]:
     return template
 
 
+_TEMPLATE = _template()
+
+
 @kernel
 def _put_be(target: int, value: int, width: int) -> None:
     for i in range(width):
@@ -315,7 +318,7 @@ def advance(head: Head, records: Records, kind: int, value_bytes_max: int) -> tu
     encoded = np.empty(room, np.uint8)
     starts = np.empty(rows + 1, np.int64)
     numbers = np.array([head.index, head.sequence, head.input_offset, head.control_offset], np.int64)
-    template = _template()
+    template = _TEMPLATE.copy()
     template[:HASH_BYTES] = np.frombuffer(head.chain_hash, np.uint8)
     context = np.empty(SHA256_CONTEXT_BYTES, np.uint8)
     _advance(
@@ -387,7 +390,7 @@ def verify(head: Head, entries: Entries) -> tuple[Head, int, Break]:
     Returns the head after the last whole entry, the first bad row (-1 for none) and what is wrong with it.
     """
     numbers = np.array([head.index, head.sequence, head.input_offset, head.control_offset], np.int64)
-    template = _template()
+    template = _TEMPLATE.copy()
     template[:HASH_BYTES] = np.frombuffer(head.chain_hash, np.uint8)
     context = np.empty(SHA256_CONTEXT_BYTES, np.uint8)
     digest = np.empty(HASH_BYTES, np.uint8)

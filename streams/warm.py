@@ -6,6 +6,7 @@ process of its own, once for each state of the sources; the worker then loads th
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,22 +15,27 @@ import numpy as np
 import structlog
 from numba import config
 
+from schemas.clock import source as time_source
 from schemas.columns import Scratch, allocate_entries, decode_entries
 from schemas.errors import DriftledgerError
+from schemas.memory import sources_state
 from streams import sequence
 from streams.judge import Judge
 from streams.rdkafka import warm_kernels
 from streams.records import allocate_records
 
-_DONE = "compiled"
+#: Kernels of sources that no process has started with for so long are removed.
+_UNUSED_DAYS = 30
+_SECONDS_PER_DAY = 86_400
 _logger = structlog.get_logger()
 
 
 def prepare() -> None:
     """Fill the kernel cache where it is cold. Raises DriftledgerError where compiling fails."""
     folder = Path(config.CACHE_DIR)  # type: ignore[attr-defined]  # numba reads it from the environment
-    done = folder / _DONE
+    done = folder / f"compiled-{sources_state()}"
     if done.exists():
+        done.touch()
         return
     _logger.info("kernels_compiling", takes="about half a minute, once", cache=str(folder))
     compiled = subprocess.run([sys.executable, "-m", "streams.warm"], capture_output=True, text=True, check=False)
@@ -37,6 +43,17 @@ def prepare() -> None:
         raise DriftledgerError(f"the kernels did not compile: {compiled.stderr[-2000:]}")
     folder.mkdir(parents=True, exist_ok=True)
     done.touch()
+    if folder.name == sources_state():
+        _remove_unused(folder.parent)
+
+
+def _remove_unused(kernels: Path) -> None:
+    """Delete the caches of old sources. kernels: the folder that holds one for each state of the sources."""
+    oldest_s = time_source().now_us() / 1_000_000 - _UNUSED_DAYS * _SECONDS_PER_DAY
+    for folder in kernels.iterdir():
+        used_s = max((marker.stat().st_mtime for marker in folder.glob("compiled-*")), default=folder.stat().st_mtime)
+        if used_s < oldest_s:
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
 
 
 def warm() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ POLL_S = 0.02
 # How fast this machine is today is no property of the code.
 hypothesis.settings.register_profile("driftledger", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("driftledger")
+
+# Where this run was started in the background of a shell, Ctrl-C is ignored, and every command it starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _prefixes = itertools.count(1)
 

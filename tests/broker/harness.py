@@ -36,6 +36,7 @@ from schemas.topics import TopicNames, partition_for, topic_names
 from streams.judge import Judge
 from streams.ledger_reader import read_entries, read_tail
 from streams.log import Log, offset_of
+from streams.progress import read_lane
 from streams.sequence import Break, Head, verify
 from streams.settings import Settings
 from streams.topics_admin import TopicsAdmin, specs_of
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     import pytest
     from confluent_kafka import Message
     from numpy.typing import NDArray
+
+    from schemas.errors import HaltError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: A machine with two cores and much else to do: what is not a bar of its own gets this long.
@@ -274,6 +277,12 @@ class Ledger:
         with self.log() as log:
             tail = read_tail(log, self.names.sequenced, partition)
         return None if tail is None else tail.head
+
+    def halts(self) -> dict[int, HaltError]:
+        """The halts that stand on the progress topic, by partition."""
+        with self.log() as log:
+            lanes = [read_lane(log, self.names.progress, lane) for lane in range(self.settings.lanes)]
+        return {partition: halt for lane in lanes for partition, halt in lane.halts.items()}
 
     def is_level(self, partitions: Iterable[int] | None = None) -> bool:
         """Whether every readable input record is in the ledger; False also where the broker does not answer."""

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from typing import TYPE_CHECKING
 
-from schemas.errors import UnreachableError
+from schemas.errors import HaltCode, UnreachableError
 from streams.broker import Cluster
 from streams.lane import Point
 from tests.broker.harness import Blow, Ledger, Load, check_exactly_once, read_ledger, time, wait_for
@@ -74,3 +74,42 @@ def test_a_broker_that_is_killed_under_load_loses_nothing_acknowledged(tmp_path:
         assert again_s < GOES_ON_WITHIN_S
         _check_acknowledged(ledger, load)
         check_exactly_once(ledger)
+
+
+def _truncate(partition_folder: Path) -> None:
+    """Cut a partition's log to its first half while its broker is down, as an election of a stale replica does."""
+    [segment] = partition_folder.glob("*.log")
+    with segment.open("r+b") as file:
+        file.truncate(segment.stat().st_size // 2)
+    for pattern in ("*.index", "*.timeindex", "*.txnindex", "*.snapshot"):
+        for index in partition_folder.glob(pattern):
+            index.unlink()
+    (partition_folder.parent / "recovery-point-offset-checkpoint").unlink()
+
+
+def test_an_input_that_was_cut_and_has_grown_past_the_ledger_again_halts(tmp_path: Path) -> None:
+    """Its offsets all exist, but hold other records: only the leader epoch of the last one sequenced tells."""
+    with Cluster(tmp_path / "kafka") as cluster:
+        ledger = Ledger(cluster.bootstrap, "truncated", tmp_path, {"partitions": 2}).create()
+        load = Load(ledger)
+        load.send(4_000)
+        load.flush()
+        with ledger.worker() as worker:
+            ledger.wait_level(worker)
+            worker.stop()
+        stands = ledger.head(0)
+        assert stands is not None
+        cluster.kill()
+        [folder] = (tmp_path / "kafka").glob(f"**/{ledger.names.input}-0")
+        _truncate(folder)
+        assert cluster.start() == ledger.bootstrap
+        with ledger.log() as log:
+            wait_for(lambda: log.ends(ledger.names.input, [0])[0] <= stands.input_offset, "the input is shorter")
+            while log.ends(ledger.names.input, [0])[0] <= stands.input_offset + 100:
+                load.send(2_000)
+                load.flush()
+        with ledger.worker() as worker:
+            wait_for(ledger.halts, f"it halts:\n{worker.output[-3000:]}")
+            worker.stop()
+        assert {p: halt.code for p, halt in ledger.halts().items()} == {0: HaltCode.INPUT_TRUNCATED}
+        assert ledger.head(0) == stands

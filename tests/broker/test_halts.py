@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
 
 from schemas.codec import decode
 from schemas.errors import HaltCode, HaltError
-from streams.progress import lift_halt, read_lane
+from streams.progress import lift_halt
 from tests.broker.harness import (
     Ledger,
     Load,
@@ -36,13 +36,6 @@ if TYPE_CHECKING:
     import pytest
 
 
-def _recorded(ledger: Ledger) -> dict[int, HaltError]:
-    """The halts that stand on the progress topic."""
-    with ledger.log() as log:
-        lanes = [read_lane(log, ledger.names.progress, lane) for lane in range(ledger.settings.lanes)]
-    return {partition: halt for lane in lanes for partition, halt in lane.halts.items()}
-
-
 def _wait_halted(ledger: Ledger, worker: Worker, partitions: Iterable[int]) -> dict[int, HaltError]:
     """Wait until exactly these partitions stand halted, on the progress topic and in the worker's health."""
     wanted = set(partitions)
@@ -50,13 +43,11 @@ def _wait_halted(ledger: Ledger, worker: Worker, partitions: Iterable[int]) -> d
     def halted() -> bool:
         status, facts = worker.health()
         return (
-            status == 503
-            and {halt["partition"] for halt in facts["halts"]} == wanted
-            and set(_recorded(ledger)) == wanted
+            status == 503 and {halt["partition"] for halt in facts["halts"]} == wanted and set(ledger.halts()) == wanted
         )
 
     wait_for(halted, f"{wanted} halt:\n{worker.output[-2000:]}")
-    recorded = _recorded(ledger)
+    recorded = ledger.halts()
     said = {halt["partition"]: halt for halt in worker.health()[1]["halts"]}
     for partition, halt in recorded.items():
         assert halt.remedy
@@ -170,7 +161,7 @@ def _a_topic_is_missing(bootstrap: str, prefix: str, tmp_path: Path) -> None:
             lift_halt(ledger.bootstrap, ledger.names.progress, ledger.lane_of(partition), partition)
         ledger.wait_level(worker)
         wait_for(lambda: worker.health()[0] == 200, "healthy again")
-        assert _recorded(ledger) == {}
+        assert ledger.halts() == {}
         worker.stop()
     assert check_exactly_once(ledger) == 6_000
 
@@ -227,8 +218,8 @@ def _a_topic_was_made_again(bootstrap: str, prefix: str, tmp_path: Path) -> None
             lift_halt(ledger.bootstrap, ledger.names.progress, ledger.lane_of(partition), partition)
         wait_for(
             lambda: (
-                {halt.code for halt in _recorded(ledger).values()} == {HaltCode.TOPIC_RECREATED}
-                and len(_recorded(ledger)) == 2
+                {halt.code for halt in ledger.halts().values()} == {HaltCode.TOPIC_RECREATED}
+                and len(ledger.halts()) == 2
             ),
             f"both halt again:\n{worker.output[-2000:]}",
         )
@@ -268,7 +259,7 @@ def _sequenced_input_was_deleted(bootstrap: str, prefix: str, tmp_path: Path) ->
         ledger.wait_level(worker)
         assert worker.health()[0] == 200
         worker.stop()
-    assert _recorded(ledger) == {}
+    assert ledger.halts() == {}
     for partition in ledger.partitions:
         written = read_ledger(ledger, partition)
         sent = ledger.records(ledger.names.input, partition)

@@ -62,7 +62,7 @@ def case(name: Name, batch_events: int = 5_000) -> Preloaded:
 
 
 PACED = Measured(
-    Paced("paced", 50_000, 30),
+    Paced("paced", 50_000, 30, 60),
     PacedFigures(
         events=1_500_000,
         rate=50_000.0,
@@ -310,8 +310,8 @@ def test_an_empty_ledger_is_no_whole_one() -> None:
 def chosen(names: list[Name], *, events: int = 200_000, memory_minutes: int = 0) -> list[Preloaded | Paced]:
     """A plan over two batch sizes."""
     return plan(
-        names, events=events, batches=[2_000, 5_000], rate=50_000, seconds=30, memory_minutes=memory_minutes
-    )  # fmt: skip
+        names, events=events, batches=[2_000, 5_000], rate=50_000, seconds=30, warm_s=60, memory_minutes=memory_minutes
+    )
 
 
 def test_all_cases_are_planned_for_every_batch_size() -> None:
@@ -320,7 +320,7 @@ def test_all_cases_are_planned_for_every_batch_size() -> None:
         *(n for n in ("sequence", "lanes", "worker", "sources") for _ in "ab"),
         "paced",
     ]
-    assert chosen([], memory_minutes=10)[-1] == Paced("memory", 50_000, 600)
+    assert chosen([], memory_minutes=10)[-1] == Paced("memory", 50_000, 600, 60)
 
 
 def test_only_the_named_cases_are_planned() -> None:
@@ -328,7 +328,7 @@ def test_only_the_named_cases_are_planned() -> None:
     found = chosen([Name.PACED, Name.SOURCES])
     assert [c.name for c in found] == ["sources", "sources", "paced"]
     assert [c.sources for c in found] == [SOURCES_MAX, SOURCES_MAX, 1_000]
-    assert found[-1].events == 50_000 * 35
+    assert found[-1].events == 50_000 * 90
 
 
 def test_what_cannot_be_measured_is_refused_with_the_remedy() -> None:

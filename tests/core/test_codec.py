@@ -47,7 +47,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "partition": 0, "sequence": 1, "input_offset": 2, "authority_timestamp": 3, "reason": "EMPTY",
         "value_length": 0, "value_hash": bytes(32), "value": b"",
     },
-    "Progress": {"fold": "judge", "version": 1, "partitions": [{"partition": 0, "index": 9}]},
+    "Progress": {"fold": "judge", "version": 1, "partitions": [{"partition": 0, "index": 9, "inline": True}]},
     "SnapshotHead": {
         "fold": "judge", "version": 1, "partition": 0, "index": 9, "chain_hash": bytes(32), "chunks": 1, "length": 10,
         "state_hash": bytes(32),
@@ -78,7 +78,7 @@ def crc_64_avro(text: bytes) -> int:
 def test_the_fingerprint_is_the_one_of_the_specification() -> None:
     """The specification's code over the canonical form written out here, and its bytes little-endian."""
     assert crc_64_avro(b'"int"') == 0x7275D51A3F395C8F
-    partition = '{"name":"partition","type":"int"},{"name":"index","type":"long"}'
+    partition = '{"name":"partition","type":"int"},{"name":"index","type":"long"},{"name":"inline","type":"boolean"}'
     canonical = (
         '{"name":"driftledger.v1.Progress","type":"record","fields":[{"name":"fold","type":"string"},'
         '{"name":"version","type":"int"},{"name":"partitions","type":{"type":"array","items":'

@@ -433,14 +433,6 @@ def test_one_source_too_many_ends_the_longest_open_alert_when_all_have_one() -> 
     assert (alerts[4]["source"], alerts[4]["state"]) == ("b", "CLOSED")
 
 
-def test_alerts_can_be_written_in_avro() -> None:
-    """The same fields in the other framing."""
-    rows = readings("s", [9_000_000] * 3)
-    ((_, _, key, value),) = run(Judge(Framing.SINGLE_OBJECT), Ledger(rows), every(10)).records
-    assert key == b"s"
-    assert decode("DriftAlert", value) == alerts_of(rows)[0]
-
-
 # ------------------------------------------------------------------------------------------------------------- dumps
 
 

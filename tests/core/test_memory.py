@@ -142,17 +142,13 @@ def test_hashlib_stands_in_for_a_libcrypto_without_the_calls(monkeypatch: pytest
         assert memory._sha256_addresses() == memory._HASHLIB.addresses
 
 
-def test_the_kernel_cache_has_a_directory_for_each_state_of_the_sources(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_change_of_the_sources_is_another_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A change in an inlined helper must not meet kernels compiled from the old one."""
     (tmp_path / "schemas").mkdir()
     source = tmp_path / "schemas" / "memory.py"
     source.write_text("one")
     monkeypatch.setattr(memory, "__file__", str(source))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before = memory._cache_directory()
-    assert before == memory._cache_directory()
-    assert before.startswith(str(tmp_path / "cache"))
+    before = memory.sources_state()
+    assert before == memory.sources_state()
     (tmp_path / "schemas" / "helper.py").write_text("two")
-    assert memory._cache_directory() != before
+    assert memory.sources_state() != before
