@@ -18,6 +18,7 @@ import ctypes
 import ctypes.util
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -41,18 +42,26 @@ JIT: bool = not config.DISABLE_JIT  # type: ignore[attr-defined] # numba fills i
 SHA256_CONTEXT_BYTES = 128
 
 
+_IMPORTS = re.compile(rb"^(?:from|import) [^\n(]*(?:\([^)]*\))?", re.MULTILINE)
+_COMPILES = re.compile(rb"^@(?:kernel|intrinsic)|intrinsic\(|cfunc\(", re.MULTILINE)
+
+
 def sources_state() -> str:
-    """A name for our sources as they are.
+    """A name for the sources that compiled kernels come from: modules that compile, and all they import of ours.
 
     Compiled kernels are kept in a directory for each: numba notices a change of the file a kernel stands in, not of the
-    functions it inlined from other files.
+    functions and constants it takes from other files.
     """
-    here = Path(__file__).parent
-    state = hashlib.sha256()
-    for package in (here, here.parent / "streams", here.parent / "lifecycle"):
-        for file in sorted(package.glob("*.py")):
-            state.update(file.read_bytes())
-    return state.hexdigest()[:16]
+    packages = [Path(__file__).parent, Path(__file__).parents[1] / "streams"]
+    texts = {file: file.read_bytes() for package in packages for file in sorted(package.glob("*.py"))}
+    wanted = {file for file, text in texts.items() if _COMPILES.search(text)}
+    new = wanted
+    while new:
+        words = {word for file in new for line in _IMPORTS.findall(texts[file]) for word in line.split()}
+        names = {name.decode() for word in words for name in word.replace(b",", b".").split(b".")}
+        new = {file for file in texts if file.stem in names} - wanted
+        wanted = wanted | new
+    return hashlib.sha256(b"".join(texts[file] for file in texts if file in wanted)).hexdigest()[:16]
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
