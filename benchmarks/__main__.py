@@ -54,6 +54,10 @@ def benchmarks(
     bootstrap: Annotated[
         str | None, typer.Option(help="Measure with this Kafka; the broker's CPU time is then not known.")
     ] = None,
+    bars_too: Annotated[
+        bool,
+        typer.Option("--bars", help="Say which of the project's bars are reached; exit code 1 where one is not."),
+    ] = False,
 ) -> None:
     """Measure rate, cost, memory and latency; the ledger's contents are checked before a figure counts.
 
@@ -72,6 +76,8 @@ def benchmarks(
         python -m benchmarks --case paced --full --output figures.jsonl
 
         python -m benchmarks --case memory --memory-minutes 10
+
+        python -m benchmarks --batch 5000 --full --memory-minutes 10 --bars
     """  # noqa: D412, D413 - laid out for the terminal
     batches = batch or ([5_000] if quick else [2_000, 5_000])
     length_s = QUICK_SECONDS if quick else FULL_SECONDS if full else seconds
@@ -86,7 +92,15 @@ def benchmarks(
     )
     from benchmarks.run import run  # noqa: PLC0415 - Kafka, numba and Faust, which --help does without
 
-    run(cases, output=output, data_dir=data_dir, bootstrap=bootstrap, warm_up=not quick)
+    measured = run(cases, output=output, data_dir=data_dir, bootstrap=bootstrap, warm_up=not quick)
+    if bars_too:
+        from benchmarks.bars import bars  # noqa: PLC0415 - as above
+
+        found = bars(measured)
+        for bar in found:
+            typer.echo(str(bar))
+        if not all(bar.reached for bar in found):
+            raise typer.Exit(WRONG)
 
 
 def main(arguments: list[str]) -> int:

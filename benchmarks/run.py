@@ -53,7 +53,7 @@ def run(
     data_dir: Path | None,
     bootstrap: str | None,
     warm_up: bool,
-) -> None:
+) -> list[Measured]:
     """Measure the cases and print what they showed; output takes a JSON line as soon as a case is done.
 
     Raises BadInputError, UnreachableError, and CheckFailedError or another DriftledgerError where there is no figure.
@@ -64,7 +64,7 @@ def run(
         _folder(data_dir, cases) as folder,
         _kafka(folder, bootstrap) as (address, brokers),
     ):
-        _measure_all(cases, address, brokers, folder, write, warm_up=warm_up)
+        return _measure_all(cases, address, brokers, folder, write, warm_up=warm_up)
 
 
 def _measure_all(
@@ -75,7 +75,7 @@ def _measure_all(
     write: Callable[[bytes], object],
     *,
     warm_up: bool,
-) -> None:
+) -> list[Measured]:
 
     clock = SystemTime()
     machine = facts()
@@ -96,6 +96,7 @@ def _measure_all(
     for text in (*ratios(measured), LEGEND):
         console.print(text, soft_wrap=True)
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), soft_wrap=True)
+    return measured
 
 
 def _measure(case: Preloaded | Paced, prefix: str, bootstrap: str, brokers: list[int], folder: Path) -> Measured:

@@ -37,6 +37,11 @@ Canonical bytes are the fields in the order of their tags, each one
 GUARANTEE two entries that differ in any field but the value's presence (PRESENT or ERASED) have different canonical
 bytes: every field is tagged, its length stands before it, and there is one order.
 HAZARD an ERASED entry proves the hash of what was erased, not that the hash was of anything in particular.
+Key and canonical headers together are the labels of a record. Kafka limits the size of a batch as it was compressed, so
+they can be larger than any request takes. A record with more than LABELS_BYTES_MAX of them has an entry without key,
+whose only header, OMITTED_LABELS, holds the SHA-256 of fields 12 and 13 as they would have been written; the value is
+treated like any other.
+
 HAZARD Kafka does not check that header names are UTF-8, so names are bytes here; one given as text is its UTF-8 bytes,
 with Python's surrogateescape for what is not.
 
@@ -62,6 +67,12 @@ CHAIN_START = bytes(32)
 NULL_VALUE_HASH = bytes(32)
 
 HASH_BYTES = 32
+
+#: An entry holds no more of key and canonical headers than this.
+LABELS_BYTES_MAX = 1 << 20
+#: Name of the header that stands for larger ones.
+OMITTED_LABELS = b"driftledger-omitted"
+_HEADERS_TAG, _KEY_TAG = 12, 13
 
 
 class EntryKind(enum.IntEnum):
@@ -121,6 +132,14 @@ def canonical_headers(headers: Sequence[tuple[str | bytes, bytes | None]]) -> by
         parts.append(struct.pack(">I", len(name_bytes)) + name_bytes)
         parts.append(b"\x00" if value is None else b"\x01" + struct.pack(">I", len(value)) + value)
     return b"".join(parts)
+
+
+def omitted_labels(headers: bytes, key: bytes | None) -> bytes:
+    """The canonical headers of an entry whose record has too large labels. headers: the record's, canonical."""
+    labels = hashlib.sha256(struct.pack(">BI", _HEADERS_TAG, len(headers)) + headers)
+    if key is not None:
+        labels.update(struct.pack(">BI", _KEY_TAG, len(key)) + key)
+    return canonical_headers([(OMITTED_LABELS, labels.digest())])
 
 
 def canonical_bytes(entry: EntryFields) -> bytes:

@@ -29,7 +29,6 @@ US_PER_MS: Final = 1_000
 US_PER_S: Final = 1_000_000
 MS_PER_S: Final = 1_000
 S_PER_DAY: Final = 86_400
-NS_PER_DAY: Final = S_PER_DAY * NS_PER_S
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1

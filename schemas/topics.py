@@ -11,10 +11,11 @@ setting, each difference with its remedy in words. Nothing here talks to a broke
     sequenced       {prefix}.{ledger}.sequenced    as input        N, 1:1      delete   unlimited  LedgerEntry
     drift_alerts    {prefix}.{ledger}.drift.alerts source          N, 1:1      delete   30 d       DriftAlert
     dead_letters    {prefix}.{ledger}.dead.letters as input        N, 1:1      delete   30 d       DeadLetter
-    progress        {prefix}.{ledger}.progress     fold            one a lane  compact  last       Progress, Halt
-    snapshots       {prefix}.{ledger}.snapshots    fold/slot/chunk one a lane  compact  last       SnapshotHead, chunks
+    progress        {prefix}.{ledger}.progress     fold; halt/p    one a lane  compact  last       Progress, Halt
+    snapshots       {prefix}.{ledger}.snapshots    fold/p/slot/n   one a lane  compact  last       SnapshotHead, chunks
 
-All are LogAppendTime: the broker, not a client, dates their records. N is fixed when the ledger begins.
+p is a partition, n the number of a chunk or "head"; docs/formats.md says who writes what. All are LogAppendTime: the
+broker, not a client, dates their records. N is fixed when the ledger begins.
 
 GUARANTEE `compare` names every setting of the table that a found topic breaks; a stricter one (a longer retention, more
 replicas, a larger limit) is no difference.
@@ -38,10 +39,12 @@ _MINUTE_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
 #: Kafka's spelling of "for ever" and "any size".
 UNLIMITED: Final = -1
+#: The longest value that a ledger can be set to keep; a request of that size must fit the clients' queues.
+VALUE_BYTES_MAX: Final = 64 * 1_048_576
 #: What a request of a lane may be longer than the longest value: the rest of its entry, and as a rule the whole batch,
 #: so that it leaves in one request (5,000 entries of 800 bytes).
 ENTRY_HEADROOM_BYTES: Final = 4 * 1_048_576
-#: Progress is a few hundred bytes a transaction and read whole at a lane's start: segments that close within minutes.
+#: Progress is a few hundred bytes a second, and read whole at a lane's start: segments that close within minutes.
 _PROGRESS_SEGMENT_BYTES: Final = 8 * 1_048_576
 #: Several snapshots of a usual state (tens of megabytes).
 _SNAPSHOT_SEGMENT_BYTES: Final = 64 * 1_048_576
@@ -83,7 +86,6 @@ class Topic:
     role: str
     key: str
     record: str
-    written_by: str
     count: Count = Count.PARTITION
     cleanup: Cleanup = Cleanup.DELETE
     #: What the topic is created with.
@@ -102,26 +104,21 @@ class Topic:
         return f"{prefix}.{ledger}" if self.foreign else f"{prefix}.{ledger}.{self.role.replace('_', '.')}"
 
 
-_IN_TRANSACTION: Final = "its lane, in the transaction of the batch"
-_OUTSIDE: Final = "without a transaction"
-
 #: In the order of TopicNames.
 TABLE: Final = (
-    Topic("input", "source", "Event", "producers", foreign=True, retention_ms=7 * _DAY_MS, retention_ms_min=_DAY_MS),
+    Topic("input", "source", "Event", foreign=True, retention_ms=7 * _DAY_MS, retention_ms_min=_DAY_MS),
     Topic(
         "control",
         "none; addressed by partition",
         "Control",
-        f"heartbeats and commands, {_OUTSIDE}",
         retention_ms=30 * _DAY_MS,
         retention_ms_min=30 * _DAY_MS,
     ),
-    Topic("sequenced", "as input", "LedgerEntry", _IN_TRANSACTION, holds_batches=True),
+    Topic("sequenced", "as input", "LedgerEntry", holds_batches=True),
     Topic(
         "drift_alerts",
         "source",
         "DriftAlert",
-        _IN_TRANSACTION,
         holds_batches=True,
         retention_ms=30 * _DAY_MS,
         retention_ms_min=30 * _DAY_MS,
@@ -130,7 +127,6 @@ TABLE: Final = (
         "dead_letters",
         "as input",
         "DeadLetter",
-        _IN_TRANSACTION,
         holds_batches=True,
         retention_ms=30 * _DAY_MS,
         retention_ms_min=30 * _DAY_MS,
@@ -139,7 +135,6 @@ TABLE: Final = (
         "progress",
         "fold; halt/PARTITION",
         "Progress, Halt",
-        f"Progress: {_IN_TRANSACTION}; Halt: the worker, {_OUTSIDE}",
         count=Count.LANE,
         cleanup=Cleanup.COMPACT,
         segment_bytes=_PROGRESS_SEGMENT_BYTES,
@@ -148,7 +143,6 @@ TABLE: Final = (
         "snapshots",
         "fold/partition/slot/chunk",
         "SnapshotHead, chunks",
-        f"its lane, {_OUTSIDE}",
         count=Count.LANE,
         cleanup=Cleanup.COMPACT,
         segment_bytes=_SNAPSHOT_SEGMENT_BYTES,

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from schemas.codec import DecodeError, decode, encode
+from schemas.canonical import value_hash
+from schemas.codec import DecodeError, Framing, decode, encode
 from schemas.errors import HaltCode, HaltError
-from streams.ledger_reader import decode_entry, read_tail
+from streams.ledger_reader import decode_entry, find_offset, read_tail
 from streams.log import offset_of, wait_stable
 from streams.sequence import Head
 
@@ -34,8 +35,8 @@ SECOND_WRITER_REMEDY = (
     "Find its producer with `kafka-transactions.sh find-hanging` and abort it: one partition of ours has one writer"
 )
 INPUT_TRUNCATED_REMEDY = "The input lost acknowledged records (unclean election?): restore it, or begin a new ledger"
-#: The last heartbeat is looked for so far back from the tail, then twice as far, and so on.
-_HEARTBEAT_SEARCH_OFFSETS = 10_000
+#: The last heartbeat is looked for among so many control entries at the end of the ledger; nearly all are heartbeats.
+_HEARTBEAT_SEARCH_CONTROLS = 100
 
 
 class Deployment(NamedTuple):
@@ -48,11 +49,21 @@ class Deployment(NamedTuple):
 
 
 class Admitted(NamedTuple):
-    """A partition that may be written: its head, its tail (None before genesis), the input offset to read on from."""
+    """A partition that may be written: its head, its tail (None before genesis), the input offset to read on from.
+
+    leader_epoch: of the last input record in the ledger, -1 for none.
+    """
 
     head: Head
     tail: Tail | None
     resume_offset: int
+    leader_epoch: int
+
+
+def topic_missing(partition: int, name: str) -> HaltError:
+    """The halt of a partition for want of a topic."""
+    remedy = "Run `driftledger topics create`; if the topic held data, restore it from a copy first"
+    return HaltError(partition, HaltCode.TOPIC_MISSING, f"topic {name} does not exist", remedy)
 
 
 def deployment(log: Log, names: TopicNames, partition: int) -> Deployment:
@@ -61,19 +72,24 @@ def deployment(log: Log, names: TopicNames, partition: int) -> Deployment:
     for name in names:
         found = log.topic(name)
         if found is None:
-            remedy = "Run `driftledger topics create`; if the topic held data, restore it from a copy first"
-            raise HaltError(partition, HaltCode.TOPIC_MISSING, f"topic {name} does not exist", remedy)
+            raise topic_missing(partition, name)
         facts[name] = found
     partitions = facts[names.input].partitions
     for name in (names.control, names.sequenced, names.drift_alerts, names.dead_letters):
         if facts[name].partitions != partitions:
             detail = f"{names.input} has {partitions} partitions, {name} has {facts[name].partitions}"
             raise HaltError(partition, HaltCode.TOPIC_CHANGED, detail, _COUNT_REMEDY)
-    return Deployment(log.cluster_id(), facts[names.input].topic_id, partitions, facts[names.progress].partitions)
+    lanes = facts[names.progress].partitions
+    if facts[names.snapshots].partitions != lanes:
+        detail = f"{names.progress} has {lanes} partitions, {names.snapshots} has {facts[names.snapshots].partitions}"
+        remedy = f"Delete {names.snapshots}, a cache, and run `driftledger topics create`"
+        raise HaltError(partition, HaltCode.TOPIC_CHANGED, detail, remedy)
+    return Deployment(log.cluster_id(), facts[names.input].topic_id, partitions, lanes)
 
 
 _COUNT_REMEDY = (
-    "Partition and lane counts are fixed at genesis: recreate the topics with the counts the ledger began with"
+    "Partition and lane counts are fixed when a ledger begins, and Kafka lowers none: begin a new ledger under another "
+    "name, and leave the topics of this one as they are"
 )
 
 
@@ -95,15 +111,17 @@ def admit(
             detail = f"{names.sequenced}[{partition}] is empty, but index {known_index} was committed"
             remedy = "Restore the ledger topic from a copy; a ledger is never started again at 1"
             raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, remedy)
+        _check_outputs(log, names, partition, 0)
         return _begin(log, names, partition, now, write_control)
     if tail.head.index < known_index:
         detail = f"{names.sequenced}[{partition}] ends at index {tail.head.index}, but {known_index} was committed"
         raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, "Restore the end of the ledger topic from a copy")
+    _check_outputs(log, names, partition, tail.head.sequence)
     genesis = _first_entry(log, names, partition)
     _compare(partition, genesis, now)
     resume = _check_input(log, names, partition, tail, int(genesis["base_offset"]))
     _check_control(log, names, partition, tail)
-    return Admitted(tail.head, tail, resume)
+    return Admitted(tail.head, tail, resume, _check_last_record(log, names, partition, tail))
 
 
 def _begin(
@@ -129,7 +147,11 @@ def _begin(
             remedy = "Check the retention of the control topic with `driftledger topics check`"
             raise HaltError(partition, HaltCode.CONTROL_CUT, detail, remedy)
     offset, genesis = found
-    return Admitted(Head(control_offset=offset - 1), None, int(genesis["base_offset"]))
+    _compare(partition, genesis, now)
+    start = log.bounds(names.input, partition).start
+    if start > genesis["base_offset"]:
+        raise _input_cut(names, partition, start, int(genesis["base_offset"]))
+    return Admitted(Head(control_offset=offset - 1), None, int(genesis["base_offset"]), -1)
 
 
 def _find_genesis(log: Log, names: TopicNames, partition: int, now: Deployment) -> tuple[int, dict[str, Any]] | None:
@@ -139,6 +161,28 @@ def _find_genesis(log: Log, names: TopicNames, partition: int, now: Deployment) 
         if kind == "Genesis" and body["topic_id"] == now.input_id:
             return offset_of(message), body
     return None
+
+
+def _check_outputs(log: Log, names: TopicNames, partition: int, sequence: int) -> None:
+    """An alert or dead letter stands in the transaction of its entry, so none is of a later entry than the last."""
+    for topic, record, framing, field in (
+        (names.drift_alerts, "DriftAlert", Framing.JSON, "last_sequence"),
+        (names.dead_letters, "DeadLetter", Framing.SINGLE_OBJECT, "sequence"),
+    ):
+        message = log.last(topic, partition)
+        if message is None:
+            continue
+        try:
+            spoken_of = int(decode(record, message.value() or b"", framing)[field])
+        except DecodeError:
+            continue  # none of ours, so it says nothing about the ledger
+        if spoken_of > sequence:
+            detail = (
+                f"{names.sequenced}[{partition}] ends at sequence {sequence}, but {topic}@{offset_of(message)} is of "
+                f"sequence {spoken_of}"
+            )
+            remedy = "Restore the end of the ledger topic from a copy"
+            raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, remedy)
 
 
 def _first_entry(log: Log, names: TopicNames, partition: int) -> dict[str, Any]:
@@ -156,7 +200,7 @@ def _first_entry(log: Log, names: TopicNames, partition: int) -> dict[str, Any]:
 def _compare(partition: int, genesis: dict[str, Any], now: Deployment) -> None:
     if genesis["topic_id"] != now.input_id:
         detail = f"input topic {genesis['topic']} was id {genesis['topic_id']} at genesis and is {now.input_id} now"
-        remedy = "The topic was deleted and made again. Begin a new ledger (another prefix), or restore the old topic"
+        remedy = "The topic was deleted and made again. Begin a new ledger under another name, or restore the old topic"
         raise HaltError(partition, HaltCode.TOPIC_RECREATED, detail, remedy)
     for what, then, here in (
         ("partitions", genesis["partitions"], now.partitions),
@@ -176,27 +220,48 @@ def _check_input(log: Log, names: TopicNames, partition: int, tail: Tail, base_o
         detail = f"{names.input}[{partition}] ends at {bounds.end}, but offset {resume - 1} is in the ledger"
         raise HaltError(partition, HaltCode.INPUT_TRUNCATED, detail, INPUT_TRUNCATED_REMEDY)
     if bounds.start > resume and _proved_end(log, names, partition, tail) < bounds.start:
-        detail = f"{names.input}[{partition}] begins at {bounds.start}, the ledger stands at {resume}: records are gone"
-        remedy = "Retention passed the lane. Begin a new ledger, or restore the input; raise its retention"
-        raise HaltError(partition, HaltCode.INPUT_CUT, detail, remedy)
+        raise _input_cut(names, partition, bounds.start, resume)
     return max(resume, bounds.start)
+
+
+def _check_last_record(log: Log, names: TopicNames, partition: int, tail: Tail) -> int:
+    """The input still holds what was sequenced last, unless it has expired; returns its leader epoch, -1 for none."""
+    if not tail.head.sequence:
+        return -1
+    entry = _entry_at(log, names, partition, tail, "sequence", tail.head.sequence)
+    offset = tail.head.input_offset
+    if log.bounds(names.input, partition).start <= offset:
+        record = next(log.scan(names.input, partition, offset, offset + 1), None)
+        found = None if record is None else (record.timestamp()[1], value_hash(record.value()))
+        if found != (entry["authority_timestamp"], bytes(entry["value_hash"])):
+            detail = f"{names.input}[{partition}]@{offset} is not the record of sequence {tail.head.sequence}"
+            raise HaltError(partition, HaltCode.INPUT_TRUNCATED, detail, INPUT_TRUNCATED_REMEDY)
+    return int(entry["input_leader_epoch"])
+
+
+def _entry_at(log: Log, names: TopicNames, partition: int, tail: Tail, field: str, wanted: int) -> dict[str, Any]:
+    """The first entry whose field is at least wanted; one there is."""
+    offset = find_offset(log, names.sequenced, partition, tail, field, wanted)
+    return decode_entry(partition, next(log.scan(names.sequenced, partition, offset, tail.offset + 1)).value())
+
+
+def _input_cut(names: TopicNames, partition: int, start: int, resume: int) -> HaltError:
+    detail = f"{names.input}[{partition}] begins at {start}, the ledger stands at {resume}: records are gone"
+    remedy = "Retention passed the lane. Begin a new ledger, or restore the input; raise its retention"
+    return HaltError(partition, HaltCode.INPUT_CUT, detail, remedy)
 
 
 def _proved_end(log: Log, names: TopicNames, partition: int, tail: Tail) -> int:
     """Input offset up to which the last sequenced heartbeat proves that nothing readable was left, -1 without one."""
-    start, end, width = log.bounds(names.sequenced, partition).start, tail.offset + 1, _HEARTBEAT_SEARCH_OFFSETS
-    while end > start:
-        begin = max(start, end - width)
-        proved = -1
-        for message in log.scan(names.sequenced, partition, begin, end):
-            entry = decode_entry(partition, message.value())
-            if entry["kind"] == "CONTROL":
-                kind, body = read_control(entry["value"])
-                if kind == "Heartbeat":
-                    proved = max(proved, body["input_end_offset"])
-        if proved >= 0:
-            return proved
-        end, width = begin, 2 * width
+    control = tail.head.control_offset
+    for _ in range(_HEARTBEAT_SEARCH_CONTROLS):
+        entry = _entry_at(log, names, partition, tail, "control_offset", control)
+        kind, body = read_control(entry["value"])
+        if kind == "Heartbeat":
+            return int(body["input_end_offset"])
+        if kind == "Genesis":
+            break
+        control = entry["control_offset"] - 1
     return -1
 
 

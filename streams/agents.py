@@ -1,8 +1,9 @@
 """The agents of the Faust application: one for each lane, over a channel of batches, and the ordinary ones.
 
 A batch is one item: what happens inside it happens in kernels. The agent of a lane awaits the commit of each item
-before it takes the next, so the order of the channel is the order of the ledger. `LaneHost.commit` returns errors
-as values; nothing raises inside an agent's loop, because Faust would acknowledge the item and go on.
+before it takes the next, so the order of the channel is the order of the ledger. `LaneHost.commit` never
+raises, because Faust would acknowledge the item and go on: what went wrong stays in the turn, which the serving loop
+takes.
 
 HAZARD whenever Faust's own consumer gets or loses a partition, and when the application stops, Faust suspends the
 queues of all channels, throws away what is in them and cancels who waits to put: what it throws away there it would

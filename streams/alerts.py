@@ -89,7 +89,6 @@ WATCH_COLUMNS: Final = 18
 _DELTA: Final = 3
 
 _RUN_SHIFT: Final = 4
-_ONE_RUN: Final = 1 << _RUN_SHIFT
 
 
 @kernel

@@ -1,7 +1,7 @@
 """Health and metrics of a worker, over HTTP on loopback.
 
-    GET /health    200 where the broker answers, every lane of this worker is live and nothing is halted, else 503; JSON
-                   says what is what
+    GET /health    200 where the broker answers, the worker is a member of its group, every lane it owns is live and
+                   nothing is halted, else 503; JSON says what is what
     GET /metrics   Prometheus text
 
 HAZARD there is no authentication: it listens on 127.0.0.1 only.
@@ -89,9 +89,10 @@ def health(worker: Worker) -> dict[str, Any]:
     ]
     served = all(host.state is State.LIVE for host in worker.hosts.values())
     return {
-        "healthy": served and not halts and worker.unreachable is None,
+        "healthy": served and not halts and worker.unreachable is None and worker.is_member(),
         "worker": worker.worker_id,
         "broker": worker.unreachable or "answers",
+        "member": worker.is_member(),
         "lanes": lanes,
         "halts": halts,
     }

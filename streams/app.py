@@ -1,7 +1,7 @@
 """The worker: a Faust application that owns lanes and keeps them alive.
 
 `driftledger worker` runs it; `faust -A streams.app worker` too, with the same settings. Faust is the host: its
-loop, its services, its channels between a lane's reader and its agent, its ordinary agents. Truth is not in it:
+loop, its services, its channels between a lane's host and its agent, its ordinary agents. Truth is not in it:
 sequences, progress and offsets are the lanes' own, and nothing of Faust's acknowledgement, tables or exactly-once
 mode is relied on.
 
@@ -44,6 +44,7 @@ from streams.lane_host import LaneHost, State, Surroundings
 from streams.log import Log
 from streams.ownership import Ownership
 from streams.settings import Settings, load
+from streams.topics_admin import TopicsAdmin, specs_of
 from streams.warm import warm
 from streams.warning_log import WarningLog
 
@@ -77,6 +78,7 @@ class _Boot(BootStrategy):
     """What the application starts, in order; it ends in the reverse one."""
 
     worker: Worker
+    enable_web = False  # Faust's command would turn it on, without authentication on every address
 
     def server(self) -> Any:
         """Faust's own services, the agents among them, then ours."""
@@ -92,6 +94,13 @@ def judge_settings(settings: Settings) -> JudgeSettings:
         dedupe_horizon=settings.dedupe_horizon,
         sources_max=settings.sources_max,
     )
+
+
+def check_topics(settings: Settings, bootstrap: str) -> None:
+    """What every worker asks before it starts. Raises DriftledgerError."""
+    refused = [d for d in TopicsAdmin(bootstrap).check(specs_of(settings)) if d.refused]
+    if refused:
+        raise DriftledgerError("the topics do not fit the ledger: " + "; ".join(str(d) for d in refused))
 
 
 class Worker(Service):
@@ -116,6 +125,8 @@ class Worker(Service):
         self._warnings = WarningLog()
         #: Partitions whose next record is older than half the input's retention.
         self._late: set[int] = set()
+        #: Partitions whose lag is on show.
+        self._measured: set[int] = set()
         self._ownership: Ownership | None = None
         self._api = Api(self, settings.http_port)
 
@@ -136,6 +147,7 @@ class Worker(Service):
             on_assigned=lambda lanes: asyncio.run_coroutine_threadsafe(self._take(lanes), loop).result(),
             on_revoked=lambda lanes: asyncio.run_coroutine_threadsafe(self._leave(lanes), loop).result(),
             on_lost=lost,
+            on_failed=lambda error: loop.call_soon_threadsafe(self._end_of_membership, error),
             positions=self._positions,
         )
         self._ownership.start()
@@ -150,6 +162,10 @@ class Worker(Service):
     def halts(self) -> dict[int, HaltError]:
         """Halted partitions of the lanes owned here."""
         return {partition: halt for host in self.hosts.values() for partition, halt in host.halted.items()}
+
+    def is_member(self) -> bool:
+        """Whether the group is being asked for lanes; one that owns none is a member too."""
+        return self._ownership is not None and self._ownership.runs
 
     def live_partitions(self) -> list[int]:
         """Partitions that this worker can sequence now."""
@@ -206,6 +222,9 @@ class Worker(Service):
         lag = {p: max(0, end - positions[p]) for p, end in log.ends(self.names.input, positions).items()}
         for partition, offsets in lag.items():
             metrics.LAG.labels(str(partition)).set(offsets)
+        for partition in self._measured - set(lag):
+            metrics.LAG.remove(str(partition))
+        self._measured = set(lag)
         self._warn_of_retention(log, {p: positions[p] for p, offsets in lag.items() if offsets})
         return now
 
@@ -240,6 +259,10 @@ class Worker(Service):
             self.hosts[number] = LaneHost(number, around, self._channels[number])
             self.hosts[number].start()
 
+    def _end_of_membership(self, error: Exception) -> None:
+        _logger.critical("membership_ended", error=str(error) if isinstance(error, DriftledgerError) else repr(error))
+        self._defect(error)
+
     def _defect(self, error: BaseException) -> None:
         self.add_future(self.crash(error))
 
@@ -263,9 +286,12 @@ class Worker(Service):
         )  # fmt: skip
 
     def _positions(self) -> dict[int, int]:
-        """By partition; also called from other threads, while lanes come and go."""
-        lanes = [host.lane for host in list(self.hosts.values())]
-        return {p.number: p.position for lane in lanes if lane is not None for p in list(lane.parts.values())}
+        """By partition; also called from other threads, while lanes come and go.
+
+        Of a closed lane or a halted partition the last one known. One that this process never opened is not here: where
+        its input stands is read when it opens.
+        """
+        return {p: position for host in list(self.hosts.values()) for p, position in host.positions.items()}
 
     def _committed(self, lane: int, committed: Committed) -> None:
         metrics.observe(lane, committed)
@@ -290,6 +316,7 @@ def build(settings: Settings, bootstrap: str, *, at: Callable[[Point], None] | N
         topic_disable_leader=True,
         topic_allow_declare=False,
         autodiscover=False,
+        Worker="streams.worker:Host",
         datadir=settings.data_dir / "faust",
         broker_session_timeout=settings.session_timeout_ms / 1_000,
         broker_heartbeat_interval=settings.session_timeout_ms / 4_000,
@@ -303,9 +330,17 @@ def build(settings: Settings, bootstrap: str, *, at: Callable[[Point], None] | N
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, made when asked for (`faust -A streams.app`), so that importing this module reaches for no broker."""
+    """`app`, made when asked for (`faust -A streams.app`), so that importing this module reaches for no broker.
+
+    What keeps it from being made ends the process with one line, for Faust would show a traceback.
+    """
     if name == "app":
-        settings = load()
-        globals()["app"] = build(settings, reach(settings))
+        try:
+            settings = load()
+            bootstrap = reach(settings)
+            check_topics(settings, bootstrap)
+        except DriftledgerError as error:
+            raise SystemExit(f"driftledger: {error}") from error
+        globals()["app"] = build(settings, bootstrap)
         return globals()["app"]
     raise AttributeError(name)

@@ -38,6 +38,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.clock import SystemTime
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
+from schemas.instants import NS_PER_S
 from streams import java
 from streams.kafka_layout import (
     HOST,
@@ -175,7 +176,7 @@ class Cluster:
                 if len(self.pids) == self.nodes and self.answers(ADOPT_TIMEOUT_S):
                     self.adopted = True
                     return self.bootstrap
-                _log.warning("ending a Kafka that does not answer", directory=str(self.directory), pids=self.pids)
+                _log.warning("kafka_stuck_ended", directory=str(self.directory), pids=self.pids)
                 self._end()
             return self._launch(layout)
 
@@ -187,7 +188,7 @@ class Cluster:
             self.resume()
             self._signal(signal.SIGTERM)
             if not self._gone_within(STOP_TIMEOUT_S):
-                _log.warning("Kafka did not stop by itself", directory=str(self.directory), pids=self.pids)
+                _log.warning("kafka_killed", directory=str(self.directory), pids=self.pids)
             self._end()
 
     def kill(self, node: int | None = None) -> None:
@@ -326,7 +327,7 @@ class Cluster:
             self._children[node] = child
 
     def _wait_until_ready(self) -> None:
-        deadline_ns = _time.monotonic_ns() + START_TIMEOUT_S * 1_000_000_000
+        deadline_ns = _time.monotonic_ns() + START_TIMEOUT_S * NS_PER_S
         waiting = [int(state.address.rpartition(":")[2]) for state in self.states()]
         while _time.monotonic_ns() < deadline_ns:
             self._check_alive()
@@ -385,7 +386,7 @@ class Cluster:
             )
 
     def _gone_within(self, timeout_s: float, node: int | None = None) -> bool:
-        deadline_ns = _time.monotonic_ns() + int(timeout_s * 1e9)
+        deadline_ns = _time.monotonic_ns() + int(timeout_s * NS_PER_S)
         while any(state.pid is not None and node in (None, state.node) for state in self.states()):
             if _time.monotonic_ns() > deadline_ns:
                 return False

@@ -15,6 +15,7 @@ from testcontainers.core.container import DockerContainer
 
 from schemas.clock import SystemTime
 from schemas.errors import UnreachableError
+from schemas.instants import NS_PER_S
 from streams.broker import answers
 from streams.java import KAFKA_VERSION
 from streams.kafka_layout import HOST, Layout, Ports, choose_ports, node_properties
@@ -57,7 +58,7 @@ def started(reason: UnreachableError) -> Iterator[str]:
         raise reason from None
     try:
         time = SystemTime()
-        deadline_ns = time.monotonic_ns() + START_TIMEOUT_S * 1_000_000_000
+        deadline_ns = time.monotonic_ns() + START_TIMEOUT_S * NS_PER_S
         while not answers(container.bootstrap, 1, 1):
             if time.monotonic_ns() > deadline_ns:
                 raise UnreachableError(

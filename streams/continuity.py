@@ -19,7 +19,7 @@ HAZARD records that retention has removed from the input cannot be compared: `go
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -28,25 +28,25 @@ from schemas.errors import BadInputError, HaltError, UnreachableError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of
 from streams.admission import read_control
 from streams.compare_kernel import UNKNOWN_RANK, Met, compare_input
-from streams.ledger_reader import STALL_TIMEOUT_MS, decode_entry
+from streams.ledger_reader import STALL_TIMEOUT_MS, decode_entry, head_after, open_reader
 from streams.log import offset_of
-from streams.rdkafka import NativeConsumer
-from streams.records import Records, allocate_records, slice_records
+from streams.records import Records, allocate_records, bound_labels, slice_records
 from streams.sequence import Break, Head, head_of, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from schemas.columns import Entries
     from streams.ledger_reader import EntryBatch, Tail
     from streams.queries import Ledger
-    from streams.rdkafka import Batch
+    from streams.rdkafka import Batch, NativeConsumer
 
 #: A partition with more wrong places than this is not read further: it is not the ledger that was written.
 FINDINGS_MAX: Final = 100
 _FETCH_ROWS: Final = 5_000
 _FETCH_WAIT_MS: Final = 200
-_QUEUE_KILOBYTES: Final = 16_384
 
 _RESTORE: Final = "Restore the ledger topic from a copy; no lane may write it until then"
 _COMPARE: Final = "One of the two was changed by another hand: compare both with a copy"
@@ -195,10 +195,10 @@ class _Check:
             before = ledger.offset_of(partition, self._tail, index - 1, "index")
             entry_before = decode_entry(partition, next(ledger.log.scan(topic, partition, before, offset + 1)).value())
             if entry_before["index"] == index - 1:
-                return offset, _head_in(entry_before)
+                return offset, head_after(entry_before)
             detail = f"the entry before it, index {index - 1}, is not there"
             self._find(Wrong.INDEX, index, entry["sequence"], offset, detail, _RESTORE)
-            return offset + 1, _head_in(entry)
+            return offset + 1, head_after(entry)
         first = ledger.log.first(topic, partition)
         offset = 0 if first is None else offset_of(first)
         entry = decode_entry(partition, first.value() if first else None)
@@ -317,18 +317,13 @@ def _describe(what: Break, head: Head, entries: Entries, row: int) -> str:
             return f"chain_hash {entries.chain_hash[row].tobytes().hex()} does not follow {head.chain_hash.hex()}"
 
 
-def _head_in(entry: dict[str, Any]) -> Head:
-    return Head(
-        entry["index"], entry["sequence"], entry["input_offset"], entry["control_offset"], bytes(entry["chain_hash"])
-    )
-
-
 class _Input:
     """Readable records of an input partition with begin <= offset < end, batch by batch."""
 
     def __init__(self, bootstrap: str, topic: str, partition: int, begin: int, end: int) -> None:
         self.begin = begin
         self.records: Records = allocate_records(0)
+        self._memory: NDArray[np.uint8] | None = None  # what records point into beside the batch
         #: The next record to compare, and whether there is none after the last.
         self.row = 0
         self.ended = begin >= end
@@ -337,20 +332,7 @@ class _Input:
         self._batch: Batch | None = None
         self._consumer: NativeConsumer | None = None
         if not self.ended:
-            self._consumer = NativeConsumer(
-                {
-                    "bootstrap.servers": bootstrap,
-                    "group.id": "driftledger-reader",  # never joined
-                    "enable.auto.commit": "false",
-                    "isolation.level": "read_committed",
-                    "auto.offset.reset": "error",
-                    "check.crcs": "true",
-                    "fetch.wait.max.ms": 10,
-                    "fetch.queue.backoff.ms": 5,
-                    "queued.max.messages.kbytes": _QUEUE_KILOBYTES,
-                }
-            )
-            self._consumer.assign(topic, [(partition, begin, -1)])
+            self._consumer = open_reader(bootstrap, topic, partition, begin)
 
     def advance(self) -> None:
         """The next batch in place of this one; sets `ended` where the end was reached."""
@@ -363,7 +345,7 @@ class _Input:
                 raise UnreachableError(f"{self._what} sent nothing for {waited_ms // 1_000} s: is the broker up?")
         self._batch = batch
         rows = int(np.searchsorted(batch.records.offset[: batch.rows], self._end))
-        self.records = slice_records(batch.records, 0, rows)
+        self.records, self._memory = bound_labels(slice_records(batch.records, 0, rows))
         self.ended = int(batch.positions[0]) >= self._end
 
     def close(self) -> None:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Columns of the ring: the key's halves (the first is never zero), the content's halves.
-KEY_COLUMNS: Final = 2
 RING_COLUMNS: Final = 4
 
 _ROW_BITS: Final = 24

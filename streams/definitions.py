@@ -2,10 +2,10 @@
 
 Problem: a verdict must be recomputable years later by somebody who has the ledger and nothing else, so no fold may
 look at a file, a variable or an option. Whatever may influence it is a DEFINITION entry: a name and a body of
-canonical JSON, in force from its own index on. The lane compares the content hash of what is configured with what is
-in force and writes a new entry where they differ.
+canonical JSON, in force from its own index on. When a lane opens it compares what is configured with what is in force
+and writes a new entry where they differ.
 
-GUARANTEE a JudgeSettings object is valid; equal settings have equal canonical JSON and so equal content hashes.
+GUARANTEE a JudgeSettings object is valid; settings are equal if and only if their canonical JSON is.
 Canonical JSON here is: all fields present, keys in ascending order, no spaces, integers plain.
 HAZARD the limits below are part of what `parse` accepts: a release that narrows one refuses entries an earlier one
 wrote. Widen them only, or raise the judge's fold version.
@@ -13,7 +13,6 @@ wrote. Widen them only, or raise the judge's fold version.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -62,10 +61,6 @@ class JudgeSettings:
     def canonical(self) -> str:
         """The body of a DEFINITION entry."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-
-    def content_hash(self) -> bytes:
-        """SHA-256 of the canonical JSON."""
-        return hashlib.sha256(self.canonical().encode()).digest()
 
     @classmethod
     def parse(cls, body: str) -> JudgeSettings:

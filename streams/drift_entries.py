@@ -1,4 +1,4 @@
-"""The drift log's entries: the verdict on each reading of a clock, as a pure function of one ledger entry (S0.1).
+"""The drift log's entries: the verdict on each reading of a clock, as a pure function of one ledger entry.
 
 Problem: the drift log must say the same for ever, to anybody, without a table of its own. So it has none: a drift-log
 entry is a DATA entry whose event could be read, or an ANCHOR or VERIFY entry, seen through the rules of `severity`.
@@ -125,6 +125,10 @@ class DriftLogger:
             else self._data(entries, decoded.events, row, int(order[row]))
             for row in rows[-most:]
         ]
+
+    def all(self, entries: Entries) -> list[DriftEntry]:
+        """Every drift entry of the next batch, in order of index."""
+        return self.newest(entries, entries.index.size)
 
     def _wanted(self, control: ControlBody) -> bool:
         return control.kind in ("Anchor", "Verify") and self._source in (None, control.body["source"])

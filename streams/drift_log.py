@@ -1,11 +1,12 @@
-"""The drift log, asked and written: record an anchor, verify a clock, list the newest verdicts (S0.1 to S0.5, S0.9).
+"""The drift log, asked and written: record an anchor, verify a clock, list verdicts.
 
 Problem: an anchor or a verification must be dated by the authority, sequenced and chained like everything else, and the
 caller wants the answer at once. So it is a record of the control topic, in the partition of its source (murmur2, as
 the source's events); the lane of that partition sequences it, and the caller waits for the ledger entry: the answer.
 
 GUARANTEE an answer names a committed ledger entry; its phase lock hash is that entry's chain hash.
-GUARANTEE a record that was acknowledged is sequenced, if not now then when a lane runs: NotSequencedError says so.
+GUARANTEE a record that was acknowledged is sequenced, if not now then when a lane runs or the halt of its partition is
+lifted: NotSequencedError and HaltedError say so.
 HAZARD waiting ends at the timeout, the record stays: asking again records a second one. So may a broker that dies
 before it acknowledges: the record is sent again, and a second reading of the same instant does no harm.
 HAZARD nothing is written to a partition whose ledger has not begun, because what stands on the control topic before
@@ -23,15 +24,16 @@ from schemas.topics import partition_for
 from streams.admission import encode_control
 from streams.drift_entries import DriftEntry, DriftLogger, newest_first
 from streams.ledger_reader import read_entries
-from streams.progress import produce_durably
+from streams.progress import produce_durably, read_lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
+    from schemas.errors import HaltError
     from streams.queries import Ledger
     from streams.severity import Severity
 
-#: S0.4: what a view of the log shows unless asked.
+#: What a view of the log shows unless asked; the command has its own, for a terminal.
 VIEW_ENTRIES: Final = 50
 API_SOURCE: Final = "System"
 API_ACTOR: Final = "guardian"
@@ -52,6 +54,17 @@ class NotSequencedError(UnreachableError):
             "when a worker runs: start `driftledger worker`, or see `driftledger status`"
         )
         self.written = written
+
+
+class HaltedError(DriftledgerError):
+    """A control record is written to a partition that is halted. Attributes: written, halt (why it is)."""
+
+    def __init__(self, written: Written, halt: HaltError) -> None:
+        super().__init__(
+            f"the record is written ({written}) but {halt}. It will be sequenced once that is mended and "
+            f"`driftledger halts lift {halt.partition}` was run"
+        )
+        self.written, self.halt = written, halt
 
 
 class NotBegunError(UnreachableError):
@@ -76,7 +89,7 @@ class Written(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """The answer of S0.3: the ledger entry's id, the authority's time, the client's delta to it, the chain there."""
+    """The answer to a verification: the ledger entry's id, the authority's time, the delta to it, the chain there."""
 
     id: str
     server_time_ms: int
@@ -100,9 +113,9 @@ class DriftLog:
         reason: str = "anchor",
         timeout_s: float = SEQUENCED_TIMEOUT_S,
     ) -> DriftEntry:
-        """Write an anchor and return its drift-log entry (S0.2); without a timestamp it is anchored at its append time.
+        """Write an anchor and return its drift-log entry; without a timestamp it is anchored at its append time.
 
-        Raises BadInputError, NotBegunError, NotSequencedError, UnreachableError.
+        Raises BadInputError, NotBegunError, HaltedError, NotSequencedError, UnreachableError.
         """
         return self.entry_of(self.write_anchor(source, timestamp_us, actor=actor, reason=reason), timeout_s)
 
@@ -115,7 +128,7 @@ class DriftLog:
         reason: str = "verify",
         timeout_s: float = SEQUENCED_TIMEOUT_S,
     ) -> Verification:
-        """Let the authority judge an instant of the caller's clock (S0.3); None: now, as the record leaves.
+        """Let the authority judge an instant of the caller's clock; None: now, as the record leaves.
 
         Raises as record_anchor does. HAZARD the way to the broker counts as delta: a few milliseconds, more under load.
         """
@@ -140,15 +153,21 @@ class DriftLog:
         return self._write("Anchor", source, body, actor, reason, partition)
 
     def entry_of(self, written: Written, timeout_s: float) -> DriftEntry:
-        """Wait until a written anchor or verification is in the ledger, and return its entry."""
+        """Wait until a written anchor or verification is in the ledger, and return its entry.
+
+        Raises HaltedError at once where the partition is halted, NotSequencedError after timeout_s, HaltError where the
+        ledger's tail is no entry.
+        """
         ledger, partition = self._ledger, written.partition
         clock = time_source()
         deadline_ns = clock.monotonic_ns() + int(timeout_s * _NS_PER_S)
+        self._check_halt(written)
         while True:
             tail = ledger.tail(partition)
             if tail is not None and tail.head.control_offset >= written.offset:
                 break
             if clock.monotonic_ns() >= deadline_ns:
+                self._check_halt(written)
                 raise NotSequencedError(written, timeout_s)
             clock.sleep_s(_POLL_S)
         at = ledger.offset_of(partition, tail, written.offset, "control_offset")
@@ -163,7 +182,7 @@ class DriftLog:
     def newest(
         self, most: int = VIEW_ENTRIES, *, source: str | None = None, partition: int | None = None
     ) -> list[DriftEntry]:
-        """The newest entries, newest first, across partitions by authority time, partition and index (S0.4).
+        """The newest entries, newest first, across partitions by authority time, partition and index.
 
         Reads back from each tail until it has enough. HAZARD a source that has fewer entries than asked for is looked
         for down to the beginning. Raises BadInputError for a partition that is not there.
@@ -171,6 +190,39 @@ class DriftLog:
         if most < 1:
             raise BadInputError(f"the newest {most} entries are none. Ask for 1 or more")
         return newest_first([self._newest(p, most, source) for p in self._ledger.chosen(partition)], most)
+
+    def between(
+        self, first_ms: int, last_ms: int, *, source: str | None = None, partition: int | None = None
+    ) -> Iterator[DriftEntry]:
+        """The entries created from first_ms to last_ms, both included: one partition after another, in order of index.
+
+        Each is read to its end: behind a backlog, an anchor of now stands before events of an hour ago.
+        """
+        ledger = self._ledger
+        for p in ledger.chosen(partition):
+            tail = ledger.tail(p)
+            if tail is None:
+                continue
+            logger = DriftLogger(p, ledger.framing(p), source)
+            for batch in ledger.batches(p, tail, ledger.since(p, first_ms)):
+                for entry in logger.all(batch.entries):
+                    if first_ms <= entry.created_at_ms <= last_ms:
+                        yield entry
+
+    def coming(self, positions: Mapping[int, int], *, source: str | None = None) -> Iterator[DriftEntry]:
+        """Entries from those ledger offsets on, by partition, as they are committed, for ever."""
+        ledger = self._ledger
+        loggers: dict[int, DriftLogger] = {}
+        for p, batch in ledger.follow(positions):
+            if p not in loggers:
+                loggers[p] = DriftLogger(p, ledger.framing(p), source)
+            yield from loggers[p].all(batch.entries)
+
+    def _check_halt(self, written: Written) -> None:
+        ledger, partition = self._ledger, written.partition
+        halt = read_lane(ledger.log, ledger.names.progress, ledger.lane_of(partition)).halts.get(partition)
+        if halt is not None:
+            raise HaltedError(written, halt)
 
     def _newest(self, partition: int, most: int, source: str | None) -> list[DriftEntry]:
         """The last `most` of one partition, in order of index."""
@@ -208,7 +260,7 @@ class DriftLog:
         ledger = self._ledger
         if partition is None:
             partition = partition_for(name, ledger.partitions)
-        if ledger.tail(partition) is None:
+        if ledger.log.last(ledger.names.sequenced, partition) is None:  # what it holds is the lane's matter
             raise NotBegunError(partition)
         encode_control(kind, body(), actor, reason)  # what cannot be encoded is refused before anything is opened
         record = ((None, encode_control(kind, body(), actor, reason)) for _ in range(1))

@@ -1,4 +1,4 @@
-"""Warnings of S1.4, recomputed: which events lay further from the authority than the threshold in force allowed.
+"""Warnings, recomputed: which events lay further from the authority than the threshold in force allowed.
 
 Problem: a warning depends on more than its entry: on the threshold in force there, and on whether the event was a
 duplicate, which judge alone knows. So judge itself is run over the range, from the newest snapshot of its state that
@@ -12,21 +12,25 @@ million entries.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from schemas.errors import BadInputError
 from streams.drift_entries import rows_of_source
 from streams.judge import Judge
 from streams.ledger_reader import decode_entry
-from streams.restore import entries_between
-from streams.snapshots import Snapshot, read_snapshots
+from streams.restore import entries_between, restore
+from streams.snapshots import read_snapshots
 from streams.warning_log import DriftWarning, warnings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
+    from schemas.columns import Entries
+    from streams.judge import JudgeState
     from streams.ledger_reader import Tail
     from streams.queries import Ledger
+    from streams.snapshots import Snapshot
 
 
 def warnings_between(
@@ -36,8 +40,7 @@ def warnings_between(
 
     Raises BadInputError for a range that is none.
     """
-    if first < 1 or (last is not None and last < first):
-        raise BadInputError(f"{first} to {last} is no range of sequences: they begin at 1. Give 1 <= from <= to")
+    ledger.check_range(partition, first, last)
     return _between(ledger, partition, first, last, source)
 
 
@@ -49,9 +52,8 @@ def _between(
         return
     offset = ledger.offset_of(partition, tail, first)
     message = next(ledger.log.scan(ledger.names.sequenced, partition, offset, offset + 1))
-    first_index = decode_entry(partition, message.value())["index"]
-    start = next((s for s in _snapshots(ledger, partition) if s.index < first_index), None)
-    for warning in _fold(ledger, partition, tail, start, source):
+    before = decode_entry(partition, message.value())["index"] - 1
+    for warning in _behind(ledger, partition, tail, before, _snapshots(ledger, partition), source):
         if last is not None and warning.sequence > last:
             return
         if warning.sequence >= first:
@@ -65,17 +67,34 @@ def last_warnings(ledger: Ledger, partition: int, most: int, *, source: str | No
     tail = ledger.tail(partition)
     if tail is None:
         return []
+    snapshots = _snapshots(ledger, partition)
     found: deque[DriftWarning] = deque(maxlen=most)
-    for start in [*_snapshots(ledger, partition), None]:
+    for index in [*(snapshot.index for snapshot in snapshots if snapshot.index <= tail.head.index), 0]:
         found.clear()
-        found.extend(_fold(ledger, partition, tail, start, source))
+        found.extend(_behind(ledger, partition, tail, index, snapshots, source))
         if len(found) == most:
             break
     return list(found)
 
 
+def follow_warnings(
+    ledger: Ledger, tails: Mapping[int, Tail | None], *, source: str | None = None
+) -> Iterator[DriftWarning]:
+    """Warnings of what comes behind those tails, by partition, as it is committed, for ever."""
+    judge = Judge()
+    states = {
+        p: judge.new_state(p)
+        if tail is None
+        else restore(judge, p, _snapshots(ledger, p), tail.head.index, _reader(ledger, p, tail))
+        for p, tail in tails.items()
+    }
+    positions = {p: ledger.end(p) if tail is None else tail.offset + 1 for p, tail in tails.items()}
+    for p, batch in ledger.follow(positions):
+        yield from _step(judge, states[p], p, batch.entries, source)
+
+
 def _snapshots(ledger: Ledger, partition: int) -> list[Snapshot]:
-    """Judge's usable snapshots of a partition, newest first."""
+    """Judge's snapshots of a partition, newest first."""
     judge = Judge()
     return [
         snapshot
@@ -84,17 +103,26 @@ def _snapshots(ledger: Ledger, partition: int) -> list[Snapshot]:
     ]
 
 
-def _fold(
-    ledger: Ledger, partition: int, tail: Tail, start: Snapshot | None, source: str | None
+def _behind(
+    ledger: Ledger, partition: int, tail: Tail, index: int, snapshots: list[Snapshot], source: str | None
 ) -> Iterator[DriftWarning]:
-    """Warnings of the entries behind a snapshot, None for all entries, up to the tail."""
-    judge = Judge()
-    state = judge.new_state(partition) if start is None else judge.load(partition, start.state)
-    begin = 1 if start is None else start.index + 1
-    topic = ledger.names.sequenced
-    for entries in entries_between(ledger.log, ledger.bootstrap, topic, partition, tail, begin, tail.head.index):
-        outputs = judge.step(state, entries)
-        rows = outputs.warned
-        if source is not None and rows.size:
-            rows = rows[rows_of_source(outputs.events, source)[rows]]
-        yield from warnings_of(partition, entries, outputs, rows)
+    """Warnings of the entries behind an index, 0 for all entries, up to the tail."""
+    judge, read = Judge(), _reader(ledger, partition, tail)
+    state = restore(judge, partition, snapshots, index, read)
+    for entries in read(index + 1, tail.head.index):
+        yield from _step(judge, state, partition, entries, source)
+
+
+def _reader(ledger: Ledger, partition: int, tail: Tail) -> Callable[[int, int], Iterator[Entries]]:
+    """Entries with first <= index <= last, as far as that tail."""
+    return partial(entries_between, ledger.log, ledger.bootstrap, ledger.names.sequenced, partition, tail)
+
+
+def _step(
+    judge: Judge, state: JudgeState, partition: int, entries: Entries, source: str | None
+) -> Iterator[DriftWarning]:
+    outputs = judge.step(state, entries)
+    rows = outputs.warned
+    if source is not None and rows.size:
+        rows = rows[rows_of_source(outputs.events, source)[rows]]
+    yield from warnings_of(partition, entries, outputs, rows)

@@ -1,10 +1,15 @@
 """What a fold is: the pure part of a lane, one state for each ledger partition.
 
 Problem: alerts, aggregates and stores must come out the same on replay, after any crash, in a simulation and on an
-observer's machine. So everything that computes is a fold, everything that does I/O is not, and between the two stands
-this protocol.
+observer's machine. So everything that computes is a fold, everything that does I/O is not, and between the two stand
+the rules below. Judge is a fold, so far the only one.
 
-    lane: sequence -> for each fold, in order: step -> begin, produce ledger entries and the folds' records, commit
+    lane: sequence -> step -> begin, produce ledger entries and the fold's records, commit
+
+    new_state(partition)    the state before the partition's first entry
+    step(state, entries)    take the next entries, any number; the outputs hold the records for the topics
+    dump(state)             its canonical bytes; compression is the snapshot's matter
+    load(partition, bytes)  the state that was dumped
 
 The rules, each with its reason:
 
@@ -16,9 +21,6 @@ The rules, each with its reason:
   before. So equal histories have equal snapshot hashes, and `load(partition, dump(state))` goes on exactly as state
   would have.
 - State is changed in place and owned by one lane at a time; two partitions share nothing.
-- `events` has a row for each entry: what judge decoded. Judge itself, the first fold of a lane, is stepped without and
-  hands them on in its outputs, because the framing of the input is an entry like any other. Addresses are valid while
-  the batch and judge's outputs live.
 - Entries come in order of index from 1 without a gap, over the life of a state.
 
 An exception from step leaves the state half changed: drop it and restore. FoldError halts the partition; it means
@@ -30,14 +32,9 @@ that going on would write verdicts nobody could recompute.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from schemas.errors import DriftledgerError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from schemas.columns import Entries, Events
 
 
 class FoldError(DriftledgerError):
@@ -54,47 +51,10 @@ class Target(enum.StrEnum):
 class Record(NamedTuple):
     """One record for an output topic, in the partition of the entries.
 
-    at_index: the ledger entry that caused it, so that a lane which folds again what is already written can stay silent
-    up to its progress. It is not part of key or value.
+    at_index: the entry that caused it; records stand in this order. It is not part of key or value.
     """
 
     target: Target
     at_index: int
     key: bytes | None
     value: bytes
-
-
-class FoldOutputs(Protocol):
-    """What every fold's step returns, whatever else it returns."""
-
-    @property
-    def records(self) -> Sequence[Record]:
-        """In order of index."""
-
-
-State = TypeVar("State")
-Outputs_co = TypeVar("Outputs_co", bound=FoldOutputs, covariant=True)
-
-
-class Fold(Protocol[State, Outputs_co]):
-    """See the module."""
-
-    @property
-    def name(self) -> str:
-        """Of the fold, in progress records, snapshots and FOLD_VERSION entries."""
-
-    @property
-    def version(self) -> int:
-        """Of its rules and of its dump."""
-
-    def new_state(self, partition: int) -> State:
-        """The state before the partition's first entry."""
-
-    def step(self, state: State, entries: Entries, events: Events) -> Outputs_co:
-        """Take the next entries; any number, none included."""
-
-    def dump(self, state: State) -> bytes:
-        """The canonical bytes of the state; compression is the snapshot's matter."""
-
-    def load(self, partition: int, data: bytes) -> State:
-        """The state that was dumped. Raises FoldError for bytes of another partition, version or length."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.clock import source as time_source
 from streams.admission import encode_control
@@ -33,16 +33,10 @@ class Heart:
 
     def __init__(self, bootstrap: str, names: TopicNames, worker: str) -> None:
         self._names, self._worker = names, worker
-        self._log = Log(bootstrap)
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                "linger.ms": 0,
-                "message.timeout.ms": int(_DELIVERY_TIMEOUT_S * 1000),
-                "log_level": 0,
-            }
-        )
+        self._bootstrap, self._log = bootstrap, Log(bootstrap)
+        self._producer = self._client()
+        #: The producer met an error after which it takes nothing any more.
+        self._dead = False
         #: By partition: append time of this worker's last acknowledged heartbeat.
         self._appended_ms: dict[int, int] = {}
 
@@ -51,6 +45,8 @@ class Heart:
 
         A heartbeat that is not delivered is missed, no more: the next one comes at the next tick.
         """
+        if self._dead:
+            self._producer, self._dead = self._client(), False
         wanted = list(partitions)
         self._appended_ms = {p: ms for p, ms in self._appended_ms.items() if p in wanted}
         if not wanted:
@@ -65,8 +61,10 @@ class Heart:
             value = encode_control("Heartbeat", body, self._worker, "tick")
             try:
                 self._producer.produce(self._names.control, value, partition=partition, on_delivery=self._delivered)
-            except (BufferError, KafkaException) as error:
+            except BufferError as error:
                 _logger.warning("heartbeat_missed", partition=partition, error=str(error))
+            except KafkaException as error:
+                self._missed(partition, error.args[0])
         self._producer.flush(_DELIVERY_TIMEOUT_S)
 
     def close(self) -> None:
@@ -76,6 +74,21 @@ class Heart:
 
     def _delivered(self, error: Any, message: Any) -> None:
         if error is not None:
-            _logger.warning("heartbeat_missed", partition=message.partition(), error=error.str())
+            self._missed(message.partition(), error)
             return
         self._appended_ms[message.partition()] = message.timestamp()[1]
+
+    def _missed(self, partition: int, error: KafkaError) -> None:
+        _logger.warning("heartbeat_missed", partition=partition, error=error.str())
+        self._dead |= error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - its public name
+
+    def _client(self) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 0,
+                "message.timeout.ms": int(_DELIVERY_TIMEOUT_S * 1000),
+                "log_level": 0,
+            }
+        )

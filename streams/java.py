@@ -119,7 +119,7 @@ def fetch(jars: Iterable[Jar] | None = None, directory: Path | None = None) -> l
     missing = [jar for jar in wanted if not (directory / jar.file_name).exists()]
     if missing:
         directory.mkdir(parents=True, exist_ok=True)
-        _log.info("fetching the jars of Apache Kafka", version=KAFKA_VERSION, files=len(missing), into=str(directory))
+        _log.info("jars_fetching", kafka=KAFKA_VERSION, files=len(missing), into=str(directory))
         with (
             tempfile.TemporaryDirectory(dir=directory, prefix="fetching-") as staging,
             ThreadPoolExecutor(FETCH_THREADS) as pool,

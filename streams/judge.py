@@ -9,7 +9,7 @@ For each DATA entry exactly one of:
 - DUPLICATE or CONFLICT (see `dedupe`): severity and delta are computed, for the drift log, and it is counted. It
   takes no part in alerts, warnings or the counts by severity: a retry is stamped when first sent, so its distance is
   that of the network.
-- judged: severity, warning (S1.4), alert machine (see `alerts`). A value that is NaN or infinite is flagged and
+- judged: severity, warning, alert machine (see `alerts`). A value that is NaN or infinite is flagged and
   counted, its clock is judged like any other.
 
 CONTROL entries change two things only. A DEFINITION named "judge" puts its settings in force from its own index on: a
@@ -148,15 +148,14 @@ class Judge:
         """Before the first entry; the default settings are in force."""
         return JudgeState(partition)
 
-    def step(self, state: JudgeState, entries: Entries, events: Events | None = None) -> Outputs:
-        """Decode and judge the next entries; events: columns of as many rows to decode into, new ones unless given.
+    def step(self, state: JudgeState, entries: Entries) -> Outputs:
+        """Decode and judge the next entries.
 
         Raises FoldError if the sequence does not go on from the last step, or the ledger says that a newer judge
         wrote it.
         """
         rows = entries.kind.size
-        if events is None:
-            events = allocate_events(rows)
+        events = allocate_events(rows)
         batch = _Batch(_blank_verdicts(rows), np.zeros(len(Tally), np.int64), [], [])
         controls = np.flatnonzero(entries.kind == EntryKind.CONTROL)
         evicted = refused = start = 0

@@ -2,7 +2,8 @@
 
 A lane owns a fixed set of partitions (partition mod lanes). It has one consumer of the input, one of the control
 topic, one transactional producer and, for each partition, a head and the state of its folds. Everything a batch
-causes is committed in one transaction: ledger entries, alerts, dead letters, progress.
+causes is committed in one transaction: ledger entries, alerts, dead letters, and progress where the ledger's tail does
+not say it (progress.py).
 
     open    fence earlier owners, check what is there (admission.py), restore the folds, seek to the tail
     fetch   one batch of input columns
@@ -21,6 +22,7 @@ Not for two threads at once.
 from __future__ import annotations
 
 import enum
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,12 +30,20 @@ from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
 from schemas.topics import ENTRY_HEADROOM_BYTES
 from streams import sequence
-from streams.admission import INPUT_TRUNCATED_REMEDY, SECOND_WRITER_REMEDY, admit, deployment, encode_control
+from streams.admission import (
+    INPUT_TRUNCATED_REMEDY,
+    SECOND_WRITER_REMEDY,
+    admit,
+    deployment,
+    encode_control,
+    topic_missing,
+)
 from streams.control_feed import ControlFeed, control_records
 from streams.fold import FoldError
+from streams.fold_progress import NO_PROGRESS, Standing
 from streams.log import Log, wait_stable
 from streams.outbox import Rows, byte_rows, ledger_rows
-from streams.progress import NO_PROGRESS, produce_durably, progress_message, read_lane
+from streams.progress import produce_durably, progress_message, read_lane
 from streams.rdkafka import ERROR_NO_SUCH_OFFSET, TIMESTAMP_LOG_APPEND, ClientError, NativeConsumer, NativeProducer
 from streams.records import slice_records
 from streams.restore import entries_between, restore
@@ -41,17 +51,18 @@ from streams.snapshots import Snapshot, SnapshotWriter, read_snapshots
 from streams.warning_log import LOGGED_PER_SECOND, DriftWarning, warnings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from schemas.columns import Entries
     from schemas.topics import TopicNames
     from streams.admission import Deployment
     from streams.definitions import JudgeSettings
+    from streams.fold_progress import FoldProgress
     from streams.judge import Judge, JudgeState, Outputs
     from streams.ledger_reader import Tail
-    from streams.progress import FoldProgress
     from streams.rdkafka import Batch
     from streams.records import Records
+    from streams.restore import Read
     from streams.settings import Settings
 
 #: How long a fetch waits where nothing comes: how late a control record may be seen on an idle input.
@@ -64,7 +75,13 @@ QUEUE_BATCHES = 4
 CLIENT_MESSAGE_BYTES = 1_000_000_000
 #: Room in the producer's queue beside a batch: alerts, dead letters, control entries, progress.
 MESSAGES_SPARE = 10_000
+#: A batch causes at most an entry, an alert and a dead letter for each record; nothing else is in the queue.
+_QUEUED_BATCHES = 4
 _CALL_TIMEOUT_SLACK_MS = 5_000
+_PROGRESS_LOST_REMEDY = (
+    "The progress topic lost records, so alerts would be written twice: restore it, or begin a new ledger under another"
+    " name"
+)
 #: Longer than a batch takes to queue.
 _LINGER_MS = 1_000
 #: What a request is longer than the records in it, at most.
@@ -152,10 +169,8 @@ class Lane:
         self._readers: _Readers | None = None
         self._snapshots: SnapshotWriter | None = None
         self._snapshot_due_ns = 0
-        #: Of every fold that ever ran here, by name.
-        self._progress: dict[str, FoldProgress] = {}
-        #: Whether the next transaction must say so.
-        self._progress_due = False
+        self._standing = Standing({})
+        self._abandoned = threading.Event()
 
     def open(self) -> None:
         """Become the owner: fence, check, restore, seek.
@@ -165,6 +180,8 @@ class Lane:
         """
         log = Log(self._bootstrap)
         try:
+            if log.topic(self._names.progress) is None:
+                raise topic_missing(self.partitions[0], self._names.progress)
             self.halted = read_lane(log, self._names.progress, self.number).halts
             free = [p for p in self.partitions if p not in self.halted]
             if not free:
@@ -173,15 +190,18 @@ class Lane:
             transactional_id = f"{self._settings.prefix}.{self._settings.ledger}.{now.input_id}.{self.number}"
             producer = self._producer = NativeProducer(self._producer_settings(), transactional_id)
             producer.init_transactions(self._settings.transaction_timeout_ms + _CALL_TIMEOUT_SLACK_MS)
-            self._wait_outputs_stable(log, free)
-            lane = read_lane(log, self._names.progress, self.number)
+            self._wait_stable(log)
+            recorded = read_lane(log, self._names.progress, self.number)
+            self.halted = recorded.halts  # also those that stood behind an open transaction of an earlier owner
+            free = [p for p in self.partitions if p not in self.halted]
             snapshots = read_snapshots(log, self._names.snapshots, self.number)
-            self._progress = dict(lane.folds)
+            self._standing = Standing(recorded.folds)
             tails = {partition: self._open_partition(log, partition, now, snapshots) for partition in free}
             if self._judge is not None:
                 for part in self.parts.values():
                     self._open_judge(self._judge, log, producer, part, tails[part.number], snapshots)
-            self._go_inline()
+            level = {} if self._judge is None else {self._judge.name: self._judge.version}
+            self._standing.begin(level, {part.number: part.head.index for part in self.parts.values()})
         finally:
             log.close()
         feed = ControlFeed(
@@ -218,6 +238,10 @@ class Lane:
         finally:
             if batch is not None:
                 batch.release()
+
+    def abandon(self) -> None:
+        """From another thread: an open that reads the ledger gives up with a DriftledgerError. Close it then."""
+        self._abandoned.set()
 
     def close(self) -> None:
         """End the clients. What was committed stands; an open transaction is ended by the next owner's fence."""
@@ -262,6 +286,7 @@ class Lane:
             for records, kind in sections:
                 head, sequenced = sequence.advance(head, records, kind, self._settings.max_value_bytes)
                 ledger.append(ledger_rows(sequenced, part.number))
+                alive.append(sequenced)
                 if self._judge is not None and part.state is not None:
                     outputs = self._step(self._judge, part.number, part.state, sequenced.entries)
                     judged.append((part.number, outputs))
@@ -271,8 +296,9 @@ class Lane:
             heads[part.number] = head
         if not ledger:
             return None
-        duration_ns = self._write(self._producer, self._outgoing(ledger, judged, self._news(heads)))
-        self._progress_due = False
+        tails = {number: head.index for number, head in heads.items()}
+        progress = self._standing.to_write(tails, time_source().monotonic_ns())
+        duration_ns = self._write(self._producer, self._outgoing(ledger, judged, progress))
         for number, head in heads.items():
             self.parts[number].head = head
         self._offer_snapshots()
@@ -313,7 +339,7 @@ class Lane:
             )
             remedy = (
                 f"Set message.timestamp.type=LogAppendTime on {self._names.input}, delete its records up to the end, "
-                "and begin a new ledger (another prefix)"
+                "and begin a new ledger under another name"
             )
             raise HaltError(part.number, HaltCode.TOPIC_CHANGED, detail, remedy)
 
@@ -331,32 +357,6 @@ class Lane:
             messages = [progress_message(fold, progress[fold]) for fold in sorted(progress)]
             outgoing.append((names.progress, byte_rows(self.number, messages)))
         return [(topic, rows) for topic, rows in outgoing if len(rows.rows)]
-
-    def _news(self, heads: Mapping[int, sequence.Head]) -> Mapping[str, FoldProgress]:
-        """Progress that must be written with these heads: usually none, the tail of the ledger says it."""
-        # A first index is what later tells a lost ledger from a new one.
-        self._progress_due |= any(not part.head.index and heads[part.number].index for part in self.parts.values())
-        if not self._progress_due:
-            return {}
-        if self._judge is not None:
-            self._advance(self._judge, {number: head.index for number, head in heads.items()}, inline=True)
-        return self._progress
-
-    def _advance(self, judge: Judge, indexes: Mapping[int, int], *, inline: bool) -> None:
-        before = self._progress.get(judge.name, NO_PROGRESS)
-        version = judge.version if inline else before.version or judge.version  # the new one begins at its entry
-        self._progress[judge.name] = before.advance(version, indexes, inline=inline)
-
-    def _go_inline(self) -> None:
-        """Which folds are level from here on, and which are left behind; the first transaction says what is new."""
-        judge = self._judge
-        for name in sorted({*self._progress, *([judge.name] if judge is not None else [])}):
-            before = self._progress.get(name, NO_PROGRESS)
-            level = judge is not None and judge.name == name
-            version = judge.version if judge is not None and level else before.version
-            done = {part.number: before.done(part.number, part.head.index) for part in self.parts.values()}
-            now = self._progress[name] = before.advance(version, done, inline=level)
-            self._progress_due |= (now.inline, now.version) != (before.inline, before.version)
 
     def _write(self, producer: NativeProducer, outgoing: list[tuple[str, Rows]]) -> int:
         """All of it in one transaction; returns its length in ns.
@@ -393,8 +393,9 @@ class Lane:
         behind = [p.head.index - p.snapshot_index for p in self.parts.values()]
         if now_ns < self._snapshot_due_ns and max(behind) < self._settings.snapshot_entries:
             return
+        if not self._snapshots.ready():
+            return
         self._snapshot_due_ns = now_ns + self._settings.snapshot_interval_ms * 1_000_000
-        self._progress_due = True  # also a bound: a ledger that ends before it lost its end
         due = [p for p in self.parts.values() if p.head.index > p.snapshot_index]
         judge = self._judge
         taken = [
@@ -409,11 +410,7 @@ class Lane:
     # ------------------------------------------------------------------------------------------------------------ open
 
     def _open_partition(self, log: Log, partition: int, now: Deployment, snapshots: list[Snapshot]) -> Tail | None:
-        known = max(
-            [s.index for s in snapshots if s.partition == partition]
-            + [progress.indexes.get(partition, 0) for progress in self._progress.values()],
-            default=0,
-        )
+        known = max([s.index for s in snapshots if s.partition == partition] + [self._standing.bound(partition)])
         admitted = admit(
             log,
             self._names,
@@ -424,8 +421,7 @@ class Lane:
             write_control=self._write_control,
         )
         tail = admitted.tail
-        epoch = tail.leader_epoch if tail else -1
-        part = Part(partition, len(self.parts), admitted.head, admitted.resume_offset, epoch)
+        part = Part(partition, len(self.parts), admitted.head, admitted.resume_offset, admitted.leader_epoch)
         if tail is None:
             part.begins_with = admitted.head.control_offset + 1
         self.parts[partition] = part
@@ -441,23 +437,25 @@ class Lane:
         snapshots: list[Snapshot],
     ) -> None:
         """Bring the judge level with the ledger: silently up to its progress, speaking from there."""
-        topic = self._names.sequenced
-        done = self._progress.get(judge.name, NO_PROGRESS).done(part.number, part.head.index)
+        standing = self._standing.of(judge.name)
+        if tail is not None and standing is NO_PROGRESS:
+            detail = f"{self._names.progress}[{self.number}] says nothing of a ledger of {tail.head.index} entries"
+            raise HaltError(part.number, HaltCode.PROGRESS_LOST, detail, _PROGRESS_LOST_REMEDY)
+        done = standing.done(part.number, part.head.index)
         known = max((s.index for s in snapshots if (s.fold, s.partition) == (judge.name, part.number)), default=0)
         if known > done:
             detail = f"{self._names.progress}[{self.number}] says {done}, a snapshot stands at index {known}"
-            remedy = "The progress topic lost records: alerts would be written twice. Restore it, or begin a new ledger"
-            raise HaltError(part.number, HaltCode.PROGRESS_LOST, detail, remedy)
+            raise HaltError(part.number, HaltCode.PROGRESS_LOST, detail, _PROGRESS_LOST_REMEDY)
+        read = self._reader(log, part.number, tail)
         try:
-            part.state = restore(log, self._bootstrap, topic, judge, part.number, tail, snapshots, done)
+            part.state = restore(judge, part.number, snapshots, done, read)
         except FoldError as error:
             raise _fold_failed(part.number, error) from error
-        if tail is not None:
-            for entries in entries_between(log, self._bootstrap, topic, part.number, tail, done + 1, tail.head.index):
-                outputs = self._step(judge, part.number, part.state, entries)
-                self._advance(judge, {part.number: int(entries.index[-1])}, inline=False)
-                self._write(producer, self._outgoing([], [(part.number, outputs)], self._progress))
-        if judge.name in self._progress and self._progress[judge.name].version != judge.version:
+        for entries in read(done + 1, part.head.index):
+            outputs = self._step(judge, part.number, part.state, entries)
+            progress = self._standing.catch_up(judge.name, judge.version, part.number, int(entries.index[-1]))
+            self._write(producer, self._outgoing([], [(part.number, outputs)], progress))
+        if standing.version not in (0, judge.version):
             body = {"fold": judge.name, "version": judge.version}
             value = encode_control("FoldVersion", body, self._worker, "a new version of the fold")
             self._write_control(part.number, value)
@@ -465,8 +463,21 @@ class Lane:
             definition = {"name": judge.name, "body": self._definition.canonical()}
             value = encode_control("Definition", definition, self._worker, "settings of the worker")
             offset = self._write_control(part.number, value)
-            if part.head.sequence == 0:
+            if tail is None:
                 part.begins_with = offset
+
+    def _reader(self, log: Log, partition: int, tail: Tail | None) -> Read:
+        """Entries of a partition by index, as long as nobody wants this lane to end."""
+
+        def read(first: int, last: int) -> Iterator[Entries]:
+            if tail is None:
+                return
+            for entries in entries_between(log, self._bootstrap, self._names.sequenced, partition, tail, first, last):
+                if self._abandoned.is_set():
+                    raise DriftledgerError(f"lane {self.number} was told to end while it opened")
+                yield entries
+
+        return read
 
     def _commit_beginnings(self) -> None:
         """Entries 1 and 2 of a new ledger partition, GENESIS and DEFINITION, before any data."""
@@ -482,16 +493,15 @@ class Lane:
         [(offset, _)] = produce_durably(self._bootstrap, self._names.control, partition, [(None, value)])
         return offset
 
-    def _wait_outputs_stable(self, log: Log, partitions: list[int]) -> None:
+    def _wait_stable(self, log: Log) -> None:
         """An earlier owner's transaction has been ended by the fence; its markers may still be on their way."""
-        for partition in partitions:
-            for topic in (self._names.drift_alerts, self._names.dead_letters):
-                if not wait_stable(log, topic, partition, self._settings.transaction_timeout_ms):
-                    detail = f"a foreign transaction stays open on {topic}[{partition}]"
-                    raise HaltError(partition, HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)
-        if not wait_stable(log, self._names.progress, self.number, self._settings.transaction_timeout_ms):
-            detail = f"a foreign transaction stays open on {self._names.progress}[{self.number}]"
-            raise HaltError(partitions[0], HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)
+        names = self._names
+        outputs = [(topic, p) for p in self.partitions for topic in (names.drift_alerts, names.dead_letters)]
+        for topic, partition in [(names.progress, self.number), *outputs]:
+            if not wait_stable(log, topic, partition, self._settings.transaction_timeout_ms):
+                detail = f"a foreign transaction stays open on {topic}[{partition}]"
+                halted = self.partitions[0] if topic == names.progress else partition
+                raise HaltError(halted, HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)
 
     def _producer_settings(self) -> dict[str, str | int]:
         return {
@@ -502,8 +512,8 @@ class Lane:
             "linger.ms": _LINGER_MS,
             "batch.size": self._settings.max_value_bytes + ENTRY_HEADROOM_BYTES - _REQUEST_OVERHEAD_BYTES,
             "compression.type": "lz4",
-            "batch.num.messages": 10_000,
-            "queue.buffering.max.messages": 4 * (self._settings.batch_events_max + MESSAGES_SPARE),
+            "batch.num.messages": self._settings.batch_events_max + MESSAGES_SPARE,
+            "queue.buffering.max.messages": _QUEUED_BATCHES * (self._settings.batch_events_max + MESSAGES_SPARE),
             "queue.buffering.max.kbytes": 2_000_000,  # what one batch holds decides; it is bounded by the input's queue
             "message.max.bytes": CLIENT_MESSAGE_BYTES,
         }

@@ -85,8 +85,13 @@ class LaneHost:
         self.lane: Lane | None = None
         self.halted: dict[int, HaltError] = {}
         self.error: str | None = None
+        #: By partition: the end of what is in the ledger of its input, as last known; kept while the lane is closed.
+        self.positions: dict[int, int] = {}
         self._around, self._channel = around, channel
+        self._opening: Lane | None = None
         self._reopen = False
+        #: Failures since the last committed turn.
+        self._attempt = 0
         #: What lies in the channel; whoever takes it from here, the agent or the end of serving, releases its batch.
         self._offered: Work | None = None
         self._turn: asyncio.Future[Turn] | None = None
@@ -102,9 +107,11 @@ class LaneHost:
         self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        """Finish the batch in hand, close the lane."""
+        """Finish the batch in hand, close the lane; one that is being opened is given up."""
         self._stop.set()
         self._turned.set()
+        if self._opening is not None:
+            self._opening.abandon()
         if self._task is not None:
             await self._task
 
@@ -126,24 +133,27 @@ class LaneHost:
             self._around.on_defect(error)
 
     async def _run(self) -> None:
-        attempt = 0
         while not self._stop.is_set():
             self.state = State.OPENING
-            lane = self._around.make_lane(self.number)
+            lane = self._opening = self._around.make_lane(self.number)
             _, error = await self._call(lane.open)
+            self._opening = None
             if error is None:
-                attempt = 0
                 self.error = None
                 self.halted = dict(lane.halted)
+                self._note(lane)
                 _logger.info("lane_open", lane=self.number, partitions=sorted(lane.parts), halted=sorted(lane.halted))
                 error = await self._serve(lane)
+            elif self._stop.is_set():
+                _logger.info("lane_open_abandoned", lane=self.number, error=repr(error))
+                error = None
             _, close_error = await self._call(lane.close)
             self.lane = None
             if close_error is not None:
                 _logger.warning("lane_close_failed", lane=self.number, error=str(close_error))
             if error is not None:
-                await self._recover(error, attempt)
-                attempt += 1
+                await self._recover(error, lane)
+                self._attempt += 1
         self.state = State.STOPPED
         self._thread.shutdown(wait=False)
 
@@ -163,13 +173,19 @@ class LaneHost:
             elif self._turn is not None:
                 await asyncio.wait([self._turn])
                 committed, batch, error = self._turn.result()
+                if error is None:
+                    self._note(lane)
                 if committed is not None:
+                    self._attempt = 0
                     self._around.on_commit(self.number, committed)
         if batch is not None:
             batch.release()
         return error
 
-    async def _recover(self, error: BaseException, attempt: int) -> None:
+    def _note(self, lane: Lane) -> None:
+        self.positions = {**self.positions, **{part.number: part.position for part in lane.parts.values()}}
+
+    async def _recover(self, error: BaseException, lane: Lane) -> None:
         self.state = State.WAITING
         self.error = str(error)
         metrics.LANE_FAILURES.labels(str(self.number)).inc()
@@ -177,14 +193,16 @@ class LaneHost:
             # A defect of ours. The lane's partitions stop: going on over an unknown state would be a guess.
             _logger.error("lane_defect", lane=self.number, exc_info=error)
             remedy = "A defect: report it with the worker's log; `driftledger halts lift` tries again"
-            for partition in self._around.make_lane(self.number).partitions:
-                await self._halt(HaltError(partition, HaltCode.LANE_FAILED, repr(error), remedy))
+            for partition in lane.partitions:
+                if partition not in lane.halted:  # what is halted already keeps its reason
+                    await self._halt(HaltError(partition, HaltCode.LANE_FAILED, repr(error), remedy))
+            await self._pause()
             return
         if isinstance(error, HaltError):
             await self._halt(error)
             return
-        _logger.warning("lane_failed", lane=self.number, error=str(error), attempt=attempt)
-        await self._wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+        _logger.warning("lane_failed", lane=self.number, error=str(error), attempt=self._attempt)
+        await self._pause()
         while not self._stop.is_set():
             confirmed, _ = await self._call(self._around.confirmed)
             if confirmed:
@@ -221,6 +239,9 @@ class LaneHost:
         finally:
             log.close()
 
+    async def _pause(self) -> None:
+        await self._wait(_BACKOFF_S[min(self._attempt, len(_BACKOFF_S) - 1)])
+
     async def _wait(self, duration_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), duration_s)
@@ -228,7 +249,7 @@ class LaneHost:
     async def _call(
         self, function: Callable[..., Result], *arguments: Any
     ) -> tuple[Result | None, BaseException | None]:
-        """Run on a thread of this lane; its result or its error."""
+        """Run on the lane's thread; its result or its error."""
         future = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
         await asyncio.wait([future])
         error = future.exception()

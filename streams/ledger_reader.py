@@ -24,7 +24,7 @@ from streams.rdkafka import NativeConsumer
 from streams.sequence import Head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from schemas.columns import Entries
     from streams.log import Log
@@ -56,16 +56,20 @@ def decode_entry(partition: int, value: bytes | None) -> dict[str, Any]:
         ) from error
 
 
+def head_after(entry: Mapping[str, Any]) -> Head:
+    """The head of a partition that ends with a decoded entry."""
+    return Head(
+        entry["index"], entry["sequence"], entry["input_offset"], entry["control_offset"], bytes(entry["chain_hash"])
+    )
+
+
 def read_tail(log: Log, topic: str, partition: int) -> Tail | None:
     """The last committed entry, None where the partition holds none."""
     message = log.last(topic, partition)
     if message is None:
         return None
     entry = decode_entry(partition, message.value())
-    head = Head(
-        entry["index"], entry["sequence"], entry["input_offset"], entry["control_offset"], bytes(entry["chain_hash"])
-    )
-    return Tail(head, offset_of(message), entry["input_leader_epoch"], entry["authority_timestamp"])
+    return Tail(head_after(entry), offset_of(message), entry["input_leader_epoch"], entry["authority_timestamp"])
 
 
 def find_offset(log: Log, topic: str, partition: int, tail: Tail, field: str, wanted: int) -> int:
@@ -119,17 +123,9 @@ class EntryBatch(NamedTuple):
     offsets: np.ndarray[Any, np.dtype[np.int64]]
 
 
-def read_entries(
-    bootstrap: str, topic: str, partition: int, begin: int, end: int, rows_max: int = 5_000
-) -> Iterator[EntryBatch]:
-    """Committed entries with begin <= offset < end as batches of columns; a batch is valid until the next is asked for.
-
-    Raises HaltError (LEDGER_BROKEN) for a record that is no entry, once all before it have been given; UnreachableError
-    where the broker sends nothing for STALL_TIMEOUT_MS.
-    """
-    if begin >= end:
-        return
-    consumer = NativeConsumer(
+def open_reader(bootstrap: str, topic: str, partition: int, begin: int) -> NativeConsumer:
+    """A client that reads the committed records of one partition from an offset on; the caller closes it."""
+    reader = NativeConsumer(
         {
             "bootstrap.servers": bootstrap,
             "group.id": "driftledger-reader",  # never joined
@@ -142,10 +138,24 @@ def read_entries(
             "queued.max.messages.kbytes": _QUEUE_KILOBYTES,
         }
     )
+    reader.assign(topic, [(partition, begin, -1)])
+    return reader
+
+
+def read_entries(
+    bootstrap: str, topic: str, partition: int, begin: int, end: int, rows_max: int = 5_000
+) -> Iterator[EntryBatch]:
+    """Committed entries with begin <= offset < end as batches of columns; a batch is valid until the next is asked for.
+
+    Raises HaltError (LEDGER_BROKEN) for a record that is no entry, once all before it have been given; UnreachableError
+    where the broker sends nothing for STALL_TIMEOUT_MS.
+    """
+    if begin >= end:
+        return
+    consumer = open_reader(bootstrap, topic, partition, begin)
     scratch = Scratch()
     position, waited_ms = begin, 0
     try:
-        consumer.assign(topic, [(partition, begin, -1)])
         while position < end:
             batch = consumer.fetch(rows_max, _WAIT_MS)
             if batch is None:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from schemas.columns import Fault
+from schemas.instants import NS_PER_S
+
 if TYPE_CHECKING:
     from streams.lane import Committed
 
@@ -39,7 +42,7 @@ WARNED = _counter("drift_warnings", "events beyond the drift threshold")
 DUPLICATES = _counter("duplicates", "events seen before with the same content")
 CONFLICTS = _counter("conflicts", "events seen before with other content")
 NOT_FINITE = _counter("not_finite", "events whose value is NaN or infinite")
-DEAD = _counter("dead_letters", "events that cannot be read, by fault", "fault")
+DEAD = _counter("dead_letters", "dead letters written, by fault", "fault")
 ALERTS = _counter("alerts", "records on the alerts topic")
 EVICTED = _counter("evicted_sources", "sources forgotten because sources_max was reached")
 LANE_FAILURES = _counter("lane_failures", "times a lane was closed after an error", "lane")
@@ -71,7 +74,7 @@ def observe(lane: int, committed: Committed) -> None:
     mine.events.inc(committed.events)
     mine.entries.inc(committed.entries)
     mine.batch.observe(committed.entries)
-    mine.transaction.observe(committed.duration_ns / 1e9)
+    mine.transaction.observe(committed.duration_ns / NS_PER_S)
     for _, outputs in committed.outputs:
         counts = outputs.counts
         for counter, number in (
@@ -88,4 +91,6 @@ def observe(lane: int, committed: Committed) -> None:
             if number:
                 counter.inc(number)
         for fault, number in counts.unreadable.items():
+            if fault is Fault.ERASED:
+                continue  # read once, and erased since: there is no letter
             DEAD.labels(fault.name).inc(number)

@@ -7,6 +7,7 @@ of ours reads them back.
 
 GUARANTEE `on_revoked` has returned before the group gives the lane to another member, unless this member was thrown
 out.
+GUARANTEE an error that ends the membership is told to `on_failed`; `runs` is False from then on.
 HAZARD a member that was thrown out learns it late (a stopped process, a partition of the network): safety is not
 here, it is in the fence of the next owner. `confirmed` asks the group and is called before a lane that failed is
 opened again, so that a zombie does not fence its successor.
@@ -21,6 +22,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from schemas.clock import source as time_source
+from schemas.errors import DriftledgerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,13 +33,14 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 _HINT_NS = 1_000_000_000
 _CONFIRM_TIMEOUT_S = 5.0
+_METADATA_TIMEOUT_S = 5.0
 _logger = structlog.get_logger()
 
 
 class Ownership:
-    """The membership. Callbacks run on its thread: on_assigned(lanes), on_revoked(lanes), on_lost(lanes).
+    """The membership. Callbacks run on its thread: on_assigned(lanes), on_revoked(lanes), on_lost(lanes), on_failed.
 
-    on_revoked may block until the lanes are closed; on_lost must not.
+    on_revoked may block until the lanes are closed; on_lost and on_failed must not.
     """
 
     def __init__(
@@ -49,12 +52,18 @@ class Ownership:
         on_assigned: Callable[[list[int]], None],
         on_revoked: Callable[[list[int]], None],
         on_lost: Callable[[list[int]], None],
+        on_failed: Callable[[Exception], object],
         positions: Callable[[], dict[int, int]],
     ) -> None:
         self._names = names
+        self._lanes = settings.lanes
         self._on_assigned, self._on_revoked, self._on_lost = on_assigned, on_revoked, on_lost
+        self._on_failed = on_failed
         self._positions = positions
         self._stopping = threading.Event()
+        self._failed = False
+        #: While lanes are taken back nobody is answered: who asks is a lane that our thread waits for.
+        self._revoking = False
         self._asked = threading.Event()
         self._answered = threading.Event()
         self._answer = False
@@ -86,14 +95,27 @@ class Ownership:
         self._stopping.set()
         self._thread.join()
 
+    @property
+    def runs(self) -> bool:
+        """Whether the membership is being kept up."""
+        return self._thread.is_alive() and not self._failed
+
     def confirmed(self) -> bool:
         """Whether the group counts this worker as a member of its current generation; blocks, not for our thread."""
         with self._ask_lock:
             self._answered.clear()
             self._asked.set()
-            return self._answered.wait(_CONFIRM_TIMEOUT_S) and self._answer
+            return not self._revoking and self._answered.wait(_CONFIRM_TIMEOUT_S) and self._answer
 
     def _run(self) -> None:
+        for step in (self._serve, self._consumer.close):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - the worker ends with it
+                self._failed = True
+                self._on_failed(error)
+
+    def _serve(self) -> None:
         hint_due_ns = 0
         while not self._stopping.is_set():
             message = self._consumer.poll(_POLL_S)
@@ -108,7 +130,6 @@ class Ownership:
             if now_ns >= hint_due_ns:
                 hint_due_ns = now_ns + _HINT_NS
                 self._commit_positions(wait=False)
-        self._consumer.close()
 
     def _commit_positions(self, *, wait: bool) -> bool:
         """Commit the lag hint; with wait, True says that the group took it from this member."""
@@ -129,13 +150,25 @@ class Ownership:
         return True
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if any(p.partition >= self._lanes for p in partitions):
+            topic = self._names.progress
+            count = len(consumer.list_topics(topic, _METADATA_TIMEOUT_S).topics[topic].partitions)
+            raise DriftledgerError(
+                f"{topic} has {count} partitions, one for each lane, but lanes={self._lanes}. Set lanes={count} where "
+                "the ledger began with so many; else begin a new one (another prefix): lanes never change"
+            )
         consumer.incremental_assign(partitions)
         if partitions:
             consumer.pause(partitions)
             self._on_assigned([p.partition for p in partitions])
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._on_revoked([p.partition for p in partitions])
+        self._revoking, self._answer = True, False
+        self._answered.set()
+        try:
+            self._on_revoked([p.partition for p in partitions])
+        finally:
+            self._revoking = False
         consumer.incremental_unassign(partitions)
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

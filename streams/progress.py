@@ -1,52 +1,31 @@
 """What stands on the .progress topic: how far folds have come, and which partitions are halted.
 
-Partition = lane. Key = fold name: a Progress record, written inside the lane's transactions with the outputs it
-speaks of. Where it says inline, the outputs of every later entry are in that entry's own transaction, so the tail of
-the ledger is the progress, and no transaction needs a record here. Key = halt/PARTITION: a Halt record, written outside
-transactions (there is no producer left to trust when a partition halts); a null value lifts it. Compacted: the last
-record of a key stands.
+Partition = lane. Key = fold name: a Progress record (fold_progress.py), written inside the lane's transactions with the
+outputs it speaks of. Key = halt/PARTITION: a Halt record, written outside transactions (there is no producer left to
+trust when a partition halts); a null value lifts it. Compacted: the last record of a key stands.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import structlog
 from confluent_kafka import KafkaException, Producer
 
 from schemas.clock import source as time_source
-from schemas.codec import decode, encode
+from schemas.codec import DecodeError, decode, encode
 from schemas.errors import HaltCode, HaltError, UnreachableError
+from streams.fold_progress import FoldProgress
+from streams.log import offset_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from streams.log import Log
 
 _HALT = "halt/"
 _DELIVERY_TIMEOUT_S = 10.0
-
-
-class FoldProgress(NamedTuple):
-    """A fold of a lane: its version and, by partition, the last index whose outputs are written.
-
-    inline: the partitions in which the fold is at the tail of the ledger, wherever that is by now.
-    """
-
-    version: int
-    indexes: dict[int, int]
-    inline: frozenset[int]
-
-    def done(self, partition: int, tail: int) -> int:
-        """The last index whose outputs are written, where the ledger ends at index `tail`."""
-        return tail if partition in self.inline else min(self.indexes.get(partition, 0), tail)
-
-    def advance(self, version: int, tails: Mapping[int, int], *, inline: bool) -> FoldProgress:
-        """The progress after transactions that end at these indexes; other partitions stay as they are."""
-        others = self.inline - tails.keys()
-        return FoldProgress(version, {**self.indexes, **tails}, others | tails.keys() if inline else others)
-
-
-NO_PROGRESS = FoldProgress(0, {}, frozenset())
+_logger = structlog.get_logger()
 
 
 class LaneState(NamedTuple):
@@ -58,28 +37,45 @@ class LaneState(NamedTuple):
 
 
 def read_lane(log: Log, topic: str, lane: int) -> LaneState:
-    """The last record of every key. Raises DecodeError for a record that is none of ours."""
+    """The last record of every key.
+
+    A record that cannot be read is logged. It is no progress of its fold; under the key of a halt it is a halt.
+    """
     bounds = log.bounds(topic, lane)
-    last: dict[str, bytes | None] = {}
+    last: dict[str, tuple[int, bytes | None]] = {}
     for message in log.scan(topic, lane, bounds.start, bounds.stable_end):
-        last[(message.key() or b"").decode(errors="replace")] = message.value()
+        last[(message.key() or b"").decode(errors="replace")] = (offset_of(message), message.value())
     state = LaneState({}, {}, {})
-    for key, value in last.items():
+    for key, (offset, value) in last.items():
         if value is None:
             continue
-        if key.startswith(_HALT):
-            halt = decode("Halt", value)
-            state.halts[halt["partition"]] = HaltError(
-                halt["partition"], HaltCode(halt["code"]), halt["detail"], halt["remedy"]
-            )
-            state.halted_at_us[halt["partition"]] = halt["halted_at"]
-        else:
-            progress = decode("Progress", value)
-            rows = progress["partitions"]
-            indexes = {row["partition"]: row["index"] for row in rows}
-            inline = frozenset(row["partition"] for row in rows if row["inline"])
-            state.folds[key] = FoldProgress(progress["version"], indexes, inline)
+        try:
+            _take(state, key, value)
+        except (DecodeError, ValueError) as error:
+            detail = f"{topic}[{lane}]@{offset} cannot be read: {error}"
+            _logger.warning("progress_unreadable", key=key, detail=detail)
+            partition = key.removeprefix(_HALT)
+            if key.startswith(_HALT) and partition.isdecimal():
+                remedy = "Find out who wrote it, and what halted the partition; then `driftledger halts lift`"
+                state.halts[int(partition)] = HaltError(int(partition), HaltCode.LEDGER_BROKEN, detail, remedy)
+                state.halted_at_us[int(partition)] = 0
     return state
+
+
+def _take(state: LaneState, key: str, value: bytes) -> None:
+    """Raises DecodeError, or ValueError for a code that this release does not know."""
+    if key.startswith(_HALT):
+        halt = decode("Halt", value)
+        state.halts[halt["partition"]] = HaltError(
+            halt["partition"], HaltCode(halt["code"]), halt["detail"], halt["remedy"]
+        )
+        state.halted_at_us[halt["partition"]] = halt["halted_at"]
+        return
+    progress = decode("Progress", value)
+    rows = progress["partitions"]
+    indexes = {row["partition"]: row["index"] for row in rows}
+    inline = frozenset(row["partition"] for row in rows if row["inline"])
+    state.folds[key] = FoldProgress(progress["version"], indexes, inline)
 
 
 def progress_message(fold: str, progress: FoldProgress) -> tuple[bytes, bytes]:

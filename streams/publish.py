@@ -27,12 +27,13 @@ import orjson
 from schemas.errors import BadInputError
 from schemas.event_json import event_from_document
 from schemas.faults import DecodeError
+from schemas.topics import VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: The largest value that a ledger can be set to keep.
-LINE_BYTES_MAX: Final = 64 * 1_048_576
+#: What is longer could not be kept as a value either.
+LINE_BYTES_MAX: Final = VALUE_BYTES_MAX
 COLUMNS: Final = (
     "event_id",
     "source",

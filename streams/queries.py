@@ -3,7 +3,7 @@
 Problem: anybody who can reach the broker must get the same answers, with no worker running, and without disturbing one
 that is. So everything is read from the ledger itself, read_committed, with assign() only: no group, no offset, no file.
 
-GUARANTEE what is answered was committed; the order is that of the sequence (S1.3).
+GUARANTEE what is answered was committed; the order is that of the sequence.
 HAZARD while a lane's transaction is open the entries behind it are not visible yet: an answer is at most one
 transaction old.
 HAZARD `framing` is that of the partition's first judge DEFINITION. A ledger whose framing was changed later shows the
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from schemas.canonical import EntryKind
+from schemas.clock import source as time_source
 from schemas.codec import Framing
 from schemas.errors import BadInputError, UnreachableError
+from schemas.instants import INT64_MAX
 from schemas.topics import topic_names
 from streams.admission import read_control
 from streams.ledger_reader import decode_entry, find_offset, read_entries, read_tail
@@ -26,7 +28,7 @@ from streams.log import Log
 from streams.values import ControlBody, decode_values, event_row, judge_settings_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Self
 
     from streams.ledger_reader import EntryBatch, Tail
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 MISSING_MAX: Final = 1_000_000
 #: GENESIS, then the first DEFINITION, each in a transaction of its own at most: offsets 0 to 3.
 _BEGINNING_OFFSETS: Final = 16
+#: Between two looks at the ends of the partitions that are followed.
+FOLLOW_INTERVAL_S: Final = 0.5
+#: How far the clocks of two brokers of a cluster may lie apart before `since` begins too late.
+CLOCK_ALLOWANCE_MS: Final = 60_000
 
 
 class Ledger:
@@ -75,29 +81,45 @@ class Ledger:
         return partition % self.lanes
 
     def tail(self, partition: int) -> Tail | None:
-        """The last entry of a partition, None where it has none."""
+        """The last entry of a partition, None where it has none. Raises HaltError where the last record is no entry."""
         self._check_partition(partition)
         return read_tail(self.log, self.names.sequenced, partition)
 
     def get_max_sequence(self, partition: int) -> int:
-        """The last sequence of a partition, 0 if it is empty (S1.5)."""
+        """The last sequence of a partition, 0 if it is empty. Raises HaltError where the tail is no entry."""
         tail = self.tail(partition)
         return tail.head.sequence if tail else 0
 
     def get_events_by_sequence_range(self, partition: int, start: int, end: int) -> Iterator[dict[str, Any]]:
-        """The DATA entries with start <= sequence <= end, in order, as far as there are any (S1.6).
+        """The DATA entries with start <= sequence <= end, in order, as far as there are any.
 
         Each is a dict of values.EVENT_FIELDS. Raises BadInputError for a range that is none.
         """
-        self._check_range(partition, start, end)
+        self.check_range(partition, start, end)
         return self._events(partition, start, end)
+
+    def follow_events(self, partition: int, start: int) -> Iterator[dict[str, Any]]:
+        """As get_events_by_sequence_range from start on, but going on with what comes, for ever."""
+        self.check_range(partition, start)
+        return self._coming_events(partition, start)
 
     def _events(self, partition: int, start: int, end: int) -> Iterator[dict[str, Any]]:
         tail = self.tail(partition)
-        if tail is None:
-            return
-        framing = self.framing(partition)
-        for batch in self.batches(partition, tail, self.offset_of(partition, tail, start)):
+        if tail is not None:
+            batches = self.batches(partition, tail, self.offset_of(partition, tail, start))
+            yield from self._rows(partition, batches, start, end)
+
+    def _coming_events(self, partition: int, start: int) -> Iterator[dict[str, Any]]:
+        tail = self.tail(partition)
+        begin = self.end(partition) if tail is None else self.offset_of(partition, tail, start)
+        batches = (batch for _, batch in self.follow({partition: begin}))
+        yield from self._rows(partition, batches, start, INT64_MAX)
+
+    def _rows(self, partition: int, batches: Iterator[EntryBatch], start: int, end: int) -> Iterator[dict[str, Any]]:
+        framing: Framing | None = None
+        for batch in batches:
+            if framing is None:  # now there is a beginning that says it
+                framing = self.framing(partition)
             decoded = decode_values(batch.entries, framing)
             framing = decoded.framing
             sequences = batch.entries.sequence
@@ -110,11 +132,11 @@ class Ledger:
                 return
 
     def verify_sequence_continuity(self, partition: int, start: int, end: int) -> tuple[bool, list[int]]:
-        """Whether start to end stand in the ledger, each once and in order, and which of them do not, sorted (S1.7).
+        """Whether start to end stand in the ledger, each once and in order, and which of them do not, sorted.
 
         Raises BadInputError for a range that is none, or of which more than MISSING_MAX numbers are missing.
         """
-        self._check_range(partition, start, end)
+        self.check_range(partition, start, end)
         tail = self.tail(partition)
         found: list[Any] = [np.zeros(0, np.int64)]
         if tail is not None:
@@ -136,6 +158,50 @@ class Ledger:
     def batches(self, partition: int, tail: Tail, begin: int) -> Iterator[EntryBatch]:
         """Entries from a ledger offset to the tail; see ledger_reader.read_entries."""
         return read_entries(self.bootstrap, self.names.sequenced, partition, begin, tail.offset + 1)
+
+    def follow(self, positions: Mapping[int, int]) -> Iterator[tuple[int, EntryBatch]]:
+        """Partition and entries from those ledger offsets on, as they are committed, for ever.
+
+        In order of index within each; between partitions as they are found. A partition that has nothing new is asked
+        for its end twice a second and no more.
+        """
+        clock = time_source()
+        position = dict(positions)
+        looked: dict[int, int] = {}
+        while True:
+            ends = self.log.ends(self.names.sequenced, position)
+            for partition in [p for p, end in ends.items() if end != looked.get(p)]:
+                looked[partition] = ends[partition]
+                tail = self.tail(partition)
+                if tail is not None and tail.offset >= position[partition]:
+                    begin, position[partition] = position[partition], tail.offset + 1
+                    yield from ((partition, batch) for batch in self.batches(partition, tail, begin))
+            clock.sleep_s(FOLLOW_INTERVAL_S)
+
+    def end(self, partition: int) -> int:
+        """The ledger offset behind the last entry: what `follow` goes on from."""
+        tail = self.tail(partition)
+        return self.log.bounds(self.names.sequenced, partition).stable_end if tail is None else tail.offset + 1
+
+    def since(self, partition: int, instant_ms: int) -> int:
+        """A ledger offset before which no entry has that authority time or a later one.
+
+        An entry is appended after its record was. HAZARD the two topics may be led by brokers whose clocks differ:
+        CLOCK_ALLOWANCE_MS is allowed for that.
+        """
+        topic = self.names.sequenced
+        found = self.log.offsets_since(topic, [partition], max(0, instant_ms - CLOCK_ALLOWANCE_MS))[partition]
+        return self.end(partition) if found < 0 else found
+
+    def sequence_since(self, partition: int, instant_ms: int) -> int:
+        """A sequence before which no event has that authority time or a later one; see `since`."""
+        tail, begin = self.tail(partition), self.since(partition, instant_ms)
+        if tail is None:
+            return 1
+        if begin > tail.offset:
+            return tail.head.sequence + 1
+        message = next(self.log.scan(self.names.sequenced, partition, begin, tail.offset + 1))
+        return max(1, int(decode_entry(partition, message.value())["sequence"]))
 
     def offset_of(self, partition: int, tail: Tail, wanted: int, field: str = "sequence") -> int:
         """Where the first entry whose number (sequence, index or control_offset) is at least wanted stands."""
@@ -171,10 +237,12 @@ class Ledger:
                 f"there is no partition {partition}: {self.names.sequenced} has 0 to {self.partitions - 1}. Name one"
             )
 
-    def _check_range(self, partition: int, start: int, end: int) -> None:
+    def check_range(self, partition: int, start: int, end: int | None = None) -> None:
+        """Raise BadInputError for a partition or a range of sequences that is none; end None: open."""
         self._check_partition(partition)
-        if not 1 <= start <= end:
-            raise BadInputError(f"{start} to {end} is no range of sequences: they begin at 1. Give 1 <= from <= to")
+        if start < 1 or (end is not None and end < start):
+            text = f"{start} to {'the end' if end is None else end} is no range of sequences"
+            raise BadInputError(f"{text}: they begin at 1. Give 1 <= from <= to")
 
 
 def _missing(distinct: np.ndarray[Any, np.dtype[np.int64]], start: int, end: int) -> list[int]:

@@ -46,10 +46,8 @@ ERROR_PARTITION_EOF = -191
 ERROR_TRANSPORT = -195
 ERROR_ALL_BROKERS_DOWN = -187
 ERROR_TIMED_OUT = -185
-ERROR_FENCED = -144
 #: With auto.offset.reset=error: there is no record at the wanted offset, or none of the wanted leader epoch.
 ERROR_NO_SUCH_OFFSET = -140
-_FENCED_CODES = frozenset({ERROR_FENCED, 47, 90})  # INVALID_PRODUCER_EPOCH and PRODUCER_FENCED of the protocol
 
 TIMESTAMP_LOG_APPEND = 2
 _CONF_OK = 0
@@ -64,18 +62,12 @@ _SIGN_32 = 0x8000_0000
 class ClientError(DriftledgerError):
     """An error librdkafka returned.
 
-    Attributes: call, code, fatal, retriable, fenced; partition: -1 where none in particular.
+    Attributes: code: of rd_kafka_resp_err_t, negative for the client's own; partition: -1 where none in particular.
     """
 
-    def __init__(
-        self, call: str, code: int, text: str, *, fatal: bool = False, retriable: bool = False, partition: int = -1
-    ) -> None:
+    def __init__(self, call: str, code: int, text: str, *, partition: int = -1) -> None:
         super().__init__(f"{call} failed: {text} (code {code})")
-        self.call = call
         self.code = code
-        self.fatal = fatal
-        self.retriable = retriable
-        self.fenced = code in _FENCED_CODES
         self.partition = partition
 
 
@@ -126,8 +118,6 @@ _begin_transaction = _call("begin_transaction", _P, _P)
 _commit_transaction = _call("commit_transaction", _P, _P, ctypes.c_int)
 _error_code = _call("error_code", ctypes.c_int, _P)
 _error_string = _call("error_string", _S, _P)
-_error_is_fatal = _call("error_is_fatal", ctypes.c_int, _P)
-_error_is_retriable = _call("error_is_retriable", ctypes.c_int, _P)
 _error_destroy = _call("error_destroy", None, _P)
 
 
@@ -151,9 +141,16 @@ def _partition_of(message: int) -> int:
 
 
 @kernel
+def _signed_32(word: int) -> int:
+    """The C int in the lower half of a word."""
+    low = word & _INT32_MASK
+    return low - (_INT32_MASK + 1) if low & _SIGN_32 else low
+
+
+@kernel
 def _error_of(message: int) -> int:
-    error: int = load_i64(message) & _INT32_MASK
-    return error - (_INT32_MASK + 1) if error & _SIGN_32 else error
+    error: int = _signed_32(load_i64(message + 8 * W_ERROR))
+    return error
 
 
 @kernel
@@ -259,9 +256,10 @@ def _gather(
 def _fetch_error(message: int) -> ClientError:
     """What a message says that is no record; its value, if any, is a text."""
     code, partition = _error_of(message), _partition_of(message)
-    text, length = load_i64(message + 8 * W_VALUE), load_i64(message + 8 * W_VALUE_LENGTH)
+    words = (ctypes.c_int64 * MESSAGE_WORDS).from_address(message)
+    text, length = words[W_VALUE], words[W_VALUE_LENGTH]
     detail = bytes_at(text, length).decode(errors="replace") if text and length > 0 else error_text(code)
-    return ClientError("fetch", code, detail, fatal=True, partition=partition)
+    return ClientError("fetch", code, detail, partition=partition)
 
 
 @kernel
@@ -410,7 +408,7 @@ def _count_delivery(_client: Any, message: Any, counts: Any) -> None:
     """For every record: counts[0] delivered, counts[1] failed, counts[2] the last error. Runs without the GIL."""
     words = carray(message, (MESSAGE_WORDS,))
     totals = carray(counts, (3,))
-    error = words[W_ERROR] & _INT32_MASK
+    error = _signed_32(words[W_ERROR])
     if error == 0:
         totals[0] += 1
     else:
@@ -467,9 +465,7 @@ class NativeProducer:
         queued = _produce_batch(self._topics[topic], partition, _NO_FLAGS, address_of(rows), count)
         self._produced += count
         if queued != count:
-            errors = (rows[:, W_ERROR] & _INT32_MASK).astype(np.int64)
-            code = int(errors[errors != 0][0]) if errors.any() else -1
-            code = code - (_INT32_MASK + 1) if code & _SIGN_32 else code
+            code = next((code for word in rows[:, W_ERROR].tolist() if (code := _signed_32(word))), -1)
             text = f"{count - queued} of {count} records for {topic} refused: {error_text(code)}"
             raise ClientError("produce", code, text)
 
@@ -479,7 +475,7 @@ class NativeProducer:
         if int(self._counts[0]) != self._produced or self._counts[1]:
             delivered, failed = int(self._counts[0]), int(self._counts[1])
             text = f"{delivered} of {self._produced} records delivered, {failed} failed"
-            raise ClientError("commit_transaction", int(self._counts[2]), text, fatal=True)
+            raise ClientError("commit_transaction", int(self._counts[2]), text)
 
     def destroy(self) -> None:
         """End the client without ending its transaction; the next owner's init_transactions does that."""
@@ -494,6 +490,5 @@ class NativeProducer:
             return
         code = _error_code(error)
         text = _error_string(error).decode()
-        fatal, retriable = bool(_error_is_fatal(error)), bool(_error_is_retriable(error))
         _error_destroy(error)
-        raise ClientError(call, code, text, fatal=fatal, retriable=retriable)
+        raise ClientError(call, code, text)

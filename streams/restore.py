@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from schemas.columns import slice_rows
+from streams.fold import FoldError
 from streams.ledger_reader import find_offset, read_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from schemas.columns import Entries
     from streams.judge import Judge, JudgeState
@@ -18,34 +19,45 @@ if TYPE_CHECKING:
     from streams.log import Log
     from streams.snapshots import Snapshot
 
+    #: Entries with first <= index <= last of the fold's partition, as batches.
+    Read = Callable[[int, int], Iterator[Entries]]
+
 _logger = structlog.get_logger()
 _PROGRESS_EVERY_ENTRIES = 1_000_000
 
 
-def restore(
-    log: Log, bootstrap: str, topic: str, judge: Judge, partition: int, tail: Tail | None,
-    snapshots: Sequence[Snapshot], until: int,
-) -> JudgeState:  # fmt: skip
-    """The state after the entry at index `until`: the newest fitting snapshot, then a silent re-fold.
+def restore(judge: Judge, partition: int, snapshots: Iterable[Snapshot], until: int, read: Read) -> JudgeState:
+    """The state after the entry at index `until`: the newest fitting snapshot, then a silent re-fold."""
+    done, state = _newest(judge, partition, snapshots, until, read)
+    for entries in read(done + 1, until):
+        judge.step(state, entries)
+        before, done = done, int(entries.index[-1])
+        if before // _PROGRESS_EVERY_ENTRIES != done // _PROGRESS_EVERY_ENTRIES:
+            _logger.info("fold_restoring", fold=judge.name, partition=partition, index=done, until=until)
+    return state
 
-    A snapshot fits that is of this fold, version and partition and stands at or before `until`.
+
+def _newest(
+    judge: Judge, partition: int, snapshots: Iterable[Snapshot], until: int, read: Read
+) -> tuple[int, JudgeState]:
+    """Index and state of the newest snapshot that fits, 0 and a new state for none.
+
+    A snapshot fits that is of this fold, version and partition, stands at or before `until`, and carries the chain hash
+    that the ledger has at its index.
     """
-    start = 0
-    state = judge.new_state(partition)
     for snapshot in snapshots:
         same = (snapshot.fold, snapshot.version, snapshot.partition) == (judge.name, judge.version, partition)
-        if same and snapshot.index <= until:
-            state = judge.load(partition, snapshot.state)
-            start = snapshot.index
-            break
-    if tail is not None:
-        done = start
-        for entries in entries_between(log, bootstrap, topic, partition, tail, start + 1, until):
-            judge.step(state, entries)
-            before, done = done, int(entries.index[-1])
-            if before // _PROGRESS_EVERY_ENTRIES != done // _PROGRESS_EVERY_ENTRIES:
-                _logger.info("fold_restoring", fold=judge.name, partition=partition, index=done, until=until)
-    return state
+        if not same or snapshot.index > until:
+            continue
+        hashes = [entries.chain_hash[-1].tobytes() for entries in read(snapshot.index, snapshot.index)]
+        try:
+            if hashes == [snapshot.chain_hash]:
+                return snapshot.index, judge.load(partition, snapshot.state)
+            reason = "it is of another ledger: the chain hash at its index differs"
+        except FoldError as error:
+            reason = str(error)
+        _logger.warning("snapshot_unusable", fold=judge.name, partition=partition, index=snapshot.index, reason=reason)
+    return 0, judge.new_state(partition)
 
 
 def entries_between(

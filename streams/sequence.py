@@ -37,11 +37,10 @@ from schemas.memory import (
     sha256_update,
     store_u8,
 )
+from streams.records import Records, bound_labels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from streams.records import Records
 
 DATA, CONTROL = int(EntryKind.DATA), int(EntryKind.CONTROL)
 PRESENT, NULL, OMITTED, ERASED = (int(state) for state in ValueState)
@@ -90,11 +89,15 @@ class Head:
 
 
 class Sequenced(NamedTuple):
-    """New entries and their encoded bytes: entry i is encoded[starts[i]:starts[i + 1]]."""
+    """New entries and their encoded bytes: entry i is encoded[starts[i]:starts[i + 1]].
+
+    memory: what entries point into beside the records.
+    """
 
     entries: Entries
     encoded: NDArray[np.uint8]
     starts: NDArray[np.int64]
+    memory: NDArray[np.uint8] | None
 
 
 def _template() -> NDArray[np.uint8]:
@@ -249,7 +252,7 @@ def _advance(
         state = PRESENT
         if length < 0:
             state = NULL
-        elif kind == DATA and length > value_bytes_max:
+        elif length > value_bytes_max:
             state = OMITTED
         entries.kind[row] = kind
         entries.index[row] = index
@@ -306,14 +309,14 @@ _FRAME = np.frombuffer(single_object_prefix("LedgerEntry"), np.uint8).copy()
 def advance(head: Head, records: Records, kind: int, value_bytes_max: int) -> tuple[Head, Sequenced]:
     """Sequence records of one partition, all DATA or all CONTROL, in the order given.
 
-    A DATA value over value_bytes_max becomes OMITTED: hash and length stand, the bytes stay in the input. The entries
-    point into the records' memory (values, keys, headers), so they live as long as the batch.
+    A value over value_bytes_max becomes OMITTED: hash and length stand, the bytes stay where they came from; too large
+    a key and headers likewise (bound_labels). The entries point into the records' memory (values, keys, headers), so
+    they live as long as the batch.
     """
+    records, memory = bound_labels(records)
     rows = records.offset.size
     entries = allocate_entries(rows)
-    kept = records.value_length
-    if kind == DATA:
-        kept = np.where(kept > value_bytes_max, 0, kept)
+    kept = np.where(records.value_length > value_bytes_max, 0, records.value_length)
     room = int(kept.sum() + _HEADERS_FACTOR * records.headers_length.sum()) + rows * _ENTRY_OVERHEAD_BYTES
     encoded = np.empty(room, np.uint8)
     starts = np.empty(rows + 1, np.int64)
@@ -337,7 +340,7 @@ def advance(head: Head, records: Records, kind: int, value_bytes_max: int) -> tu
     )
     index, sequence, input_offset, control_offset = numbers.tolist()
     chain_hash = template[:HASH_BYTES].tobytes()
-    return Head(index, sequence, input_offset, control_offset, chain_hash), Sequenced(entries, encoded, starts)
+    return Head(index, sequence, input_offset, control_offset, chain_hash), Sequenced(entries, encoded, starts, memory)
 
 
 class Break(enum.IntEnum):

@@ -33,7 +33,8 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.errors import BadInputError
-from streams.definitions import DEDUPE_HORIZON_MAX, SOURCES_MAX
+from streams.definitions import CONFIRM_EVENTS_MAX, DEDUPE_HORIZON_MAX, SOURCES_MAX
+from streams.severity import THRESHOLD_LIMIT_US
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +52,16 @@ VALUE_BYTES_MAX: Final = 64 * 1_048_576
 #: Kafka's rule for topic names, shortened so that "{prefix}.{ledger}.{x}" stays under its 249 characters.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
 Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
+#: A lane that waits for longer keeps everybody waiting for what it has fetched.
+LINGER_MS_MAX: Final = 1_000
+#: Where the reference cases are looked for, from the root of the checkout.
+CASES_PLACES: Final = ("cases", "../shared/cases")
+
+
+def find_cases() -> Path | None:
+    """The first folder of CASES_PLACES that is there, None where a clone has neither."""
+    root = Path(__file__).resolve().parent.parent
+    return next((folder for place in CASES_PLACES if (folder := (root / place).resolve()).is_dir()), None)
 
 
 class Settings(BaseSettings):
@@ -75,20 +86,20 @@ class Settings(BaseSettings):
     lanes: int = Field(default=0, ge=0, le=1024)
     #: Copies of each topic's data; at most the number of brokers.
     replication_factor: int = Field(default=1, ge=1, le=7)
-    #: Where this machine keeps its own state: the embedded broker's log, addresses, stores.
+    #: Where this machine keeps its own state: the embedded Kafka, logs of `up`.
     data_dir: Path = Path(".driftledger")
     #: The java program for the embedded broker; the system's (17 or newer), else the bundled one, unless given.
     java: Path | None = None
-    #: The public reference cases; used by tests and by the sample fleet where present.
-    cases: Path = Path(__file__).resolve().parent.parent.parent / "shared" / "cases"
+    #: The public reference cases, for tests and the values of the sample fleet; None where there are none.
+    cases: Path | None = Field(default_factory=find_cases)
     #: Tick of the heartbeats on the control topic; 0 turns them off.
     heartbeat_interval_ms: Milliseconds = 1_000
     #: How values of the input topic are framed. Never guessed.
     framing: Literal["single_object", "json"] = "single_object"
-    #: Strictly beyond this, a clock difference is a warning (S1.4). Not rounded, so fractions are allowed.
-    drift_threshold_ms: float = Field(default=5_000.0, ge=0, allow_inf_nan=False)
+    #: Strictly beyond this, a clock difference is a warning. Not rounded, so fractions are allowed.
+    drift_threshold_ms: float = Field(default=5_000.0, ge=0, le=THRESHOLD_LIMIT_US / 1_000, allow_inf_nan=False)
     #: Events in a row with the same new severity before a source's severity changes.
-    confirm_events: int = Field(default=3, ge=1, le=10_000)
+    confirm_events: int = Field(default=3, ge=1, le=CONFIRM_EVENTS_MAX)
     #: Sequences of a partition within which a repeated (source, event_id) is recognised.
     dedupe_horizon: int = Field(default=100_000, ge=0, le=DEDUPE_HORIZON_MAX)
     #: Sources judged one by one in a partition; beyond it the longest silent one is forgotten.
@@ -98,7 +109,7 @@ class Settings(BaseSettings):
     #: Input records of one transaction, at most; the control records that may go in come on top.
     batch_events_max: int = Field(default=5_000, ge=1, le=100_000)
     #: How long a lane may wait for a fuller batch.
-    batch_linger_ms: Milliseconds = 0
+    batch_linger_ms: int = Field(default=0, ge=0, le=LINGER_MS_MAX)
     #: A snapshot of each fold's state after this time ...
     snapshot_interval_ms: Milliseconds = 10_000
     #: ... or after this many entries, whichever comes first.
@@ -115,11 +126,14 @@ class Settings(BaseSettings):
     def _derive(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Fill what follows from other fields."""
         values = dict(values)
+        prefix, ledger, partitions = (
+            values.get(name, cls.model_fields[name].default) for name in ("prefix", "ledger", "partitions")
+        )
         if not values.get("input_topic"):
-            values["input_topic"] = f"{values.get('prefix', 'driftledger')}.{values.get('ledger', DEFAULT_LEDGER)}"
+            values["input_topic"] = f"{prefix}.{ledger}"
         if not values.get("lanes"):
             try:
-                values["lanes"] = min(int(values.get("partitions", 4)), LANES_DEFAULT_MAX)
+                values["lanes"] = min(int(partitions), LANES_DEFAULT_MAX)
             except (TypeError, ValueError):
                 values["lanes"] = 1  # partitions is refused on its own account
         return values

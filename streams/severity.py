@@ -9,10 +9,10 @@ How: the difference is kept as a pair (whole, rest) with delta = 1000 * whole + 
 1000. So local is divided instead of authority being multiplied, and every rule below is a comparison of small
 integers.
 
-- delta_ms = local minus authority, rounded half away from zero to milliseconds (S0.3)
-- severity GREEN below 1,000 ms of abs(delta_ms), YELLOW below 5,000, RED from there on (S0.3)
-- warned = abs(delta), unrounded, is strictly more than the threshold in microseconds (S1.4)
-- drift_seconds = abs(delta) rounded half away from zero to 3 decimals, which is abs(delta_ms) / 1000 (S1.4)
+- delta_ms = local minus authority, rounded half away from zero to milliseconds
+- severity GREEN below 1,000 ms of abs(delta_ms), YELLOW below 5,000, RED from there on
+- warned = abs(delta), unrounded, is strictly more than the threshold in microseconds
+- drift_seconds = abs(delta) rounded half away from zero to 3 decimals, which is abs(delta_ms) / 1000
 
 GUARANTEE exact for every int64 local_us and every authority_ms within 2**62 ms (146 million years) of 1970; nothing
 here overflows or raises. HAZARD an authority beyond that counts as that bound: still RED and warned, but delta_ms is

@@ -6,8 +6,8 @@ SHA-256 of the state and the chain hash of the entry it stands after. Two slots 
 half way leaves the other whole.
 
 GUARANTEE a snapshot is used only if its head came after all its chunks and the hash agrees; anything else is as if
-absent. Written outside the lane's transactions, after the commit of the entries it contains: index <= committed
-progress.
+absent. Written outside the lane's transactions, after the commit of the entries it contains: index <= the committed
+tail.
 """
 
 from __future__ import annotations
@@ -20,19 +20,28 @@ from typing import TYPE_CHECKING
 
 import lz4.frame
 import structlog
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 
+from schemas.clock import source as time_source
 from schemas.codec import DecodeError, decode, encode
+from schemas.errors import UnreachableError
 from streams.log import offset_of
 
 if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message
+
     from streams.log import Log
 
 #: Under the default message limit of 1 MiB with room for keys and framing.
 CHUNK_BYTES = 512 * 1024
 _SLOTS = 2
 #: A worker that stops must not wait longer than this for a broker that is away.
-_FLUSH_TIMEOUT_S = 5.0
+_CLOSE_TIMEOUT_S = 5.0
+#: How long a snapshot may take: so long, and longer by its bytes at the rate of a slow broker.
+_DELIVERY_TIMEOUT_S = 5.0
+_BYTES_PER_S = 4 * 1024 * 1024
+#: How often a delivery looks whether it is still wanted.
+_FLUSH_S = 0.5
 _logger = structlog.get_logger()
 
 
@@ -49,45 +58,56 @@ class Snapshot:
 
 
 class SnapshotWriter:
-    """Writes the snapshots of one lane on a thread of its own; one that comes while another waits is dropped.
+    """Writes the snapshots of one lane on a thread of its own, one list at a time.
 
     A dropped or failed snapshot costs time at the next restart, nothing else, so it is logged and not raised.
     """
 
     def __init__(self, bootstrap: str, topic: str, lane: int) -> None:
-        self._topic, self._lane = topic, lane
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                "message.timeout.ms": int(_FLUSH_TIMEOUT_S * 1000),
-                "log_level": 0,
-            }
-        )
+        self._bootstrap, self._topic, self._lane = bootstrap, topic, lane
+        #: None until it is needed, and again after a failure: what failed may have been fatal to it.
+        self._producer: Producer | None = None
         self._slots: dict[tuple[str, int], int] = {}
-        self._waiting: queue.Queue[list[Snapshot] | None] = queue.Queue(maxsize=1)
+        self._free = threading.Event()
+        self._free.set()
+        self._given_up = threading.Event()
+        #: One list at most, and the end.
+        self._offered: queue.SimpleQueue[list[Snapshot] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"snapshots-{lane}", daemon=True)
         self._thread.start()
 
+    def ready(self) -> bool:
+        """Whether an offer would be taken: nothing is being written."""
+        return self._free.is_set()
+
     def offer(self, snapshots: list[Snapshot]) -> bool:
-        """Hand snapshots over; False where the writer is still busy with earlier ones."""
-        try:
-            self._waiting.put_nowait(snapshots)
-        except queue.Full:
+        """Hand snapshots over; False where the writer is still busy with earlier ones. Not for two threads at once."""
+        if not self.ready():
             return False
+        self._free.clear()
+        self._offered.put(snapshots)
         return True
 
     def close(self) -> None:
-        """Finish what was handed over."""
-        self._waiting.put(None)
-        self._thread.join()
+        """Finish what was handed over, or give it up where the broker does not take it in time."""
+        self._offered.put(None)
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        self._given_up.set()
 
     def _run(self) -> None:
-        while (snapshots := self._waiting.get()) is not None:
+        while (snapshots := self._offered.get()) is not None:
             for snapshot in snapshots:
-                self._write(snapshot)
+                if self._given_up.is_set():
+                    return
+                try:
+                    self._write(snapshot)
+                except Exception as error:  # noqa: BLE001 - a snapshot is a cache, and the next one may succeed
+                    self._producer = None
+                    _logger.warning("snapshot_failed", lane=self._lane, partition=snapshot.partition, error=repr(error))
+            self._free.set()
 
     def _write(self, snapshot: Snapshot) -> None:
+        """Raises where not all of it was delivered."""
         where = (snapshot.fold, snapshot.partition)
         slot = self._slots.get(where, snapshot.index % _SLOTS)
         prefix = f"{snapshot.fold}/{snapshot.partition}/{slot}"
@@ -103,19 +123,30 @@ class SnapshotWriter:
             "length": len(snapshot.state),
             "state_hash": hashlib.sha256(snapshot.state).digest(),
         }
-        try:
-            for number, chunk in enumerate(chunks):
-                self._producer.produce(self._topic, chunk, f"{prefix}/{number}", self._lane)
-                self._producer.poll(0)
-            self._producer.produce(self._topic, encode("SnapshotHead", head), f"{prefix}/head", self._lane)
-            left = self._producer.flush(_FLUSH_TIMEOUT_S)
-        except (KafkaException, BufferError) as error:
-            _logger.warning("snapshot_failed", lane=self._lane, partition=snapshot.partition, error=str(error))
-            return
-        if left:
-            _logger.warning("snapshot_failed", lane=self._lane, partition=snapshot.partition, error="not delivered")
-            return
+        records = [(f"{prefix}/{number}", chunk) for number, chunk in enumerate(chunks)]
+        self._deliver([*records, (f"{prefix}/head", encode("SnapshotHead", head))], len(data))
         self._slots[where] = (slot + 1) % _SLOTS
+
+    def _deliver(self, records: list[tuple[str, bytes]], size: int) -> None:
+        producer = self._producer = self._producer or self._client()
+        errors: list[str] = []
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                errors.append(error.str())
+
+        for key, value in records:
+            producer.produce(self._topic, value, key, self._lane, on_delivery=delivered)
+        clock = time_source()
+        deadline_ns = clock.monotonic_ns() + int((_DELIVERY_TIMEOUT_S + size / _BYTES_PER_S) * 1e9)
+        while (left := producer.flush(_FLUSH_S)) and not errors:
+            if self._given_up.is_set() or clock.monotonic_ns() >= deadline_ns:
+                break
+        if errors or left:
+            raise UnreachableError(errors[0] if errors else "not delivered in time")
+
+    def _client(self) -> Producer:
+        return Producer({"bootstrap.servers": self._bootstrap, "enable.idempotence": True, "log_level": 0})
 
 
 def read_snapshots(log: Log, topic: str, lane: int) -> list[Snapshot]:

@@ -1,9 +1,12 @@
-"""The state of a ledger at a glance, from the broker alone; asking records an anchor (S0.5).
+"""The state of a ledger at a glance, from the broker alone; asking records an anchor.
 
 Problem: when something is wrong the worker may be the thing that is gone, so its status cannot be asked of the worker.
 Everything here is read from the topics: tails, halts, the ends of the input. The anchor is the one thing that needs a
-lane, and so it is the probe: taken into the ledger in time, a lane works; if not, the rest is shown all the same.
+lane, and so it is the probe: taken into the ledger in time, a lane works; if not, the rest is shown all the same. Nor
+does a partition whose ledger cannot be read hide the others.
 
+How old an entry is, is told by the broker's time of the anchor. HAZARD where none could be written it is told by the
+clock of this machine or the newest entry, whichever is later: if that clock is fast, a live partition looks silent.
 HAZARD a lag counts offsets: where the input is written in transactions it counts their markers and aborted records too,
 so it is the most that is left, and 0 is exact.
 """
@@ -13,13 +16,15 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from schemas.instants import format_ms
-from schemas.topics import partition_for
-from streams.drift_log import API_SOURCE, DriftLog, NotBegunError, NotSequencedError
+from schemas.clock import source as time_source
+from schemas.errors import HaltError
+from schemas.instants import US_PER_MS, format_ms
+from streams.drift_log import API_ACTOR, API_SOURCE, DriftLog, HaltedError, NotBegunError, NotSequencedError
 from streams.halts import read_halts
 
 if TYPE_CHECKING:
     from streams.halts import Halt
+    from streams.ledger_reader import Tail
     from streams.queries import Ledger
 
 #: A partition whose last entry is older than so many heartbeats of the worker is not being written.
@@ -34,24 +39,31 @@ class LaneStanding(enum.StrEnum):
     #: No entry for a while although heartbeats should come: no worker, or heartbeats are off and nothing happens.
     SILENT = "silent"
     HALTED = "halted"
+    #: The last record of the ledger is no entry.
+    BROKEN = "broken"
     #: No entry yet.
     EMPTY = "empty"
 
 
 class PartitionStatus(NamedTuple):
-    """Of one partition. lag: input offsets that are not in the ledger; -1 where there is no input topic."""
+    """Of one partition. lag: input offsets that are not in the ledger; None where that cannot be told.
+
+    broken: why the ledger's end cannot be read; then there are no maxima either.
+    """
 
     partition: int
     lane: int
     standing: LaneStanding
-    max_sequence: int
-    max_index: int
-    input_lag_offsets: int
+    max_sequence: int | None
+    max_index: int | None
+    input_lag_offsets: int | None
     last_authority_ms: int | None
-    halt: Halt | None
+    halt: Halt | None = None
+    broken: HaltError | None = None
 
     def row(self) -> dict[str, Any]:
         """For a listing."""
+        trouble = self.halt or self.broken
         return {
             "partition": self.partition,
             "lane": self.lane,
@@ -59,11 +71,11 @@ class PartitionStatus(NamedTuple):
             "halt": self.halt.code if self.halt else None,
             "max_sequence": self.max_sequence,
             "max_index": self.max_index,
-            "input_lag_offsets": None if self.input_lag_offsets < 0 else self.input_lag_offsets,
+            "input_lag_offsets": self.input_lag_offsets,
             "last_authority_ms": self.last_authority_ms,
             "last_authority": None if self.last_authority_ms is None else format_ms(self.last_authority_ms),
-            "halt_detail": self.halt.detail if self.halt else None,
-            "halt_remedy": self.halt.remedy if self.halt else None,
+            "detail": trouble.detail if trouble else None,
+            "remedy": trouble.remedy if trouble else None,
         }
 
 
@@ -79,30 +91,40 @@ class Status(NamedTuple):
         """Of all partitions."""
         return [partition.halt for partition in self.partitions if partition.halt is not None]
 
+    @property
+    def broken(self) -> list[HaltError]:
+        """Of all partitions."""
+        return [partition.broken for partition in self.partitions if partition.broken is not None]
 
-def read_status(ledger: Ledger, *, actor: str, timeout_s: float) -> Status:
+
+def read_status(ledger: Ledger, *, actor: str = API_ACTOR, timeout_s: float) -> Status:
     """Record an anchor, wait for it for at most timeout_s, and tell how every partition stands."""
     halts = {halt.partition: halt for halt in read_halts(ledger)}
-    anchor, anchored, now_ms = _anchor(ledger, halts, actor, timeout_s)
+    anchor, anchored, now_ms = _anchor(ledger, actor, timeout_s)
     ends = _input_ends(ledger)
-    return Status(
-        [_standing(ledger, p, halts.get(p), ends, now_ms) for p in range(ledger.partitions)], anchor, anchored
-    )
+    tails = [_tail(ledger, p) for p in range(ledger.partitions)]
+    if now_ms is None:
+        newest_ms = (tail.authority_ms for tail in tails if tail is not None and not isinstance(tail, HaltError))
+        now_ms = max(time_source().now_us() // US_PER_MS, *newest_ms, 0)
+    partitions = [_standing(ledger, p, tail, halts.get(p), ends.get(p), now_ms) for p, tail in enumerate(tails)]
+    return Status(partitions, anchor, anchored)
 
 
-def _anchor(ledger: Ledger, halts: dict[int, Halt], actor: str, timeout_s: float) -> tuple[str, bool, int | None]:
+def _anchor(ledger: Ledger, actor: str, timeout_s: float) -> tuple[str, bool, int | None]:
     """What became of the anchor, whether it is in the ledger, and the broker's time of it (None: not written)."""
     log = DriftLog(ledger)
-    partition = partition_for(API_SOURCE.encode(), ledger.partitions)
     try:
         written = log.write_anchor(API_SOURCE, actor=actor, reason="status")
     except NotBegunError as error:
         return f"no anchor: {error}", False, None
-    if partition in halts:
-        text = f"anchor written ({written}); partition {partition} is halted, so it waits until the halt is lifted"
-        return text, False, written.appended_ms
     try:
         entry = log.entry_of(written, timeout_s)
+    except HaltedError as error:
+        text = f"partition {error.halt.partition} is halted, so it waits until the halt is lifted"
+        return f"anchor written ({written}); {text}", False, written.appended_ms
+    except HaltError as error:
+        text = f"the ledger of partition {error.partition} cannot be read, so whether it was taken is not known"
+        return f"anchor written ({written}); {text}", False, written.appended_ms
     except NotSequencedError:
         text = f"no worker took the anchor within {timeout_s:g} s; it is written ({written})"
         return f"{text} and sequenced when one runs: start `driftledger worker`", False, written.appended_ms
@@ -116,22 +138,31 @@ def _input_ends(ledger: Ledger) -> dict[int, int]:
     return ledger.log.ends(ledger.names.input, range(min(facts.partitions, ledger.partitions)))
 
 
+def _tail(ledger: Ledger, partition: int) -> Tail | HaltError | None:
+    """The last entry, or why it cannot be read."""
+    try:
+        return ledger.tail(partition)
+    except HaltError as error:
+        return error
+
+
 def _standing(
-    ledger: Ledger, partition: int, halt: Halt | None, ends: dict[int, int], now_ms: int | None
+    ledger: Ledger, partition: int, tail: Tail | HaltError | None, halt: Halt | None, end: int | None, now_ms: int
 ) -> PartitionStatus:
     lane = ledger.lane_of(partition)
-    tail = ledger.tail(partition)
+    if isinstance(tail, HaltError):
+        return PartitionStatus(partition, lane, LaneStanding.BROKEN, None, None, None, None, halt, tail)
     if tail is None:
-        lag = ends[partition] - ledger.log.bounds(ledger.names.input, partition).start if partition in ends else -1
+        lag = None if end is None else end - ledger.log.bounds(ledger.names.input, partition).start
         standing = LaneStanding.HALTED if halt else LaneStanding.EMPTY
         return PartitionStatus(partition, lane, standing, 0, 0, lag, None, halt)
     live_ms = max(_LIVE_HEARTBEATS * ledger.settings.heartbeat_interval_ms, _LIVE_MS_MIN)
     if halt:
         standing = LaneStanding.HALTED
-    elif now_ms is not None and now_ms - tail.authority_ms <= live_ms:
+    elif now_ms - tail.authority_ms <= live_ms:
         standing = LaneStanding.LIVE
     else:
         standing = LaneStanding.SILENT
-    lag = max(0, ends[partition] - tail.head.input_offset - 1) if partition in ends else -1
     head = tail.head
+    lag = None if end is None else max(0, end - head.input_offset - 1)
     return PartitionStatus(partition, lane, standing, head.sequence, head.index, lag, tail.authority_ms, halt)

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 
 from schemas import clock
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
+from schemas.instants import NS_PER_S
 from schemas.topics import FoundTopic, compare, specs, topic_names
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ REQUEST_TIMEOUT_S: Final = 10
 #: A new partition has a leader within milliseconds; a cluster that is busy with an election takes seconds.
 LEADER_TIMEOUT_S: Final = 20
 _POLL_S: Final = 0.05
-_NS_PER_S: Final = 1_000_000_000
 
 _UNREACHABLE: Final = frozenset(
     {
@@ -207,7 +207,7 @@ class TopicsAdmin:
     ) -> dict[tuple[str, int], int]:
         """An offset of each partition; waits for partitions whose leader has not taken office yet."""
         time = clock.source()
-        deadline_ns = time.monotonic_ns() + LEADER_TIMEOUT_S * _NS_PER_S
+        deadline_ns = time.monotonic_ns() + LEADER_TIMEOUT_S * NS_PER_S
         found: dict[tuple[str, int], int] = {}
         waiting = {TopicPartition(topic, partition) for topic, partition in places}
         while waiting:
@@ -255,7 +255,7 @@ class TopicsAdmin:
 
     def _wait_for_leaders(self, names: Sequence[str]) -> None:
         time = clock.source()
-        deadline_ns = time.monotonic_ns() + LEADER_TIMEOUT_S * _NS_PER_S
+        deadline_ns = time.monotonic_ns() + LEADER_TIMEOUT_S * NS_PER_S
         while True:
             described = self._describe(names)
             waiting = [

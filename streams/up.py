@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from schemas.clock import PPM, Linear, Noisy, Periodic, SkewedTime, Step, SystemTime, Together
-from schemas.codec import Framing, decode
+from schemas.codec import Framing
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.instants import NS_PER_MS, NS_PER_S
 from schemas.producer import DeliveryError, EventProducer
+from streams.alert_log import record_of
 from streams.fleet import generate, parse_nab
 from streams.overview import parse_health
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 #: A worker ends within 10 s of SIGTERM; one that does not loses nothing by SIGKILL but the time to its successor.
-WORKER_STOP_TIMEOUT_S: Final = 8
+WORKER_STOP_TIMEOUT_S: Final = 12
 #: Where Kafka is away, the end of the fleet waits for so long.
 DELIVERY_TIMEOUT_S: Final = 5
 HEALTH_TIMEOUT_S: Final = 1
@@ -165,11 +166,14 @@ class Worker:
             self._process.wait()
 
 
-def read_series(cases: Path) -> tuple[dict[str, array[float]], str]:
+def read_series(cases: Path | None) -> tuple[dict[str, array[float]], str]:
     """Series for the fleet and where they are from, in words: NAB's where the folder is, else generated ones.
 
     Raises BadInputError for a file that is none of NAB's.
     """
+    if cases is None:
+        series = generate()
+        return series, f"{len(series)} generated series"
     folder = cases / "nab" / "data"
     series = {}
     for path in sorted(folder.glob("*/*.csv.gz")):
@@ -292,19 +296,15 @@ class AlertFeed:
     def poll(self, timeout_s: float) -> list[AlertNews]:
         """What came; waits up to timeout_s for the first.
 
-        Raises DecodeError for a record that is no alert, UnreachableError when the topic cannot be read for good.
+        Raises UnreachableError when the topic cannot be read for good.
         """
         first = self._consumer.poll(timeout_s)
         news = []
         for message in [] if first is None else [first, *self._consumer.consume(_ALERTS_MAX, 0)]:
-            error = message.error()
-            if error is None:
-                alert = decode("DriftAlert", message.value() or b"", Framing.JSON)
-                partition, offset = message.partition() or 0, message.offset() or 0  # never None in what was read
-                fresh = offset >= self._history_ends[partition]
-                news.append(AlertNews(alert, message.timestamp()[1], fresh))
-            elif not error.retriable() and error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - its public name
-                raise UnreachableError(f"{message.topic()} cannot be read: {error.str()}. Is Kafka up?")
+            record = record_of(message)
+            if record is not None:
+                fresh = record.offset >= self._history_ends[record.partition]
+                news.append(AlertNews(record.alert, record.recorded_at_ms, fresh))
         return news
 
     def close(self) -> None:

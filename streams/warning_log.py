@@ -1,4 +1,4 @@
-"""The warnings of S1.4: a record each, and their lines in a worker's log at a bounded rate.
+"""Warnings of drift: a record each, and their lines in a worker's log at a bounded rate.
 
 A source a day ahead would otherwise write a line for each of its events. All warnings stay queryable from the ledger
 (drift_warnings.py).
@@ -30,7 +30,7 @@ _logger = structlog.get_logger()
 
 
 class DriftWarning(NamedTuple):
-    """One record of S1.4; drift_seconds has three decimals and no sign."""
+    """An event beyond the threshold; drift_seconds has three decimals and no sign."""
 
     partition: int
     sequence: int

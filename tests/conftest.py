@@ -45,23 +45,22 @@ class Kafka:
     bootstrap: str
 
 
-def _cases_folder() -> Path:
-    return Settings().cases
+def _cases_folder() -> Path | None:
+    """None where they are not."""
+    folder = Settings().cases
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Absence of the cases is a failure where they are required."""
     del config
-    if os.environ.get("DRIFTLEDGER_REQUIRE_CASES") == "1" and not _cases_folder().is_dir():
-        pytest.exit(
-            f"DRIFTLEDGER_REQUIRE_CASES=1 but {_cases_folder()} is no directory. Point DRIFTLEDGER_CASES at the cases",
-            2,
-        )
+    if os.environ.get("DRIFTLEDGER_REQUIRE_CASES") == "1" and _cases_folder() is None:
+        pytest.exit("DRIFTLEDGER_REQUIRE_CASES=1 but there are no cases. Point DRIFTLEDGER_CASES at the folder", 2)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `cases` are left out, with one line, where the cases are not."""
-    if _cases_folder().is_dir():
+    if _cases_folder() is not None:
         return
     without = [item for item in items if item.get_closest_marker("cases")]
     if without:
@@ -69,13 +68,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=without)
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            reporter.write_line(f"{len(without)} tests deselected: no reference cases at {_cases_folder()}")
+            reporter.write_line(f"{len(without)} tests deselected: no reference cases. Point DRIFTLEDGER_CASES at them")
 
 
 @pytest.fixture(scope="session")
 def cases() -> Path:
     """The folder of public reference cases; a test that uses it is marked `cases`."""
-    return _cases_folder()
+    folder = _cases_folder()
+    assert folder is not None, "no reference cases: point DRIFTLEDGER_CASES at them"
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,10 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.context import settings_of
+from streams.cli.context import WRONG, settings_of
 from streams.cli.output import Output, OutputOption, emit
 
 app = typer.Typer(help="The embedded Apache Kafka: real, on loopback, kept in the data folder.", no_args_is_help=True)
-
-STOPPED = 1
 
 
 @app.command()
@@ -79,10 +77,10 @@ def status(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
     emit(rows, ("node", "address", "pid", "state"), output)
     if cluster is None or not all(state.pid for state in states):
         typer.echo("the broker is not running: `driftledger broker start`", err=True)
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(WRONG)
     if not cluster.answers(ADOPT_TIMEOUT_S):
         typer.echo("the broker runs but does not answer: `driftledger broker start` replaces it", err=True)
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(WRONG)
 
 
 @app.command()

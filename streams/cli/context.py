@@ -1,4 +1,4 @@
-"""What every command shares: which file and which ledger were asked for, and the settings they lead to.
+"""What every command shares: exit codes, which file and which ledger were asked for, the settings they lead to.
 
 Settings are loaded by the command, not before it, so that a bad file cannot keep `--help` from answering.
 """
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import typer
 
     from streams.settings import Settings
+
+
+#: Exit codes of every command.
+FINE, WRONG, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)

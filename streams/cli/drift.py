@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import enum
+import re
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.output import Output, OutputOption, emit
-from streams.cli.ranges import FromOption, PartitionOption, SourceOption, ToOption, check_last, opened, user
+from streams.cli.output import Output, OutputOption, emit, emit_lines
+from streams.cli.ranges import (
+    DEFAULT_LAST,
+    FollowOption,
+    LastOption,
+    PartitionOption,
+    SinceOption,
+    SourceOption,
+    Span,
+    UntilOption,
+    check_range,
+    opened,
+    span_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from streams.alert_log import AlertRecord
+    from streams.drift_entries import DriftEntry
     from streams.drift_log import Verification
     from streams.queries import Ledger
     from streams.warning_log import DriftWarning
@@ -22,12 +36,13 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Whose clock is off: anchor, verify, log, warnings, alerts.", no_args_is_help=True)
 
 CLI_SOURCE = "CLI"
+_SEQUENCE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 NOW = "now"
-_DEFAULT_LAST = 10
-_TIMEOUT_S = 10.0
 
-LastOption = Annotated[int, typer.Option(min=1, help="So many, the newest first.")]
-TimeoutOption = Annotated[float, typer.Option(min=0.0, help="Seconds to wait for a lane to sequence the record.")]
+TimeoutOption = Annotated[
+    float | None, typer.Option(min=0.0, help="Seconds to wait for a lane to sequence the record; ten unless given.")
+]
+ActorOption = Annotated[str | None, typer.Option(help="Who asks; recorded with the entry; guardian unless given.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; recorded with the entry.")]
 
 _LOG_COLUMNS = (
@@ -37,12 +52,15 @@ _LOG_FIELDS = (
     "id", "created_at", "created_at_ms", "anchor_timestamp", "anchor_timestamp_us", "drift_delta_ms",
     "phase_lock_hash", "severity", "source", "reading", "sequence",
 )  # fmt: skip
+_LOG_LINE_COLUMNS = ("created_at", "severity", "drift_delta_ms", "source", "reading", "id")
 _VERIFY_FIELDS = ("id", "server_time", "server_time_ms", "delta_ms", "severity", "phase_lock_hash")
 _WARNING_COLUMNS = (
     "id", "event_id", "source", "local_timestamp", "authority_timestamp", "drift_seconds", "logged_at",
 )  # fmt: skip
 _WARNING_FIELDS = (*_WARNING_COLUMNS, "local_timestamp_us", "authority_timestamp_ms", "logged_at_ms", "sequence")
+_WARNING_LINE_COLUMNS = ("authority_timestamp", "drift_seconds", "source", "event_id", "id")
 _ALERT_COLUMNS = ("recorded_at", "state", "severity", "source", "events", "worst_delta_ms", "alert_id", "text")
+_ALERT_LINE_COLUMNS = ("recorded_at", "state", "severity", "text")
 _ALERT_FIELDS = (
     "recorded_at", "recorded_at_ms", "alert_id", "revision", "state", "partition", "source", "cause", "severity",
     "previous_severity", "first_sequence", "last_sequence", "events", "at_open", "worst", "at_close", "text",
@@ -57,12 +75,14 @@ def anchor(
         str | None, typer.Option(help="Instant to anchor, RFC 3339 or microseconds; the broker's time unless given.")
     ] = None,
     reason: ReasonOption = "anchor",
-    timeout: TimeoutOption = _TIMEOUT_S,
+    actor: ActorOption = None,
+    timeout: TimeoutOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Record an anchor: a GREEN entry without delta that carries the chain's head of that moment.
 
-    Exit code 3 when no lane sequences it in time; it stays written and is sequenced when a worker runs.
+    Exit code 3 when no lane sequences it in time, 1 when its partition is halted; it stays written and is sequenced
+    when a worker runs and the halt is lifted.
 
     Examples:
 
@@ -75,7 +95,8 @@ def anchor(
 
     at_us = None if timestamp is None else parse_us(timestamp)
     with opened(context) as ledger:
-        entry = DriftLog(ledger).record_anchor(source, at_us, actor=user(), reason=reason, timeout_s=timeout)
+        options = _given(actor=actor, timeout_s=timeout)
+        entry = DriftLog(ledger).record_anchor(source, at_us, reason=reason, **options)
     emit([entry.row()], _LOG_COLUMNS if output is Output.TABLE else _LOG_FIELDS, output)
 
 
@@ -85,14 +106,15 @@ def verify(
     timestamp: Annotated[str, typer.Argument(help="RFC 3339, integer microseconds, or `now`: this machine's clock.")],
     source: Annotated[str, typer.Option(help="Whose clock showed it.")] = CLI_SOURCE,
     reason: ReasonOption = "verify",
-    timeout: TimeoutOption = _TIMEOUT_S,
+    actor: ActorOption = None,
+    timeout: TimeoutOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Let the authority judge a clock: delta = timestamp minus the broker's append time, and its severity.
 
     The way to the broker counts as delta, a few milliseconds. An instant before 1970 in microseconds begins with a
-    minus: write -- before it. Exit code 3 when no lane sequences it in time; it stays written and is sequenced when a
-    worker runs.
+    minus: write -- before it. Exit code 3 when no lane sequences it in time, 1 when its partition is halted; it stays
+    written and is sequenced when a worker runs and the halt is lifted.
 
     Examples:
 
@@ -105,70 +127,170 @@ def verify(
 
     given_us = None if timestamp == NOW else parse_us(timestamp)
     with opened(context) as ledger:
-        found = DriftLog(ledger).verify_drift(given_us, source, actor=user(), reason=reason, timeout_s=timeout)
+        options = _given(actor=actor, timeout_s=timeout)
+        found = DriftLog(ledger).verify_drift(given_us, source, reason=reason, **options)
     emit([_verify_row(found)], _VERIFY_FIELDS, output)
 
 
 @app.command()
 def log(
     context: typer.Context,
-    last: LastOption = _DEFAULT_LAST,
+    last: LastOption = None,
+    first: SinceOption = None,
+    to: UntilOption = None,
     source: SourceOption = None,
     partition: PartitionOption = None,
+    follow: FollowOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the newest entries of the drift log, newest first: every event, anchor and verification with its verdict.
+    """List the drift log: every event, anchor and verification with its verdict; the newest first.
+
+    A range of instants is listed one partition after another, each in order of index; it is read to the ledger's end,
+    because a backlog can stand behind what is newer.
 
     Examples:
 
         driftledger drift log
 
         driftledger drift log --last 50 --source pump-7 --output jsonl
+
+        driftledger drift log --from 2026-01-31T12:00:00Z --output csv
+
+        driftledger drift log --follow --source pump-7
     """
     from streams.drift_log import DriftLog
 
+    check_range(last, first, to, follow=follow)
+    span = span_of(first, to)
     with opened(context) as ledger:
-        entries = DriftLog(ledger).newest(last, source=source, partition=partition)
-    emit((entry.row() for entry in entries), _LOG_COLUMNS if output is Output.TABLE else _LOG_FIELDS, output)
+        drift_log = DriftLog(ledger)
+        entries: Iterable[DriftEntry]
+        if follow:
+            entries = _coming_entries(ledger, partition, source, last, None if first is None else span)
+            emit_lines((entry.row() for entry in entries), _LOG_LINE_COLUMNS, _LOG_FIELDS, output)
+            return
+        if first is None and to is None:
+            entries = drift_log.newest(last or DEFAULT_LAST, source=source, partition=partition)
+        else:
+            entries = drift_log.between(span.first_ms, span.last_ms, source=source, partition=partition)
+        emit((entry.row() for entry in entries), _LOG_COLUMNS if output is Output.TABLE else _LOG_FIELDS, output)
+
+
+def _coming_entries(
+    ledger: Ledger, partition: int | None, source: str | None, last: int | None, span: Span | None
+) -> Iterator[DriftEntry]:
+    """The last entries, or those of a span on, oldest first, and then what comes."""
+    from streams.drift_log import DriftLog
+
+    drift_log, partitions = DriftLog(ledger), ledger.chosen(partition)
+    if span is not None:
+        coming = drift_log.coming({p: ledger.since(p, span.first_ms) for p in partitions}, source=source)
+        yield from (entry for entry in coming if span.holds(entry.created_at_ms))
+        return
+    tails = {p: ledger.tail(p) for p in partitions}
+    positions = {p: ledger.end(p) if tail is None else tail.offset + 1 for p, tail in tails.items()}
+    indexes = {p: 0 if tail is None else tail.head.index for p, tail in tails.items()}
+    found = drift_log.newest(last or DEFAULT_LAST, source=source, partition=partition)
+    yield from (entry for entry in reversed(found) if entry.index <= indexes[entry.partition])
+    yield from drift_log.coming(positions, source=source)
 
 
 @app.command()
 def warnings(
     context: typer.Context,
-    last: Annotated[
-        int | None, typer.Option(help=f"So many, the newest first; {_DEFAULT_LAST} unless --from or --to is given.")
+    last: LastOption = None,
+    first: Annotated[
+        str | None, typer.Option("--from", help="First sequence, or the first instant of append as RFC 3339.")
     ] = None,
-    first: FromOption = None,
-    to: ToOption = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Last sequence, or the last instant of append as RFC 3339.")
+    ] = None,
     source: SourceOption = None,
     partition: PartitionOption = None,
+    follow: FollowOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List events whose clock was further off than the threshold in force allowed; ranges are in order of sequence.
+    """List events whose clock was further off than the threshold in force allowed; the newest first.
 
-    Judge is run over the range again, from its newest snapshot before it, else from the ledger's beginning: that takes
-    about a second for a million entries.
+    A range is listed one partition after another, each in order of sequence. Judge is run over it again, from its
+    newest snapshot before it, else from the ledger's beginning: that takes about a second for a million entries.
 
     Examples:
 
         driftledger drift warnings
 
         driftledger drift warnings --partition 0 --from 1 --to 1000 --output csv
-    """
-    from streams.drift_warnings import last_warnings, warnings_between
 
-    check_last(last, first, to)
-    columns = _WARNING_COLUMNS if output is Output.TABLE else _WARNING_FIELDS
+        driftledger drift warnings --from 2026-01-31T12:00:00Z --source pump-7
+
+        driftledger drift warnings --follow --output jsonl
+    """
+    from streams.drift_warnings import last_warnings
+
+    check_range(last, first, to, follow=follow)
     with opened(context) as ledger:
         partitions = ledger.chosen(partition)
-        if first is None and to is None:
-            most = last or _DEFAULT_LAST
-            found = [w for p in partitions for w in last_warnings(ledger, p, most, source=source)]
-            found.sort(key=_when, reverse=True)
-            emit((warning.row() for warning in found[:most]), columns, output)
+        ranged = first is not None or to is not None
+        found: Iterable[DriftWarning]
+        if follow:
+            found = _coming_warnings(ledger, partitions, source, last or DEFAULT_LAST, first)
+            emit_lines((warning.row() for warning in found), _WARNING_LINE_COLUMNS, _WARNING_FIELDS, output)
+            return
+        if ranged:
+            found = _ranged_warnings(ledger, partitions, source, first, to)
         else:
-            ranges = [warnings_between(ledger, p, 1 if first is None else first, to, source=source) for p in partitions]
-            emit((warning.row() for warning in chain.from_iterable(ranges)), columns, output)
+            most = last or DEFAULT_LAST
+            of_each = [last_warnings(ledger, p, most, source=source) for p in partitions]
+            found = sorted(chain.from_iterable(of_each), key=_when, reverse=True)[:most]
+        columns = _WARNING_COLUMNS if output is Output.TABLE else _WARNING_FIELDS
+        emit((warning.row() for warning in found), columns, output)
+
+
+def _ranged_warnings(
+    ledger: Ledger, partitions: list[int], source: str | None, first: str | None, to: str | None
+) -> Iterator[DriftWarning]:
+    """From and to a sequence or an instant, one partition after another; refused at once where that is no range."""
+    from streams.drift_warnings import warnings_between
+
+    first_sequence, last_sequence = _sequence(first), _sequence(to)
+    span = span_of(first if first_sequence is None else None, to if last_sequence is None else None)
+    begin = 1 if first_sequence is None else first_sequence
+    if first is not None and first_sequence is None:
+        begins = {p: ledger.sequence_since(p, span.first_ms) for p in partitions}
+    else:
+        begins = dict.fromkeys(partitions, begin)
+    ledger.check_range(partitions[0], begin, last_sequence)
+    ranges = [
+        warnings_between(ledger, p, begins[p], last_sequence, source=source)
+        for p in partitions
+        if last_sequence is None or begins[p] <= last_sequence
+    ]
+    return (warning for warning in chain.from_iterable(ranges) if span.holds(warning.authority_timestamp_ms))
+
+
+def _coming_warnings(
+    ledger: Ledger, partitions: list[int], source: str | None, last: int, first: str | None
+) -> Iterator[DriftWarning]:
+    """The last warnings, or those of a range on, oldest first, and then what comes."""
+    from streams.drift_warnings import follow_warnings, last_warnings
+
+    tails = {p: ledger.tail(p) for p in partitions}
+    indexes = {p: 0 if tail is None else tail.head.index for p, tail in tails.items()}
+    found: Iterable[DriftWarning]
+    if first is None:
+        of_each = [last_warnings(ledger, p, last, source=source) for p in partitions]
+        found = sorted(chain.from_iterable(of_each), key=_when)[-last:]
+    else:
+        found = _ranged_warnings(ledger, partitions, source, first, None)
+    return chain(
+        (warning for warning in found if warning.index <= indexes[warning.partition]),
+        follow_warnings(ledger, tails, source=source),
+    )
+
+
+def _sequence(text: str | None) -> int | None:
+    """The sequence that --from or --to names, None where it names an instant or is not given."""
+    return int(text) if text is not None and _SEQUENCE.fullmatch(text.strip()) else None
 
 
 class Which(enum.StrEnum):
@@ -181,51 +303,70 @@ class Which(enum.StrEnum):
 @app.command()
 def alerts(
     context: typer.Context,
-    last: LastOption = _DEFAULT_LAST,
+    last: LastOption = None,
+    first: SinceOption = None,
+    to: UntilOption = None,
     state: Annotated[
         Which, typer.Option(help="open: the last record of each alert that is not closed. all: every record.")
     ] = Which.ALL,
     source: SourceOption = None,
     partition: PartitionOption = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    follow: FollowOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List alerts, newest first: a source's severity changed and stayed so.
+    """List alerts, newest first: a source's severity changed and stayed so. A range is listed oldest first.
 
-    With --follow they are listed oldest first, one line each, and go on.
+    --state open is what is open now; with a range, what was last recorded in it and is open now. With --follow it goes
+    on with alerts that open or change, and leaves out that one is closed: --state all tells that, too. A record of the
+    topic that is no alert is skipped, with a line on stderr.
 
     Examples:
 
         driftledger drift alerts --state open
 
+        driftledger drift alerts --from 2026-01-31T12:00:00Z --output csv
+
         driftledger drift alerts --follow --output jsonl
     """
-    from streams.alert_log import ends, newest_alerts, open_alerts
+    from streams.alert_log import alerts_between, ends, newest_alerts, open_alerts
 
-    columns = _ALERT_COLUMNS if output is Output.TABLE else _ALERT_FIELDS
+    check_range(last, first, to, follow=follow)
+    span = span_of(first, to)
+    ranged = first is not None or to is not None
+    most = None if ranged else last or DEFAULT_LAST
     with opened(context) as ledger:
         positions = ends(ledger, partition)
         if state is Which.OPEN:
-            found = open_alerts(ledger, source=source, partition=partition)[:last]
+            found = open_alerts(ledger, source=source, partition=partition)
+            found = [record for record in found if span.holds(record.recorded_at_ms)][:most]
+        elif most is None:
+            found = alerts_between(ledger, span.first_ms, span.last_ms, source=source, partition=partition)
+            found.reverse()
         else:
-            found = newest_alerts(ledger, last, source=source, partition=partition)
-        if not follow:
-            emit((record.row() for record in found), columns, output)
+            found = newest_alerts(ledger, most, source=source, partition=partition)
+        oldest_first = found[::-1]
+        if follow:
+            before = [record for record in oldest_first if record.offset < positions[record.partition]]
+            coming = chain(before, _coming_alerts(ledger, positions, source, state))
+            emit_lines((record.row() for record in coming), _ALERT_LINE_COLUMNS, _ALERT_FIELDS, output)
             return
-        before = [record for record in reversed(found) if record.offset < positions[record.partition]]
-        coming = chain(before, _coming(ledger, positions, source))
-        if output is Output.TABLE:  # a table is as wide as its widest row, so it cannot be followed
-            for record in coming:
-                alert = record.alert
-                typer.echo(f"{record.row()['recorded_at']}  {alert['state']:<7} {alert['severity']:<6} {alert['text']}")
-        else:
-            emit((record.row() for record in coming), columns, output)
+    rows = (record.row() for record in (oldest_first if ranged else found))
+    emit(rows, _ALERT_COLUMNS if output is Output.TABLE else _ALERT_FIELDS, output)
 
 
-def _coming(ledger: Ledger, positions: dict[int, int], source: str | None) -> Iterator[AlertRecord]:
-    from streams.alert_log import follow
+def _coming_alerts(
+    ledger: Ledger, positions: dict[int, int], source: str | None, state: Which
+) -> Iterator[AlertRecord]:
+    from streams.alert_log import CLOSED, follow
 
-    return (record for record in follow(ledger, positions, source=source) if record is not None)
+    for record in follow(ledger, positions, source=source):
+        if record is not None and (state is Which.ALL or record.alert["state"] != CLOSED):
+            yield record
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Options of the command that were given; the others are the API's defaults."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _when(warning: DriftWarning) -> tuple[int, int, int]:

@@ -18,9 +18,7 @@ import typer
 
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from streams.cli import broker, drift, halts, publish, sequence, status, topics, up, worker
-from streams.cli.context import Asked
-
-FINE, WRONG, USAGE, UNREACHABLE = 0, 1, 2, 3
+from streams.cli.context import FINE, UNREACHABLE, USAGE, WRONG, Asked
 
 app = typer.Typer(
     name="driftledger",

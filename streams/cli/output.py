@@ -57,6 +57,29 @@ def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Outp
             sys.stdout.flush()
 
 
+def emit_lines(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], fields: Sequence[str], output: Output
+) -> None:
+    """Write rows that come for ever, each at once: a table becomes lines of `columns`, jsonl and csv hold `fields`.
+
+    A table is as wide as its widest row, which is not known; a column of lines is as wide as its widest up to now.
+    """
+    if output is not Output.TABLE:
+        emit(rows, fields, output)
+        return
+    widths = [0] * len(columns)
+    for row in rows:
+        values = ["-" if row.get(column) is None else _printable(str(_plain(row[column]))) for column in columns]
+        widths = [max(width, len(value)) for width, value in zip(widths, values, strict=True)]
+        line = "  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True))
+        typer.echo(line.rstrip())
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal: producers choose some of these texts."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).hex()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from schemas.errors import BadInputError, UnreachableError
-from streams.cli.context import settings_of
+from streams.cli.context import WRONG, settings_of
 from streams.publish import Accepted, Format, Rejected, format_of, read
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from schemas.producer import Delivery, EventProducer
 
-WRONG = 1
 STDIN = "-"
 DEFAULT_KIND = "event"
 #: Events between two updates of the progress bar.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -20,6 +19,34 @@ PartitionOption = Annotated[int | None, typer.Option("--partition", "-p", help="
 SourceOption = Annotated[str | None, typer.Option(help="Only this source.")]
 FromOption = Annotated[int | None, typer.Option("--from", help="First sequence.")]
 ToOption = Annotated[int | None, typer.Option("--to", help="Last sequence.")]
+SinceOption = Annotated[
+    str | None,
+    typer.Option("--from", help="Appended at this instant or later: RFC 3339, or integer microseconds since 1970."),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option("--to", help="Appended at this instant or earlier: RFC 3339, or integer microseconds since 1970."),
+]
+#: Rows of a list that was asked for without --last or a range: what a terminal shows.
+DEFAULT_LAST = 10
+LastOption = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"So many, counted back from the end; {DEFAULT_LAST} unless a range is given."),
+]
+FollowOption = Annotated[
+    bool, typer.Option("--follow", "-f", help="List oldest first and go on with what comes, a line each, until Ctrl-C.")
+]
+
+
+class Span(NamedTuple):
+    """Instants of the authority, both ends included."""
+
+    first_ms: int
+    last_ms: int
+
+    def holds(self, instant_ms: int) -> bool:
+        """Whether an instant lies in it."""
+        return self.first_ms <= instant_ms <= self.last_ms
 
 
 @contextlib.contextmanager
@@ -45,17 +72,20 @@ def only_partition(ledger: Ledger, partition: int | None) -> int:
     return 0
 
 
-def check_last(last: int | None, first: int | None, to: int | None) -> None:
-    """--last stands alone, and is at least 1. Raises BadInputError."""
+def check_range(last: int | None, first: object, to: object, *, follow: bool) -> None:
+    """--last and a range exclude each other, and so do --to and --follow. Raises BadInputError."""
     if last is not None and (first is not None or to is not None):
-        raise BadInputError("--last counts back from the end, --from and --to name sequences. Give one or the other")
-    if last is not None and last < 1:
-        raise BadInputError(f"--last {last} is no number of rows. Give 1 or more")
+        raise BadInputError("--last counts back from the end, --from and --to name a range. Give one or the other")
+    if follow and to is not None:
+        raise BadInputError("--to ends a range, --follow goes on. Give one or the other")
 
 
-def user() -> str:
-    """Who runs the command."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in many containers
-        return "cli"
+def span_of(first: str | None, to: str | None) -> Span:
+    """What --from and --to say about instants; without one that end is open. Raises BadInputError."""
+    from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, parse_us
+
+    first_ms = INT64_MIN if first is None else -(-parse_us(first) // US_PER_MS)
+    last_ms = INT64_MAX if to is None else parse_us(to) // US_PER_MS
+    if first_ms > last_ms:
+        raise BadInputError(f"from {first} to {to} no millisecond is left. Give --from the earlier instant")
+    return Span(first_ms, last_ms)

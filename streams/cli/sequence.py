@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.output import Output, OutputOption, emit
-from streams.cli.ranges import FromOption, PartitionOption, ToOption, check_last, only_partition, opened
+from schemas.errors import HaltError
+from streams.cli.context import WRONG
+from streams.cli.output import Output, OutputOption, emit, emit_lines
+from streams.cli.ranges import (
+    DEFAULT_LAST,
+    FollowOption,
+    FromOption,
+    LastOption,
+    PartitionOption,
+    ToOption,
+    check_range,
+    only_partition,
+    opened,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +32,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sequence and chain of a ledger: max, range, check.", no_args_is_help=True)
 
-WRONG = 1
-_DEFAULT_LAST = 10
+_LINE_COLUMNS = ("sequence", "authority_timestamp", "source", "kind", "value", "event_id", "fault")
 
 
 @app.command(name="max")
 def maximum(context: typer.Context, partition: PartitionOption = None, output: OutputOption = Output.TABLE) -> None:
     """Print the last sequence of each partition, 0 for an empty one; a table ends with the total.
+
+    A partition whose last record is no entry has none; it is told on stderr, with exit code 1.
 
     Examples:
 
@@ -34,13 +47,23 @@ def maximum(context: typer.Context, partition: PartitionOption = None, output: O
 
         driftledger sequence max --output jsonl
     """
+    rows: list[dict[str, Any]] = []
+    broken: list[HaltError] = []
     with opened(context) as ledger:
-        rows: list[dict[str, Any]] = [
-            {"partition": p, "max_sequence": ledger.get_max_sequence(p)} for p in ledger.chosen(partition)
-        ]
+        for p in ledger.chosen(partition):
+            try:
+                rows.append({"partition": p, "max_sequence": ledger.get_max_sequence(p)})
+            except HaltError as error:
+                rows.append({"partition": p, "max_sequence": None})
+                broken.append(error)
     if output is Output.TABLE:
-        rows.append({"partition": "total", "max_sequence": sum(row["max_sequence"] for row in rows)})
+        total = None if broken else sum(row["max_sequence"] for row in rows)
+        rows.append({"partition": "total", "max_sequence": total})
     emit(rows, ("partition", "max_sequence"), output)
+    for found in broken:
+        typer.echo(f"partition {found.partition} broken, {found.code}: {found.detail}. {found.remedy}", err=True)
+    if broken:
+        raise typer.Exit(WRONG)
 
 
 @app.command(name="range")
@@ -51,27 +74,39 @@ def list_range(
     ] = None,
     first: FromOption = None,
     to: ToOption = None,
-    last: Annotated[int | None, typer.Option(help=f"So many from the end; {_DEFAULT_LAST} unless given.")] = None,
+    last: LastOption = None,
+    follow: FollowOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List the events of a range of sequences, both ends included, in order.
 
-    An event that could not be decoded is shown with its fault; jsonl and csv have every field, bytes that are not UTF-8
-    as base64.
+    With --follow it goes on with the events that come, a line each. An event that could not be decoded is shown with
+    its fault; jsonl and csv have every field, bytes that are not UTF-8 as base64.
 
     Examples:
 
         driftledger sequence range --partition 0 --last 20
 
         driftledger sequence range --partition 0 --from 1 --to 1000 --output jsonl
+
+        driftledger sequence range --partition 0 --follow --output jsonl
     """
     from streams.values import EVENT_COLUMNS, EVENT_FIELDS
 
-    check_last(last, first, to)
+    check_range(last, first, to, follow=follow)
     with opened(context) as ledger:
         chosen = only_partition(ledger, partition)
+        if follow:
+            start = _start(ledger.get_max_sequence(chosen), last) if first is None else first
+            emit_lines(ledger.follow_events(chosen, start), _LINE_COLUMNS, EVENT_FIELDS, output)
+            return
         rows = _range(ledger, chosen, first, to, last)
         emit(rows, EVENT_COLUMNS if output is Output.TABLE else EVENT_FIELDS, output)
+
+
+def _start(highest: int, last: int | None) -> int:
+    """The first of the last sequences."""
+    return max(1, highest - (last or DEFAULT_LAST) + 1)
 
 
 def _range(
@@ -81,7 +116,7 @@ def _range(
     if first is None and to is None:
         if highest == 0:
             return iter(())
-        first = max(1, highest - (last or _DEFAULT_LAST) + 1)
+        first = _start(highest, last)
     start = 1 if first is None else first
     return ledger.get_events_by_sequence_range(partition, start, max(highest, start) if to is None else to)
 

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.context import settings_of
+from streams.cli.context import WRONG, settings_of
 from streams.cli.output import Output, OutputOption, emit
 
 if TYPE_CHECKING:
     from schemas.topics import Difference
 
 app = typer.Typer(help="The topics of a ledger: create, check, inspect.", no_args_is_help=True)
-
-WRONG = 1
 
 
 @app.command()

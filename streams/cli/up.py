@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.context import Asked, settings_of
+from streams.cli.context import FINE, WRONG, Asked, settings_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from streams.settings import Settings
     from streams.up import Fleet, Worker
 
-FINE, WRONG = 0, 1
 #: Columns of what is written where there is no terminal.
 _PLAIN_WIDTH = 160
 _HEALTH_INTERVAL_NS = 1_000_000_000
@@ -31,7 +30,6 @@ _POLL_S = 0.25
 #: A worker that finds its kernels compiled listens sooner.
 _COMPILING_AFTER_NS = 6_000_000_000
 _LABEL_WIDTH = 9
-_ENVIRONMENT_PREFIX = "DRIFTLEDGER_"
 _NAME = "driftledger"
 
 #: What there is to try: words after `driftledger`, and what they show.
@@ -291,9 +289,11 @@ def shell_lines(options: list[str], bootstrap: str | None) -> list[str]:
 
     options: those before the command's name. bootstrap: set where the command would not find it.
     """
-    environment = {key: value for key, value in os.environ.items() if key.startswith(_ENVIRONMENT_PREFIX) and value}
+    from streams.settings import ENVIRONMENT_PREFIX
+
+    environment = {key: value for key, value in os.environ.items() if key.startswith(ENVIRONMENT_PREFIX) and value}
     if bootstrap is not None:
-        environment["DRIFTLEDGER_BOOTSTRAP"] = bootstrap
+        environment[f"{ENVIRONMENT_PREFIX}BOOTSTRAP"] = bootstrap
     ours = Path(sys.executable).with_name(_NAME)
     found = shutil.which(_NAME)
     known = found is not None and Path(found) == ours

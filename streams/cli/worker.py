@@ -20,14 +20,11 @@ def worker(
 
     Example: driftledger --ledger meters worker --http-port 0
     """
-    from schemas.errors import DriftledgerError
+    from streams.app import check_topics
     from streams.broker import reach
-    from streams.topics_admin import TopicsAdmin, specs_of
     from streams.worker import run
 
     settings = settings_of(context, http_port=http_port)
     bootstrap = reach(settings)
-    refused = [d for d in TopicsAdmin(bootstrap).check(specs_of(settings)) if d.refused]
-    if refused:
-        raise DriftledgerError("the topics do not fit the ledger: " + "; ".join(str(d) for d in refused))
+    check_topics(settings, bootstrap)
     run(settings, bootstrap)

@@ -13,6 +13,7 @@ import os
 import random
 import re
 import signal
+import struct
 import subprocess
 import sys
 import urllib.error
@@ -21,17 +22,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import numpy as np
 import psutil
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from schemas.canonical import EntryKind, ValueState
+from schemas.canonical import EntryKind, ValueState, canonical_headers
 from schemas.clock import SystemTime
 from schemas.codec import single_object_prefix
 from schemas.errors import UnreachableError
+from schemas.memory import bytes_at
 from schemas.topics import TopicNames, partition_for, topic_names
 from streams.judge import Judge
 from streams.ledger_reader import read_entries, read_tail
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
 
     import pytest
     from confluent_kafka import Message
-    from numpy.typing import NDArray
 
+    from schemas.columns import Entries
     from schemas.errors import HaltError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -185,6 +187,14 @@ class Worker:
         except OSError:
             return 0, {}
 
+    def metric(self, name: str) -> float:
+        """A metric of its page now, summed over its labels; a name with labels as it stands there is that one alone."""
+        address = re.search(r"metrics=(http://\S+)", self.output)
+        assert address is not None, self.output[-3000:]
+        with urllib.request.urlopen(address[1], timeout=5) as answer:  # noqa: S310 - its own loopback
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
     def live_lanes(self) -> set[int]:
         """Lanes it serves now."""
         return {lane["lane"] for lane in self.health()[1].get("lanes", []) if lane["state"] == "live"}
@@ -306,6 +316,14 @@ class Ledger:
             raise AssertionError(f"not level within {timeout_s} s:\n{worker.output[-4000:]}") from None
         assert worker.process.poll() is None, f"the worker is gone:\n{worker.output[-4000:]}"
 
+    def append(self, topic: str, partition: int, value: bytes | None, key: bytes | None = None) -> None:
+        """One record to any topic of the ledger, by nobody it knows."""
+        failed: list[str] = []
+        producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        producer.produce(topic, value, key, partition, on_delivery=lambda e, _: failed.append(e.str()) if e else None)
+        assert not producer.flush(30), topic
+        assert not failed, failed
+
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """What retention does, now: the records before an offset (-1: all) are gone."""
         for future in self.admin.delete_records([TopicPartition(topic, partition, before)]).values():
@@ -366,9 +384,8 @@ class Load:
         for _ in range(count):
             source, value = self._next()
             key = None if self._count % 97 == 0 else source.encode()
-            headers: Any = [("trace", b"%d" % self._count), ("trace", None)] if self._count % 53 == 0 else None
             self._producer.produce(
-                topic, value, key, _partition(source, partitions), headers=headers or [], on_delivery=self._delivered
+                topic, value, key, _partition(source, partitions), headers=self._headers(), on_delivery=self._delivered
             )
         self._producer.poll(0)
 
@@ -378,6 +395,15 @@ class Load:
         assert not left, f"{left} events were not delivered"
         assert not self.failed, self.failed[:3]
         return self
+
+    def _headers(self) -> Any:
+        """Now and then some: twice the same name, no value, a value of no bytes, no name."""
+        number = b"%d" % self._count
+        if self._count % 53 == 0:
+            return [("trace", number), ("trace", None)]
+        if self._count % 71 == 0:
+            return [("", number), ("empty", b""), ("", None)]
+        return []
 
     def _next(self) -> tuple[str, bytes]:
         self._count = number = self._count + 1
@@ -403,56 +429,115 @@ class Load:
 # -------------------------------------------------------------------------------------------------------------- checks
 
 
+#: A record with a larger key and headers is in the ledger without them, under one header with their hash.
+LABELS_BYTES_MAX = 1_048_576
+
+
+class Row(NamedTuple):
+    """What a record is, in its topic and in the ledger; headers in canonical form."""
+
+    offset: int
+    appended_ms: int
+    key: bytes | None
+    headers: bytes
+    value_hash: bytes
+
+
 class Written(NamedTuple):
-    """DATA entries of a ledger partition, and how many CONTROL entries stand between them."""
+    """The entries of a ledger partition: DATA with the offsets of the input, CONTROL with those of the control topic.
+
+    leader_epochs: of the DATA entries.
+    """
 
     head: Head
-    controls: int
-    input_offsets: NDArray[np.int64]
-    value_hashes: list[bytes]
+    data: list[Row]
+    control: list[Row]
+    leader_epochs: list[int]
+
+    @property
+    def input_offsets(self) -> list[int]:
+        """Of the DATA entries."""
+        return [row.offset for row in self.data]
 
 
 def read_ledger(ledger: Ledger, partition: int) -> Written:
     """Read a whole ledger partition, and check numbers, value hashes and chain from genesis on."""
-    head, offsets, hashes, controls = Head(), [np.zeros(0, np.int64)], [], 0
-    expected_index = 1
+    written = Written(Head(), [], [], [])
     with ledger.log() as log:
         tail = read_tail(log, ledger.names.sequenced, partition)
         start = log.bounds(ledger.names.sequenced, partition).start
     assert tail is not None, f"ledger partition {partition} is empty"
-    sequences = 0
+    head = Head()
     for batch in read_entries(ledger.bootstrap, ledger.names.sequenced, partition, start, tail.offset + 1):
         entries = batch.entries
+        before = head
         head, bad, why = verify(head, entries)
         assert bad == -1, f"partition {partition}: {why.name} at index {entries.index[bad]}"
         assert why is Break.NONE
         # Said once more in plain numpy, which shares nothing with the kernel.
         rows = entries.index.size
-        assert np.array_equal(entries.index, np.arange(expected_index, expected_index + rows))
-        expected_index += rows
-        data = entries.kind == EntryKind.DATA
-        assert np.array_equal(entries.sequence, sequences + np.cumsum(data))
-        sequences += int(data.sum())
-        controls += int(rows - data.sum())
-        offsets.append(entries.input_offset[data])
-        hashes += [row.tobytes() for row in entries.value_hash[data]]
-    return Written(head, controls, np.concatenate(offsets), hashes)
+        assert np.array_equal(entries.index, before.index + 1 + np.arange(rows))
+        is_data = entries.kind == EntryKind.DATA
+        assert np.array_equal(entries.sequence, before.sequence + np.cumsum(is_data))
+        written.leader_epochs.extend(entries.leader_epoch[is_data].tolist())
+        for number, data in enumerate(is_data.tolist()):
+            (written.data if data else written.control).append(_row_of_entry(entries, number, data=data))
+    return written._replace(head=head)
+
+
+def _row_of_entry(entries: Entries, row: int, *, data: bool) -> Row:
+    key_length = int(entries.key_length[row])
+    return Row(
+        int((entries.input_offset if data else entries.control_offset)[row]),
+        int(entries.authority_ms[row]),
+        bytes_at(int(entries.key_address[row]), key_length) if key_length >= 0 else None,
+        bytes_at(int(entries.headers_address[row]), int(entries.headers_length[row])),
+        entries.value_hash[row].tobytes(),
+    )
+
+
+def _row_of_record(record: Message) -> Row:
+    """What the ledger must say of a record."""
+    key, value = record.key(), record.value()
+    headers = canonical_headers(cast("list[tuple[str, bytes | None]]", record.headers() or []))
+    if len(key or b"") + len(headers) > LABELS_BYTES_MAX:
+        labels = struct.pack(">BI", 12, len(headers)) + headers
+        if key is not None:
+            labels += struct.pack(">BI", 13, len(key)) + key
+        key, headers = None, canonical_headers([("driftledger-omitted", hashlib.sha256(labels).digest())])
+    _, appended_ms = record.timestamp()
+    value_hash = bytes(32) if value is None else hashlib.sha256(value).digest()
+    return Row(record.offset() or 0, appended_ms, key, headers, value_hash)
 
 
 def check_exactly_once(ledger: Ledger, partitions: Iterable[int] | None = None) -> int:
-    """Every readable input record is in the ledger once, in order, with its hash; and so is every control record.
+    """Every readable input record is in the ledger once, in order, whole; so is every control record up to the last.
 
-    Returns the number of DATA entries.
+    What stands on the control topic before the first GENESIS belongs to no ledger; what came after the lane stopped
+    is not in it yet. Returns the number of DATA entries.
     """
     events = 0
     for partition in ledger.partitions if partitions is None else partitions:
         written = read_ledger(ledger, partition)
         sent = ledger.records(ledger.names.input, partition)
-        assert written.input_offsets.tolist() == [record.offset() for record in sent], f"partition {partition}"
-        expected = [bytes(32) if (v := record.value()) is None else hashlib.sha256(v).digest() for record in sent]
-        assert written.value_hashes == expected, f"partition {partition}: values"
-        events += len(expected)
+        _check_same(f"input {partition}", written.data, [_row_of_record(record) for record in sent])
+        assert written.leader_epochs == [record.leader_epoch() for record in sent], f"partition {partition}: epochs"
+        controls = [_row_of_record(record) for record in ledger.records(ledger.names.control, partition)]
+        first, last = written.control[0].offset, written.control[-1].offset
+        _check_same(f"control {partition}", written.control, [row for row in controls if first <= row.offset <= last])
+        events += len(sent)
     return events
+
+
+def _check_same(what: str, written: list[Row], expected: list[Row]) -> None:
+    """Say where two long lists differ first."""
+    for found, wanted in zip(written, expected, strict=False):
+        assert found == wanted, f"{what}: {_short(found)} is in the ledger, {_short(wanted)} is next"
+    assert len(written) == len(expected), f"{what}: {len(written)} entries of {len(expected)} records"
+
+
+def _short(row: Row) -> str:
+    return f"{row._replace(key=(row.key or b'')[:80], headers=row.headers[:80])}"
 
 
 def refold(ledger: Ledger) -> dict[tuple[str, int], Output]:

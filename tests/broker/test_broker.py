@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 import pytest
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     WaitUntil = Callable[[Callable[[], object], float, str], None]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+#: A start that was slow on a busy machine is tried again so many times.
+STARTS_MAX = 5
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +197,22 @@ def test_a_damaged_layout_is_told(tmp_path: Path) -> None:
     (tmp_path / "kafka" / "cluster.json").write_text('{"ports": 3}', encoding="utf-8")
     with pytest.raises(BadInputError, match=r"cluster\.json: damaged"):
         Cluster(tmp_path).start()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("nodes", "within_s"), [(1, 5), (3, 15)])
+def test_it_answers_within_its_time_on_a_machine_that_does_nothing_else(
+    tmp_path: Path, nodes: Literal[1, 3], within_s: float
+) -> None:
+    """From the start to the first answer of every node, the jars being there; the best of five starts counts."""
+    clock = SystemTime()
+    took_s: list[float] = []
+    while not took_s or (min(took_s) >= within_s and len(took_s) < STARTS_MAX):
+        begun_ns = clock.monotonic_ns()
+        with Cluster(tmp_path / f"start-{len(took_s)}", nodes) as cluster:
+            assert cluster.answers(within_s)
+            took_s.append((clock.monotonic_ns() - begun_ns) / 1e9)
+    assert min(took_s) < within_s, took_s
 
 
 def test_three_nodes_survive_the_death_of_one(tmp_path: Path) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import threading
 from typing import TYPE_CHECKING
 
 from schemas.errors import HaltCode, UnreachableError
 from streams.broker import Cluster
 from streams.lane import Point
-from tests.broker.harness import Blow, Ledger, Load, check_exactly_once, read_ledger, time, wait_for
+from tests.broker.harness import POLL_BROKER_S, Blow, Ledger, Load, check_exactly_once, read_ledger, time, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from streams.sequence import Head
+
 #: The bar of this row.
 GOES_ON_WITHIN_S = 15.0
+#: Of a record batch in a log segment: places of its length (of what follows it) and attributes, and a flag of these.
+_LENGTH_AT, _ATTRIBUTES_AT, _CONTROL_BATCH = 8, 21, 0x20
 
 
 def _indexes(ledger: Ledger) -> list[int]:
@@ -30,7 +35,7 @@ def _indexes(ledger: Ledger) -> list[int]:
 def _check_acknowledged(ledger: Ledger, load: Load) -> None:
     for partition in ledger.partitions:
         written = read_ledger(ledger, partition)
-        hashes = dict(zip(written.input_offsets.tolist(), written.value_hashes, strict=True))
+        hashes = {row.offset: row.value_hash for row in written.data}
         for offset, value in load.acknowledged[partition]:
             assert hashes[offset] == hashlib.sha256(value).digest(), f"{partition}@{offset}"
 
@@ -68,48 +73,94 @@ def test_a_broker_that_is_killed_under_load_loses_nothing_acknowledged(tmp_path:
             load.flush()
             ledger.wait_level(worker)
             wait_for(lambda: worker.health()[0] == 200, "healthy again")
-            beats = {p: read_ledger(ledger, p).controls for p in ledger.partitions}
-            wait_for(lambda: all(read_ledger(ledger, p).controls > n for p, n in beats.items()), "heartbeats go on")
+            beats = {p: len(read_ledger(ledger, p).control) for p in ledger.partitions}
+            wait_for(lambda: all(len(read_ledger(ledger, p).control) > n for p, n in beats.items()), "heartbeats go on")
             worker.stop()
         assert again_s < GOES_ON_WITHIN_S
         _check_acknowledged(ledger, load)
         check_exactly_once(ledger)
 
 
-def _truncate(partition_folder: Path) -> None:
-    """Cut a partition's log to its first half while its broker is down, as an election of a stale replica does."""
-    [segment] = partition_folder.glob("*.log")
+def _batch_ends(segment: bytes, *, markers_only: bool) -> list[int]:
+    """Where the record batches of a log segment end, or only those that are the marker of a transaction."""
+    ends, at = [], 0
+    while at < len(segment):
+        [length] = struct.unpack_from(">i", segment, at + _LENGTH_AT)
+        [attributes] = struct.unpack_from(">h", segment, at + _ATTRIBUTES_AT)
+        at += _LENGTH_AT + 4 + length
+        if not markers_only or attributes & _CONTROL_BATCH:
+            ends.append(at)
+    return ends
+
+
+def _truncate(cluster: Cluster, topic: str, *, markers_only: bool = False) -> None:
+    """Cut partition 0 of a topic to its first half while its broker is down, as an election of a stale replica does."""
+    [folder] = cluster.directory.glob(f"**/{topic}-0")
+    [segment] = folder.glob("*.log")
+    size = segment.stat().st_size
+    cut = max(end for end in _batch_ends(segment.read_bytes(), markers_only=markers_only) if end <= size // 2)
     with segment.open("r+b") as file:
-        file.truncate(segment.stat().st_size // 2)
+        file.truncate(cut)
     for pattern in ("*.index", "*.timeindex", "*.txnindex", "*.snapshot"):
-        for index in partition_folder.glob(pattern):
+        for index in folder.glob(pattern):
             index.unlink()
-    (partition_folder.parent / "recovery-point-offset-checkpoint").unlink()
+    (folder.parent / "recovery-point-offset-checkpoint").unlink(missing_ok=True)
 
 
-def test_an_input_that_was_cut_and_has_grown_past_the_ledger_again_halts(tmp_path: Path) -> None:
-    """Its offsets all exist, but hold other records: only the leader epoch of the last one sequenced tells."""
+def _run_for(ledger: Ledger, heartbeats: int) -> Head:
+    """Let a worker bring a ledger level and go on for some heartbeats; the head of partition 0 then."""
+    load = Load(ledger)
+    with ledger.worker() as worker:
+        for _ in range(10):
+            load.send(400)
+            load.flush()  # each a batch of its own, so that a log can be cut between them
+        ledger.wait_level(worker)
+        wait_for(lambda: len(read_ledger(ledger, 0).control) > heartbeats, "some heartbeats", poll_s=POLL_BROKER_S)
+        worker.stop()
+    head = ledger.head(0)
+    assert head is not None
+    return head
+
+
+def test_what_a_broker_loses_behind_our_back_halts(tmp_path: Path) -> None:
+    """An input that was cut and has grown past the ledger again, and a ledger that lost its last seconds.
+
+    All offsets of that input exist, but hold other records: only the leader epoch of the last one sequenced tells. In
+    that ledger nothing is wrong, except that it ends too early: other topics say so, and nothing is written there.
+    """
     with Cluster(tmp_path / "kafka") as cluster:
-        ledger = Ledger(cluster.bootstrap, "truncated", tmp_path, {"partitions": 2}).create()
-        load = Load(ledger)
-        load.send(4_000)
-        load.flush()
-        with ledger.worker() as worker:
-            ledger.wait_level(worker)
-            worker.stop()
-        stands = ledger.head(0)
-        assert stands is not None
+        quick = {"partitions": 2, "heartbeat_interval_ms": 200}
+        grown = Ledger(cluster.bootstrap, "grown", tmp_path, quick).create()
+        short = Ledger(cluster.bootstrap, "short", tmp_path, quick).create()
+        stands, ended = _run_for(grown, heartbeats=5), _run_for(short, heartbeats=40)
         cluster.kill()
-        [folder] = (tmp_path / "kafka").glob(f"**/{ledger.names.input}-0")
-        _truncate(folder)
-        assert cluster.start() == ledger.bootstrap
-        with ledger.log() as log:
-            wait_for(lambda: log.ends(ledger.names.input, [0])[0] <= stands.input_offset, "the input is shorter")
-            while log.ends(ledger.names.input, [0])[0] <= stands.input_offset + 100:
-                load.send(2_000)
+        _truncate(cluster, grown.names.input)
+        _truncate(cluster, short.names.sequenced, markers_only=True)
+        assert cluster.start() == grown.bootstrap
+
+        with grown.log() as log:
+            assert wait_for(lambda: log.ends(grown.names.input, [0])[0], "the input answers") <= stands.input_offset
+            load = Load(grown, seed=2)  # another client: the first one would miss what it had sent
+            while log.ends(grown.names.input, [0])[0] <= stands.input_offset + 100:
+                load.send(1_000)
                 load.flush()
-        with ledger.worker() as worker:
-            wait_for(ledger.halts, f"it halts:\n{worker.output[-3000:]}")
+        with grown.worker() as worker:
+            wait_for(grown.halts, f"it halts:\n{worker.output[-3000:]}")
+            grown.wait_level(worker, [1])
             worker.stop()
-        assert {p: halt.code for p, halt in ledger.halts().items()} == {0: HaltCode.INPUT_TRUNCATED}
-        assert ledger.head(0) == stands
+        assert {p: halt.code for p, halt in grown.halts().items()} == {0: HaltCode.INPUT_TRUNCATED}
+        written = grown.head(0)
+        assert written is not None
+        assert (written.sequence, written.input_offset) == (stands.sequence, stands.input_offset)
+        check_exactly_once(grown, [1])
+
+        cut = short.head(0)
+        assert cut is not None
+        assert cut.index < ended.index - 10
+        with short.worker() as worker:
+            wait_for(short.halts, f"it halts:\n{worker.output[-3000:]}")
+            short.wait_level(worker, [1])
+            worker.stop()
+        assert {p: halt.code for p, halt in short.halts().items()} == {0: HaltCode.LEDGER_TAIL_LOST}
+        assert short.head(0) == cut
+        check_exactly_once(short, [1])

@@ -7,21 +7,27 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from schemas.clock import SystemTime
-from schemas.errors import BadInputError
+from schemas.errors import BadInputError, HaltCode, HaltError
+from schemas.instants import format_ms
 from schemas.topics import partition_for
-from streams.alert_log import ends, follow
+from streams.alert_log import alerts_between, ends, follow, newest_alerts, open_alerts
+from streams.cli.drift import Which, _coming_alerts
 from streams.cli.main import main
 from streams.drift_entries import Reading
 from streams.drift_log import DriftLog, NotBegunError, NotSequencedError
-from streams.drift_warnings import last_warnings, warnings_between
+from streams.drift_warnings import follow_warnings, last_warnings, warnings_between
+from streams.progress import lift_halt, record_halt
 from streams.queries import Ledger
 from streams.severity import Severity
 from streams.snapshots import read_snapshots
+from streams.up import AlertFeed
 from tests.broker.ledgers import begin, event, names_of, produce, records, running, sequence, use
 
 if TYPE_CHECKING:
@@ -130,6 +136,29 @@ def test_the_command_lists_ten_unless_asked(capsys: pytest.CaptureFixture[str]) 
     assert "-1441" in out  # the year of an instant far before any calendar
 
 
+@pytest.mark.usefixtures("_command")
+def test_instants_bound_what_is_listed(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both ends included: of the drift log, the warnings and the alerts."""
+
+    def listed(command: str, *options: str) -> list[Any]:
+        assert main(["drift", command, *options, "--output", "jsonl"]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    for command, field in (("log", "created_at"), ("warnings", "authority_timestamp"), ("alerts", "recorded_at")):
+        everything = listed(command, "--last", "1000")
+        times = sorted({row[f"{field}_ms"] for row in everything})
+        first_ms, last_ms = times[len(times) // 3], times[len(times) // 3 * 2]
+        found = listed(command, "--from", format_ms(first_ms), "--to", format_ms(last_ms))
+        expected = [row for row in everything if first_ms <= row[f"{field}_ms"] <= last_ms]
+        assert found
+        assert sorted(map(str, found)) == sorted(map(str, expected))
+        assert len(listed(command, "--from", format_ms(times[0]))) == len(everything)
+        assert listed(command, "--from", format_ms(times[-1] + 1)) == []
+        assert listed(command, "--to", format_ms(times[0] - 1)) == []
+    in_order = [entry.index for entry in DriftLog(ledger).between(0, 2**62, partition=0)]
+    assert in_order == sorted(in_order)
+
+
 # ------------------------------------------------------------------------------------------------- anchors and verdicts
 
 
@@ -194,9 +223,32 @@ def test_without_a_lane_the_record_is_written_and_sequenced_later(
     with Ledger(settings, kafka.bootstrap) as ledger:
         (entry,) = DriftLog(ledger).newest(1)
         assert (entry.source, entry.reading) == ("CLI", Reading.ANCHOR)
+        assert b"guardian" in records(settings)[-1][1]["value"]
         with pytest.raises(NotSequencedError) as raised:
             DriftLog(ledger).verify_drift(0, timeout_s=0)
     assert raised.value.written.offset == 3
+
+
+def test_a_halt_is_named_at_once(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, not a wait for a worker that may not go on; the record waits for the lift."""
+    settings = begin(kafka, prefix)
+    sequence(settings)
+    error = HaltError(0, HaltCode.INPUT_CUT, "records 5 to 9 are gone", "Restore the input")
+    record_halt(kafka.bootstrap, names_of(settings).progress, 0, error, "worker-1")
+    use(settings, monkeypatch)
+    begun = SystemTime().create_checkpoint()
+    for command in (["anchor"], ["verify", "now"]):
+        assert main(["drift", *command, "--timeout", "60"]) == 1
+        err = capsys.readouterr().err
+        assert "partition 0 halted, INPUT_CUT: records 5 to 9 are gone. Restore the input" in err
+        assert "halts lift 0" in err
+    assert begun.elapsed_ns(SystemTime().create_checkpoint()) < 50_000_000_000
+    lift_halt(kafka.bootstrap, names_of(settings).progress, 0, 0)
+    sequence(settings)
+    with Ledger(settings, kafka.bootstrap) as ledger:
+        assert [entry.reading for entry in DriftLog(ledger).newest()] == [Reading.VERIFY, Reading.ANCHOR]
 
 
 def test_nothing_is_written_to_a_ledger_that_has_not_begun(
@@ -227,6 +279,10 @@ def test_nothing_is_written_to_a_ledger_that_has_not_begun(
         (["drift", "warnings", "--from", "9", "--to", "3"], "9 to 3 is no range"),
         (["drift", "warnings", "--last", "9", "--to", "3"], "one or the other"),
         (["drift", "alerts", "--state", "shut"], "--state"),
+        (["drift", "alerts", "--from", "yesterday"], "is not an instant"),
+        (["drift", "log", "--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"], "the earlier instant"),
+        (["drift", "log", "--last", "2", "--from", "2026-01-02T00:00:00Z"], "one or the other"),
+        (["drift", "warnings", "--follow", "--to", "9"], "one or the other"),
     ],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(
@@ -244,7 +300,7 @@ def test_bad_arguments_are_named_and_nothing_is_written(
 
 
 def test_warnings_are_those_beyond_the_threshold_without_duplicates(ledger: Ledger) -> None:
-    """In order of sequence, with what S1.4 asks for."""
+    """In order of sequence."""
     for source in ("ahead", "lost"):
         partition = partition_of(source)
         found = list(warnings_between(ledger, partition, 1, source=source))
@@ -352,23 +408,84 @@ def test_alerts_can_be_followed(kafka: Any, prefix: str) -> None:
         assert next(coming) is None
 
 
-@pytest.mark.parametrize("output", ["table", "jsonl"])
+def test_a_foreign_record_among_the_alerts_is_skipped_and_named(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every reader of the topic, also the one of `up`."""
+    settings = begin(kafka, prefix)
+    topic = names_of(settings).drift_alerts
+    produce(settings, topic, [(None, b"no alert", [])])
+    produce(settings, settings.input_topic, messages(0, 5, "early", 9_000_000))
+    sequence(settings)
+    use(settings, monkeypatch)
+    feed = AlertFeed(kafka.bootstrap, topic, 1)
+    with Ledger(settings, kafka.bootstrap) as ledger, closing(feed), capture_logs() as lines:
+        assert [record.alert["source"] for record in newest_alerts(ledger, 5)] == ["early"]
+        assert [record.alert["source"] for record in open_alerts(ledger)] == ["early"]
+        assert [record.alert["source"] for record in alerts_between(ledger, 0, 2**62)] == ["early"]
+        assert next(record for record in follow(ledger, {0: 0}) if record).alert["source"] == "early"
+        news: list[Any] = []
+        while not news:
+            news = feed.poll(1)
+        assert [one.alert["source"] for one in news] == ["early"]
+    expected = {"event": "alert_not_readable", "topic": topic, "partition": 0, "offset": 0}
+    assert len(lines) == 5
+    assert all(expected.items() <= line.items() for line in lines)
+
+
+def test_the_log_and_the_warnings_can_be_followed(kafka: Any, prefix: str) -> None:
+    """What comes behind the tail, none twice, only that of the source asked for; duplicates are no warnings."""
+    settings = begin(kafka, prefix, snapshot_interval_ms=0, batch_events_max=5)
+    early = messages(0, 5, "early", 9_000_000)
+    produce(settings, settings.input_topic, early)
+    sequence(settings)
+    with Ledger(settings, kafka.bootstrap) as ledger:
+        entries = DriftLog(ledger).coming({0: ledger.end(0)}, source="early")
+        warned = follow_warnings(ledger, {0: ledger.tail(0)}, source="early")
+        produce(settings, settings.input_topic, [*early, *messages(0, 5, "other", 9_000_000)])
+        produce(settings, settings.input_topic, messages(5, 8, "early", 9_000_000))
+        writer = threading.Thread(target=sequence, args=(settings,))
+        writer.start()
+        assert [next(entries).sequence for _ in range(8)] == [6, 7, 8, 9, 10, 16, 17, 18]
+        assert [next(warned).event_id for _ in range(3)] == ["early-5", "early-6", "early-7"]
+        writer.join()
+
+
+def test_following_what_is_open_leaves_out_what_closes(kafka: Any, prefix: str) -> None:
+    """Whoever asks for all is told that, too."""
+    settings = begin(kafka, prefix)
+    for turn, offset_us in enumerate((9_000_000, 0, 9_000_000)):
+        produce(settings, settings.input_topic, messages(turn * 5, turn * 5 + 5, "s", offset_us))
+    sequence(settings)
+    with Ledger(settings, kafka.bootstrap) as ledger:
+        for which, states in ((Which.ALL, ["OPENED", "CLOSED"]), (Which.OPEN, ["OPENED", "OPENED"])):
+            coming = _coming_alerts(ledger, {0: 0}, None, which)
+            assert [next(coming).alert["state"] for _ in states] == states
+
+
+@pytest.mark.parametrize(
+    ("words", "output"),
+    [("alerts", "table"), ("alerts", "jsonl"), ("log", "table"), ("warnings", "csv")],
+)
 def test_the_command_follows_until_it_is_interrupted(
-    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, output: str
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, words: str, output: str
 ) -> None:
     """What there is, oldest first, then what comes, a line each as it comes; exit code 130."""
     settings = begin(kafka, prefix)
     produce(settings, settings.input_topic, messages(0, 5, "early", 9_000_000))
     sequence(settings)
     use(settings, monkeypatch)
-    command = [sys.executable, "-c", "from streams.cli.main import run; run()", "drift", "alerts", "--follow"]
+    command = [sys.executable, "-c", "from streams.cli.main import run; run()", "drift", words, "--follow"]
+    count = 1 if words == "alerts" else 5
     following = subprocess.Popen([*command, "--output", output], stdout=subprocess.PIPE, text=True)
     try:
         assert following.stdout is not None
-        assert "early is " in following.stdout.readline()
-        produce(settings, settings.input_topic, messages(0, 5, "later", 2_000_000))
+        if output == "csv":
+            assert following.stdout.readline().startswith("id,")
+        assert all("early" in following.stdout.readline() for _ in range(count))
+        produce(settings, settings.input_topic, messages(0, 5, "later", 7_000_000))
         sequence(settings)
-        assert "later is " in following.stdout.readline()
+        assert all("later" in following.stdout.readline() for _ in range(count))
         following.send_signal(signal.SIGINT)
         assert following.wait(30) == 130
     finally:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from schemas.columns import Fault
+from schemas.memory import bytes_at
+from streams.admission import encode_control, read_control
+from streams.judge import Judge
+from streams.judge_kernel import Flag
 from streams.lane import Point
-from tests.broker.harness import Blow, Ledger, Load, check_exactly_once, refold
+from streams.ledger_reader import read_entries, read_tail
+from tests.broker.harness import (
+    POLL_BROKER_S,
+    Blow,
+    Ledger,
+    Load,
+    check_exactly_once,
+    read_ledger,
+    refold,
+    time,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,3 +133,100 @@ def test_sigterm_under_load_ends_a_worker_within_ten_seconds(kafka: Any, prefix:
     load.flush()
     _finish(ledger)
     assert check_exactly_once(ledger) == 120_000
+
+
+_CHANGED = {"partitions": 1, "confirm_events": 2, "heartbeat_interval_ms": 200}
+
+
+def _definitions(ledger: Ledger) -> list[dict[str, Any]]:
+    """What the ledger's DEFINITION records put in force, in order."""
+    controls = [read_control(record.value()) for record in ledger.records(ledger.names.control, 0)]
+    return [json.loads(body["body"]) for kind, body in controls if kind == "Definition"]
+
+
+def _warned(ledger: Ledger) -> list[tuple[int, bool, bool]]:
+    """Of each first reading of an event: index, whether judge warned, and whether the settings then in force say so."""
+    judge = Judge()
+    state = judge.new_state(0)
+    found: list[tuple[int, bool, bool]] = []
+    with ledger.log() as log:
+        tail = read_tail(log, ledger.names.sequenced, 0)
+    assert tail is not None
+    thresholds = iter(_definitions(ledger))
+    threshold_us = 0
+    for batch in read_entries(ledger.bootstrap, ledger.names.sequenced, 0, 0, tail.offset + 1, rows_max=1):
+        entries = batch.entries
+        outputs = judge.step(state, entries)
+        if b"threshold_us" in bytes_at(int(entries.value_address[0]), max(0, int(entries.value_length[0]))):
+            threshold_us = next(thresholds)["threshold_us"]
+        elif outputs.verdicts.fault[0] == Fault.NONE and not outputs.verdicts.flags[0] & (
+            Flag.DUPLICATE | Flag.CONFLICT
+        ):
+            distance_us = abs(int(outputs.events.local_us[0]) - 1_000 * int(entries.authority_ms[0]))
+            flagged = bool(outputs.verdicts.flags[0] & Flag.WARNED)
+            found.append((int(entries.index[0]), flagged, distance_us > threshold_us))
+    return found
+
+
+def test_changed_settings_hold_from_their_entry_on_and_nothing_is_judged_twice(
+    kafka: Any, prefix: str, tmp_path: Path
+) -> None:
+    """A worker with another threshold writes it into the ledger; one with the same threshold writes nothing."""
+    before = Ledger(kafka.bootstrap, prefix, tmp_path, {**_CHANGED, "drift_threshold_ms": 5_000}).create()
+    after = Ledger(kafka.bootstrap, prefix, tmp_path, {**_CHANGED, "drift_threshold_ms": 1_000.5})
+    load = Load(before, sources=8)
+    heads, warnings = [], []
+    for ledger in (before, after, after):
+        load.send(3_000)
+        load.flush()
+        with ledger.worker() as worker:
+            ledger.wait_level(worker)
+            load.send(2_000)
+            load.flush()
+            ledger.wait_level(worker)
+            wait_for(lambda: worker.metric("driftledger_events_total") == 5_000, "all are counted")
+            warnings.append(worker.metric("driftledger_drift_warnings_total"))
+            worker.stop()
+        head = ledger.head(0)
+        assert head is not None
+        heads.append(head.index)
+    assert check_exactly_once(after) == 15_000
+    assert [definition["threshold_us"] for definition in _definitions(after)] == [5_000_000, 1_000_500]
+    readings = _warned(after)
+    assert all(warned == expected for _, warned, expected in readings)
+    # Each worker warned of what it wrote: a reading judged again, or never, would be counted.
+    ranges = zip([0, *heads], heads, strict=False)
+    assert warnings == [sum(warned for index, warned, _ in readings if low < index <= high) for low, high in ranges]
+    assert after.outputs() == refold(after)
+
+
+def test_a_changed_setting_behind_a_heartbeat_that_waits_for_input_comes_in(
+    kafka: Any, prefix: str, tmp_path: Path
+) -> None:
+    """A worker died on an idle partition, right after a heartbeat that speaks of the first events.
+
+    That heartbeat waits for those events, and the changed setting stands behind it: the lane must not wait for the
+    setting before it reads.
+    """
+    before = Ledger(kafka.bootstrap, prefix, tmp_path, {**_CHANGED, "drift_threshold_ms": 5_000}).create()
+    after = Ledger(kafka.bootstrap, prefix, tmp_path, {**_CHANGED, "drift_threshold_ms": 1_000})
+    with before.worker(Blow(Point.COMMITTED, 5)) as worker:
+        worker.wait_killed()
+    load = Load(before)
+    load.send(2_000)
+    load.flush()
+    with before.log() as log:
+        end = log.ends(before.names.input, [0])[0]
+    beat = {"predecessor_appended_ms": None, "input_end_offset": end, "worker_us": time.now_us()}
+    before.append(before.names.control, 0, encode_control("Heartbeat", beat, "dead", "tick"))
+    with after.worker() as worker:
+        after.wait_level(worker)
+        wait_for(lambda: len(_definitions(after)) == 2, "the setting is written")
+        beats = len(read_ledger(after, 0).control)
+        wait_for(lambda: len(read_ledger(after, 0).control) > beats + 2, "heartbeats go on", poll_s=POLL_BROKER_S)
+        assert worker.health()[0] == 200
+        worker.stop()
+    assert "lane_failed" not in worker.output
+    assert check_exactly_once(after) == 2_000
+    assert all(warned == expected for _, warned, expected in _warned(after))
+    assert after.outputs() == refold(after)

@@ -16,8 +16,11 @@ from confluent_kafka.admin import (
 
 from schemas.codec import decode
 from schemas.errors import HaltCode, HaltError
+from streams.admission import encode_control
+from streams.judge import Judge
 from streams.progress import lift_halt
 from tests.broker.harness import (
+    POLL_BROKER_S,
     Ledger,
     Load,
     Worker,
@@ -30,10 +33,12 @@ from tests.broker.harness import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     import pytest
+
+    from streams.sequence import Head
 
 
 def _wait_halted(ledger: Ledger, worker: Worker, partitions: Iterable[int]) -> dict[int, HaltError]:
@@ -184,7 +189,7 @@ def _records_carry_the_producers_time(bootstrap: str, prefix: str, tmp_path: Pat
             _send(ledger, partition, 10)
         ledger.wait_level(worker, [0, 1])
         assert check_exactly_once(ledger, [0, 1]) == 40
-        assert read_ledger(ledger, 2).input_offsets.size == 10
+        assert len(read_ledger(ledger, 2).data) == 10
 
         future = ledger.admin.create_partitions([NewPartitions(ledger.names.input, 4)])[ledger.names.input]
         future.result(30)
@@ -224,7 +229,7 @@ def _a_topic_was_made_again(bootstrap: str, prefix: str, tmp_path: Path) -> None
             f"both halt again:\n{worker.output[-2000:]}",
         )
         worker.stop()
-    assert sum(read_ledger(ledger, partition).input_offsets.size for partition in ledger.partitions) == 2_000
+    assert sum(len(read_ledger(ledger, partition).data) for partition in ledger.partitions) == 2_000
 
 
 def _sequenced_input_was_deleted(bootstrap: str, prefix: str, tmp_path: Path) -> None:
@@ -242,13 +247,14 @@ def _sequenced_input_was_deleted(bootstrap: str, prefix: str, tmp_path: Path) ->
     with ledger.worker() as worker:
         ledger.wait_level(worker)
         # A heartbeat sent from now on proves what was read; two ticks later one of those is in the ledger.
-        beats = [read_ledger(ledger, partition).controls for partition in ledger.partitions]
+        beats = [len(read_ledger(ledger, partition).control) for partition in ledger.partitions]
         wait_for(
-            lambda: all(read_ledger(ledger, p).controls > beats[p] + 4 for p in ledger.partitions), "some heartbeats"
+            lambda: all(len(read_ledger(ledger, p).control) > beats[p] + 4 for p in ledger.partitions),
+            "some heartbeats",
         )
         worker.stop()
     assert check_exactly_once(ledger) == 110
-    first = {p: read_ledger(ledger, p).input_offsets.size for p in ledger.partitions}
+    first = {p: len(read_ledger(ledger, p).data) for p in ledger.partitions}
     assert first == {0: 50, 1: 60}
     for partition in ledger.partitions:
         ledger.delete_records(ledger.names.input, partition, -1)
@@ -264,7 +270,180 @@ def _sequenced_input_was_deleted(bootstrap: str, prefix: str, tmp_path: Path) ->
         written = read_ledger(ledger, partition)
         sent = ledger.records(ledger.names.input, partition)
         assert written.head.sequence == first[partition] + 5
-        assert written.input_offsets[-5:].tolist() == [record.offset() for record in sent]
+        assert written.input_offsets[-5:] == [record.offset() for record in sent]
+
+
+#: A worker that runs for less takes no snapshot.
+_NO_SNAPSHOTS = {"snapshot_interval_ms": 86_400_000}
+
+
+def _heads(ledger: Ledger) -> list[Head | None]:
+    return [ledger.head(partition) for partition in ledger.partitions]
+
+
+def _recreate(ledger: Ledger, topic: str) -> None:
+    ledger.admin.delete_topics([topic])[topic].result(30)
+    with ledger.log() as log:
+        wait_for(lambda: log.topic(topic) is None, "the topic is gone")
+    ledger.create()
+
+
+def _lift_all(ledger: Ledger) -> None:
+    for partition in ledger.partitions:
+        lift_halt(ledger.bootstrap, ledger.names.progress, ledger.lane_of(partition), partition)
+
+
+def _progress_was_lost(bootstrap: str, prefix: str, tmp_path: Path, options: Mapping[str, Any]) -> None:
+    """A progress topic that was made again under a ledger halts: what was alerted on would be alerted on again.
+
+    With a snapshot that knows better, and without one. A lift does not help.
+    """
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 2, **options}).create()
+    load = Load(ledger)
+    load.send(8_000)
+    load.flush()
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        if options is not _NO_SNAPSHOTS:
+            wait_for(
+                lambda: all(ledger.records(ledger.names.snapshots, p) for p in ledger.partitions),
+                "snapshots",
+                poll_s=POLL_BROKER_S,
+            )
+        worker.stop()
+    stand, said = _heads(ledger), ledger.outputs()
+    assert sum(len(output) for output in said.values())
+    _recreate(ledger, ledger.names.progress)
+    load.send(1_000)
+    load.flush()
+    with ledger.worker() as worker:
+        halts = _wait_halted(ledger, worker, ledger.partitions)
+        assert {halt.code for halt in halts.values()} == {HaltCode.PROGRESS_LOST}
+        _lift_all(ledger)
+        halts = _wait_halted(ledger, worker, ledger.partitions)
+        assert {halt.code for halt in halts.values()} == {HaltCode.PROGRESS_LOST}
+        worker.stop()
+    assert _heads(ledger) == stand
+    assert ledger.outputs() == said
+
+
+def _control_was_cut(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """Control records that are gone before they were sequenced halt; gone after it, they are no loss."""
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 2}).create()
+    for partition in ledger.partitions:
+        _send(ledger, partition, 10)
+    _run_level(ledger)
+    stand = _heads(ledger)
+    assert stand[0] is not None
+    assert stand[1] is not None
+    for partition in ledger.partitions:
+        ledger.append(ledger.names.control, partition, b"nobody's record is sequenced too")
+        _send(ledger, partition, 10)
+    ledger.delete_records(ledger.names.control, 0, -1)
+    ledger.delete_records(ledger.names.control, 1, stand[1].control_offset + 1)
+    with ledger.worker() as worker:
+        halt = _wait_halted(ledger, worker, {0})[0]
+        assert halt.code is HaltCode.CONTROL_CUT
+        assert f"the ledger stands at {stand[0].control_offset + 1}" in halt.detail
+        ledger.wait_level(worker, [1])
+        worker.stop()
+    assert ledger.head(0) == stand[0]
+    assert len(read_ledger(ledger, 1).data) == 20
+
+
+def _somebody_wrote_into_the_ledger(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """A foreign record in the ledger halts: at its end at once, in its middle when it is read back."""
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 3, **_NO_SNAPSHOTS}).create()
+    for partition in ledger.partitions:
+        _send(ledger, partition, 10)
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        ledger.append(ledger.names.sequenced, 1, b"foreign")
+        _send(ledger, 1, 10)
+        ledger.wait_level(worker)
+        worker.stop()
+    ledger.append(ledger.names.sequenced, 0, b"foreign")
+    with ledger.log() as log:
+        end = log.ends(ledger.names.sequenced, [0])[0]
+    _send(ledger, 2, 10)
+    with ledger.worker() as worker:
+        halts = _wait_halted(ledger, worker, {0, 1})
+        assert {halt.code for halt in halts.values()} == {HaltCode.LEDGER_BROKEN}
+        ledger.wait_level(worker, [2])
+        worker.stop()
+    assert check_exactly_once(ledger, [2]) == 20
+    with ledger.log() as log:
+        assert log.ends(ledger.names.sequenced, [0])[0] == end
+
+
+def _a_newer_judge_wrote_on(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """A ledger that says that a newer judge wrote on from somewhere halts an older one there."""
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 2}).create()
+    newer = {"fold": Judge().name, "version": Judge().version + 1}
+    with ledger.worker() as worker:
+        worker.wait_live(lanes=2)
+        for partition in ledger.partitions:
+            _send(ledger, partition, 10)
+        ledger.wait_level(worker)
+        ledger.append(ledger.names.control, 0, encode_control("FoldVersion", newer, "somebody", "a newer release"))
+        halt = _wait_halted(ledger, worker, {0})[0]
+        assert halt.code is HaltCode.FOLD_FAILED
+        assert f"judge {newer['version']}" in halt.detail
+        for partition in ledger.partitions:
+            _send(ledger, partition, 10)
+        ledger.wait_level(worker, [1])
+        stands = ledger.head(0)
+        lift_halt(ledger.bootstrap, ledger.names.progress, ledger.lane_of(0), 0)
+        assert _wait_halted(ledger, worker, {0})[0].code is HaltCode.FOLD_FAILED
+        worker.stop()
+    assert check_exactly_once(ledger, [1]) == 20
+    now = ledger.head(0)
+    assert now is not None
+    assert stands is not None
+    assert (now.sequence, now.input_offset) == (stands.sequence, stands.input_offset)
+
+
+def _progress_cannot_be_read(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """An unreadable record on the progress topic is no progress of its fold, and under the key of a halt it is one.
+
+    Under another key it means nothing. Once lifted, the partition goes on.
+    """
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 3}).create()
+    for partition in ledger.partitions:
+        _send(ledger, partition, 10)
+    _run_level(ledger)
+    ledger.append(ledger.names.progress, 0, b"unreadable", Judge().name.encode())
+    ledger.append(ledger.names.progress, 1, b"unreadable", b"halt/1")
+    ledger.append(ledger.names.progress, 2, b"unreadable", b"\xff/nobody")
+    ledger.append(ledger.names.progress, 2, b"unreadable", b"halt/nobody")
+    for partition in ledger.partitions:
+        _send(ledger, partition, 10)
+    with ledger.worker() as worker:
+        halts = _wait_halted(ledger, worker, {0, 1})
+        assert {p: halt.code for p, halt in halts.items()} == {0: HaltCode.PROGRESS_LOST, 1: HaltCode.LEDGER_BROKEN}
+        ledger.wait_level(worker, [2])
+        lift_halt(ledger.bootstrap, ledger.names.progress, ledger.lane_of(1), 1)
+        ledger.wait_level(worker, [1])
+        worker.stop()
+    assert check_exactly_once(ledger, [1, 2]) == 40
+    assert len(read_ledger(ledger, 0).data) == 10
+
+
+def test_a_ledger_whose_own_topics_were_damaged_halts(
+    kafka: Any, prefix: str, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """Progress lost or spoilt, control records deleted, a foreign record in the ledger, a newer fold."""
+    scenarios: tuple[Callable[..., None], ...] = (
+        partial(_progress_was_lost, options=_NO_SNAPSHOTS),
+        partial(_progress_was_lost, options={"snapshot_interval_ms": 1_000}),
+        _control_was_cut,
+        _somebody_wrote_into_the_ledger,
+        _a_newer_judge_wrote_on,
+        _progress_cannot_be_read,
+    )
+    runs = [partial(run, kafka.bootstrap, f"{prefix}-{n}", tmp_path) for n, run in enumerate(scenarios)]
+    side_by_side(subtests, *runs[:3])
+    side_by_side(subtests, *runs[3:])
 
 
 def test_what_changes_under_a_live_ledger_halts_it_or_is_no_loss(

@@ -67,6 +67,22 @@ def test_a_range_holds_both_its_ends_in_order(ledger: Ledger) -> None:
     assert (rows[0]["source"], rows[0]["value"], rows[0]["local_timestamp"]) == ("pump-2", 1.0, format_us(LOCAL_US + 2))
 
 
+def test_events_can_be_followed(kafka: Any, prefix: str) -> None:
+    """From a sequence on: what there is, then what comes, also into a partition that had none."""
+    settings = begin(kafka, prefix)
+    sequence(settings)
+    with Ledger(settings, kafka.bootstrap) as opened:
+        coming = opened.follow_events(0, 2)
+        for first in (0, 3):
+            sent: list[Any] = [(b"s", event("s", f"e{n}", LOCAL_US), []) for n in range(first, first + 3)]
+            produce(settings, settings.input_topic, sent)
+            sequence(settings)
+            expected = range(max(first, 1), first + 3)
+            assert [next(coming)["event_id"] for _ in expected] == [f"e{n}" for n in expected]
+        with pytest.raises(BadInputError):
+            opened.follow_events(0, 0)
+
+
 def test_a_range_that_reaches_beyond_the_end_gives_what_there_is(ledger: Ledger) -> None:
     """And an empty partition gives nothing."""
     assert [row["sequence"] for row in ledger.get_events_by_sequence_range(0, EVENTS - 1, 10**9)] == [
@@ -206,6 +222,23 @@ def test_max_prints_each_partition_and_a_total_last(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "partition,max_sequence\n1,0\n"
 
 
+def test_a_partition_whose_end_is_no_entry_does_not_hide_the_others(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no maximum, and no total has it; exit code 1."""
+    settings = begin(kafka, prefix, partitions=2)
+    produce(settings, settings.input_topic, [(b"s", event("s", "e", LOCAL_US), [])], partition=1)
+    sequence(settings)
+    produce(settings, names_of(settings).sequenced, [(None, b"no entry", [])])
+    use(settings, monkeypatch)
+    assert main(["sequence", "max", "--output", "csv"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "partition,max_sequence\n0,\n1,1\n"
+    assert "partition 0 broken, LEDGER_BROKEN: a ledger record does not decode" in printed.err
+    assert main(["sequence", "max"]) == 1
+    assert capsys.readouterr().out.split()[-2:] == ["total", "-"]
+
+
 @pytest.mark.usefixtures("_command")
 @pytest.mark.parametrize(
     ("options", "expected"),
@@ -243,7 +276,8 @@ def test_range_shows_people_what_can_be_read(capsys: pytest.CaptureFixture[str])
     [
         (["sequence", "range"], "Give --partition 0 to 1"),
         (["sequence", "range", "-p", "0", "--last", "5", "--from", "1"], "one or the other"),
-        (["sequence", "range", "-p", "0", "--last", "0"], "Give 1 or more"),
+        (["sequence", "range", "-p", "0", "--last", "0"], "--last"),
+        (["sequence", "range", "-p", "0", "--to", "9", "--follow"], "one or the other"),
         (["sequence", "range", "-p", "0", "--from", "0"], "they begin at 1"),
         (["sequence", "range", "-p", "0", "--from", "9", "--to", "8"], "9 to 8 is no range"),
         (["sequence", "max", "-p", "9"], "there is no partition 9"),

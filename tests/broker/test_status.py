@@ -15,7 +15,7 @@ from streams.cli.main import main
 from streams.drift_log import DriftLog
 from streams.progress import record_halt
 from streams.queries import Ledger
-from tests.broker.ledgers import begin, event, names_of, produce, records, running, sequence, use
+from tests.broker.ledgers import begin, event, lane_of, names_of, produce, records, running, sequence, use
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -67,9 +67,9 @@ def test_asking_records_an_anchor(settings: Settings, capsys: pytest.CaptureFixt
 def test_without_a_worker_the_rest_is_shown_all_the_same(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is said that no worker took the anchor; what waits in the input is the lag."""
+    """It is said that no worker took the anchor, exit code 3; what waits in the input is the lag."""
     produce(settings, settings.input_topic, [(None, b"x", [])] * 7, partition=2)
-    assert main(["status", "--timeout", "0.1", "--output", "jsonl"]) == 0
+    assert main(["status", "--timeout", "0.1", "--output", "jsonl"]) == 3
     rows, err = told(capsys)
     assert [row["input_lag_offsets"] for row in rows] == [0, 0, 7]
     assert "no worker took the anchor within 0.1 s" in err
@@ -85,7 +85,7 @@ def test_a_halt_is_told_with_its_remedy_and_exit_code_1(settings: Settings, caps
     assert begun.elapsed_ns(SystemTime().create_checkpoint()) < 50_000_000_000
     rows, err = told(capsys)
     assert {row["partition"] for row in rows if row["state"] == "halted"} == {1, SYSTEM}
-    assert (rows[1]["halt"], rows[1]["halt_remedy"]) == ("INPUT_CUT", "Restore the input")
+    assert (rows[1]["halt"], rows[1]["remedy"]) == ("INPUT_CUT", "Restore the input")
     assert "records 5 to 9 are gone. Restore the input" in err
     assert "halts lift 1" in err
     assert "waits until the halt is lifted" in err
@@ -96,20 +96,58 @@ def test_a_halt_is_told_with_its_remedy_and_exit_code_1(settings: Settings, caps
 def test_a_ledger_that_has_not_begun_has_a_status(
     kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Empty, with everything still to do; no anchor can be recorded."""
+    """Empty, with everything still to do; no anchor can be recorded, so exit code 3."""
     made = begin(kafka, prefix)
     produce(made, made.input_topic, [(None, b"x", [])] * 4)
     use(made, monkeypatch)
-    assert main(["status", "--output", "jsonl"]) == 0
+    assert main(["status", "--output", "jsonl"]) == 3
     (row,), err = told(capsys)
     assert (row["state"], row["max_sequence"], row["input_lag_offsets"], row["last_authority"]) == ("empty", 0, 4, None)
     assert "has not begun: nothing was written" in err
 
 
+def test_partitions_are_live_where_no_anchor_can_be_written(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The partition of the source System has not begun; the clock of this machine stands in for the broker's."""
+    made = begin(kafka, prefix, partitions=PARTITIONS, lanes=PARTITIONS)
+    for lane in (lane_of(made, p) for p in range(PARTITIONS) if p != SYSTEM):
+        lane.open()
+        while lane.parts[lane.number].head.index == 0:
+            lane.commit(lane.fetch())
+        lane.close()
+    use(made, monkeypatch)
+    assert main(["status", "--output", "jsonl"]) == 3
+    rows, err = told(capsys)
+    assert {row["partition"]: row["state"] for row in rows} == dict.fromkeys(range(PARTITIONS), "live") | {
+        SYSTEM: "empty"
+    }
+    assert "nothing was written" in err
+
+
+@pytest.mark.parametrize("partition", [1, SYSTEM])
+def test_a_broken_partition_is_told_and_the_others_stand(
+    settings: Settings, capsys: pytest.CaptureFixture[str], partition: int
+) -> None:
+    """Also that of the anchor; exit code 1. Its halt can be lifted, as any other."""
+    produce(settings, names_of(settings).sequenced, [(None, b"no entry", [])], partition)
+    assert main(["status", "--timeout", "0", "--output", "jsonl"]) == 1
+    rows, err = told(capsys)
+    assert [row["partition"] for row in rows if row["state"] == "broken"] == [partition]
+    assert (rows[partition]["max_sequence"], rows[partition]["halt"]) == (None, None)
+    assert "does not decode" in rows[partition]["detail"]
+    assert f"partition {partition} broken, LEDGER_BROKEN" in err
+    halt(settings, partition)
+    assert main(["status", "--timeout", "0"]) == 1
+    assert f"halts lift {partition}" in capsys.readouterr().err
+    assert main(["halts", "lift", str(partition), "--actor", "ada", "--reason", "r"]) == 0
+    assert "documented by the anchor" in capsys.readouterr().err
+
+
 def test_a_missing_input_has_no_lag(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     """Rather than a lag of nothing."""
     monkeypatch.setenv("DRIFTLEDGER_INPUT_TOPIC", f"{settings.prefix}.nowhere")
-    assert main(["status", "--timeout", "0", "--output", "jsonl"]) == 0
+    assert main(["status", "--timeout", "0", "--output", "jsonl"]) == 3
     rows, _ = told(capsys)
     assert {row["input_lag_offsets"] for row in rows} == {None}
 

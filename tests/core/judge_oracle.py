@@ -157,7 +157,7 @@ def exact_delta_ms(local_us: int, authority_ms: int) -> int:
 
 
 def exact_severity(delta_ms: int) -> int:
-    """As S0.3 has it."""
+    """0 GREEN below 1 s, 1 YELLOW below 5 s, 2 RED."""
     return (abs(delta_ms) >= 1000) + (abs(delta_ms) >= 5000)
 
 

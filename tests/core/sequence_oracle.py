@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -75,6 +76,20 @@ def columns_of(given: Sequence[Given]) -> tuple[Records, NDArray[np.uint8]]:
     return records, memory
 
 
+def _labels(record: Given) -> tuple[tuple[tuple[str, bytes | None], ...], bytes | None]:
+    """Headers and key of the entry: those of the record, or one header with the hash of both where they are too large.
+
+    The tag, length and payload of fields 12 and 13 are spelled out here from the documentation.
+    """
+    headers = canonical_headers(record.headers)
+    if len(headers) + len(record.key or b"") <= 1024 * 1024:
+        return record.headers, record.key
+    labels = b"\x0c" + len(headers).to_bytes(4, "big") + headers
+    if record.key is not None:
+        labels += b"\x0d" + len(record.key).to_bytes(4, "big") + record.key
+    return (("driftledger-omitted", sha256(labels).digest()),), None
+
+
 def advance_plainly(
     head: Head, given: Sequence[Given], kind: EntryKind, value_bytes_max: int
 ) -> tuple[Head, list[Expected]]:
@@ -84,10 +99,11 @@ def advance_plainly(
         data = kind is EntryKind.DATA
         if record.value is None:
             state = ValueState.NULL
-        elif data and len(record.value) > value_bytes_max:
+        elif len(record.value) > value_bytes_max:
             state = ValueState.OMITTED
         else:
             state = ValueState.PRESENT
+        headers, key = _labels(record)
         fields = EntryFields(
             kind=kind,
             index=head.index + 1,
@@ -100,8 +116,8 @@ def advance_plainly(
             value_state=state,
             value_length=-1 if record.value is None else len(record.value),
             value_hash=value_hash(record.value),
-            headers=record.headers,
-            key=record.key,
+            headers=headers,
+            key=key,
         )
         link = chain_hash(head.chain_hash, fields)
         expected.append(Expected(fields, link, record.value if state is ValueState.PRESENT else None))

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks import run
 from benchmarks.__main__ import main
+from benchmarks.bars import bars
 from benchmarks.cases import SOURCES_MAX, Name, Paced, Preloaded, Subject, plan
 from benchmarks.events import ROW_BYTES, SOURCE_BYTES, VALUE_BYTES, EventFactory
 from benchmarks.figures import BUCKET_US, Arrivals, Latencies, NoFigureError, rates, slope
@@ -420,3 +421,27 @@ def test_a_json_line_holds_case_figures_and_machine() -> None:
     assert found["figures"]["client_us"] == 2.125
     assert found["figures"]["broker_us"] is None
     assert (found["machine"], found["at"]) == ({"cores": 2}, "2026-11-21T00:00:00Z")
+
+
+# ---------------------------------------------------------------------------------------------------------------- bars
+
+
+def measured(name: Name, per_s: float, client_us: float = 2.0, batch_events: int = 5_000) -> Measured:
+    """A preloaded case with the figures that bars look at."""
+    return Measured(case(name, batch_events), figures(per_s)._replace(client_us=client_us))
+
+
+def test_a_bar_that_is_missed_says_so() -> None:
+    """Rates are lower limits, costs and times upper ones."""
+    found = {bar.what: bar for bar in bars([measured(Name.SEQUENCE, 399_999, 2.9), PACED])}
+    assert not found["sequence, events/s"].reached
+    assert str(found["sequence, events/s"]) == "MISSED   sequence, events/s: 399,999.00, at least 400,000"
+    assert found["sequence, client us/event"].reached
+    assert not found["paced, seconds"].reached
+
+
+def test_sources_are_compared_at_the_batch_size_of_the_bars() -> None:
+    """Other sizes are figures, not bars."""
+    rows = [measured(Name.WORKER, 400_000), measured(Name.SOURCES, 200_000), measured(Name.SOURCES, 1, 1.0, 2_000)]
+    [ratio] = [bar for bar in bars(rows) if "100,000" in bar.what]
+    assert (ratio.figure, ratio.reached) == (0.5, False)

@@ -26,11 +26,12 @@ from schemas.clock import (
     using,
 )
 from schemas.errors import BadInputError
-from schemas.instants import NS_PER_DAY, NS_PER_MS, NS_PER_S
+from schemas.instants import NS_PER_MS, NS_PER_S, S_PER_DAY
 
 if TYPE_CHECKING:
     from schemas.clock import Offset, TimeSource
 
+NS_PER_DAY = S_PER_DAY * NS_PER_S
 INSTANTS_NS = st.integers(-(2**70), 2**70)
 OFFSETS = st.one_of(
     st.builds(Linear, st.integers(-(10**9), 10**9), INSTANTS_NS),

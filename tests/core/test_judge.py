@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from schemas.canonical import EntryKind, ValueState
 from schemas.codec import Framing, decode
-from schemas.columns import Entries, Fault, allocate_events
+from schemas.columns import Entries, Fault
 from schemas.errors import BadInputError
 from schemas.memory import bytes_at
 from streams import dedupe, sources
 from streams.definitions import JudgeSettings
-from streams.fold import Fold, FoldError, Target
+from streams.fold import FoldError, Target
 from streams.judge import Judge, JudgeState, Outputs
 from streams.judge_kernel import NO_SEVERITY, Flag, Verdicts
 from tests.core.judge_histories import history
@@ -44,11 +44,9 @@ from tests.core.judge_oracle import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from schemas.columns import Events
 
 ROOT = Path(__file__).parents[2]
 PARTITION = 3
-FOLD: Fold[JudgeState, Outputs] = Judge()
 
 
 class Run(NamedTuple):
@@ -116,7 +114,7 @@ def check_against_oracle(rows: list[Row], size: int) -> None:
     counts: dict[str, int] = {}
     state = judge.new_state(PARTITION)
     for entries in ledger.batches(every(size)):
-        outputs = judge.step(state, entries, allocate_events(entries.kind.size))
+        outputs = judge.step(state, entries)
         columns = (column.tolist() for column in outputs.verdicts)
         verdicts += [Verdict(Fault(fault).name, *rest) for fault, *rest in zip(*columns, strict=True)]
         records += [(str(r.target), r.at_index, r.key, read_record(r.target, r.value)) for r in outputs.records]
@@ -200,30 +198,30 @@ def test_growth_of_the_tables_makes_no_difference() -> None:
 class _ForgetsRuns(Judge):
     """Known-bad twin: a run of events ends with the batch."""
 
-    def step(self, state: JudgeState, entries: Entries, events: Events | None = None) -> Outputs:
+    def step(self, state: JudgeState, entries: Entries) -> Outputs:
         state.sources.hot[:, sources.STATE] &= 3
         state.sources.watch[:, 12:] = 0
-        return super().step(state, entries, events)
+        return super().step(state, entries)
 
 
 class _ForgetsKeys(Judge):
     """Known-bad twin: duplicates are recognised within a batch only."""
 
-    def step(self, state: JudgeState, entries: Entries, events: Events | None = None) -> Outputs:
+    def step(self, state: JudgeState, entries: Entries) -> Outputs:
         state.memory = dedupe.empty_memory(state.settings.dedupe_horizon)
-        return super().step(state, entries, events)
+        return super().step(state, entries)
 
 
 class _DefinesPerBatch(Judge):
     """Known-bad twin: a threshold holds for the whole batch that its definition stands in."""
 
-    def step(self, state: JudgeState, entries: Entries, events: Events | None = None) -> Outputs:
+    def step(self, state: JudgeState, entries: Entries) -> Outputs:
         for row in np.flatnonzero(entries.kind == EntryKind.CONTROL).tolist():
             with contextlib.suppress(BadInputError):
                 found = self._settings_in(entries, row)
                 if found is not None:
                     state.settings = replace(state.settings, threshold_us=found.threshold_us)
-        return super().step(state, entries, events)
+        return super().step(state, entries)
 
 
 @pytest.mark.parametrize("bad", [_ForgetsRuns, _ForgetsKeys, _DefinesPerBatch])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.canonical import EntryKind
+from schemas.canonical import LABELS_BYTES_MAX, EntryKind
 from schemas.codec import decode
 from schemas.columns import slice_rows
 from streams.records import slice_records
@@ -112,6 +112,34 @@ def test_the_bytes_do_not_depend_on_how_the_records_were_cut_into_batches(
         row = stop
     assert head == whole_head
     assert b"".join(encoded) == whole.encoded[: whole.starts[-1]].tobytes()
+    assert memory.size  # alive until here
+
+
+def test_labels_that_no_request_takes_are_named_by_their_hash() -> None:
+    """At the limit they stand; above it the entry has neither, and its value all the same."""
+    limit = LABELS_BYTES_MAX
+    name, frame = "h", 4 + 4 + 1 + 1 + 4  # count, name length, name, presence, value length
+    labels: list[tuple[bytes | None, bytes | None]] = [
+        (b"", b"x" * (limit - frame)),
+        (b"", b"x" * (limit - frame + 1)),
+        (b"k", b"x" * (limit - frame)),
+        (b"k" * (limit + 1), None),
+        (None, b"x" * (2 * limit)),
+        (b"k", b"short"),
+    ]
+    records = [
+        Given(row, 5, 3, key, b"value-%d" % row, ((name, value),) if value is not None else ())
+        for row, (key, value) in enumerate(labels)
+    ]
+    columns, memory = columns_of(records)
+    for kind, number in ((EntryKind.DATA, DATA), (EntryKind.CONTROL, CONTROL)):
+        head, expected = advance_plainly(Head(), records, kind, VALUE_BYTES_MAX)
+        found_head, found = advance(Head(), columns, number, VALUE_BYTES_MAX)
+        assert found_head == head
+        for entry, wanted in zip(decoded(found), expected, strict=True):
+            assert_equal(entry, wanted)
+    assert [len(fields.headers[0][0]) for fields, _, _ in expected] == [1, 19, 19, 19, 19, 1]
+    assert [fields.key for fields, _, _ in expected] == [b"", None, None, None, None, b"k"]
     assert memory.size  # alive until here
 
 

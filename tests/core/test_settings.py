@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from schemas.errors import BadInputError
+from streams import settings as settings_module
+from streams.definitions import threshold_us_from_ms
 from streams.settings import Settings, load
+from streams.severity import THRESHOLD_LIMIT_US
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +105,9 @@ def test_the_ledger_may_be_named_by_variable(monkeypatch: pytest.MonkeyPatch) ->
         ("drift_threshold_ms = -0.5", "drift_threshold_ms = -0.5"),
         ("drift_threshold_ms = nan", "drift_threshold_ms = nan"),
         ("drift_threshold_ms = inf", "drift_threshold_ms = inf"),
+        ("drift_threshold_ms = 1e300", "drift_threshold_ms = 1e+300"),
+        ("batch_linger_ms = 1001", "batch_linger_ms = 1001"),
+        ("confirm_events = 10001", "confirm_events = 10001"),
     ],
 )
 def test_a_bad_file_is_refused_by_name_and_value(text: str, says: str) -> None:
@@ -161,6 +167,22 @@ def test_limits_that_contradict_one_another_are_refused(values: dict[str, Any], 
     with pytest.raises(BadInputError, match="do not fit together") as refused:
         load(**values)
     assert says in str(refused.value)
+
+
+def test_the_largest_threshold_is_one_that_a_judge_takes() -> None:
+    """What is refused is refused when the settings are read."""
+    largest = load(drift_threshold_ms=THRESHOLD_LIMIT_US / 1_000)
+    assert threshold_us_from_ms(largest.drift_threshold_ms) == THRESHOLD_LIMIT_US
+
+
+def test_the_cases_are_found_where_they_are_and_none_where_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Named by variable, else in a folder beside the code."""
+    monkeypatch.setattr(settings_module, "CASES_PLACES", (str(tmp_path / "absent"), str(tmp_path)))
+    assert load().cases == tmp_path
+    monkeypatch.setattr(settings_module, "CASES_PLACES", (str(tmp_path / "absent"),))
+    assert load().cases is None
+    monkeypatch.setenv("DRIFTLEDGER_CASES", "elsewhere")
+    assert load().cases == Path("elsewhere")
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -85,6 +85,7 @@ def test_without_nab_series_are_generated_and_that_is_said(tmp_path: Path) -> No
     """A clone has no reference cases."""
     series, origin = read_series(tmp_path)
     assert "generated" in origin
+    assert read_series(None) == (series, f"{len(series)} generated series")
     assert len(series["cpu_percent"]) > 1_000
 
 

@@ -11,7 +11,7 @@ SECOND_NS = 1_000_000_000
 
 
 def test_a_warning_carries_the_event_both_times_and_the_drift() -> None:
-    """The four facts of S1.4 and where it stands in the ledger."""
+    """The event, both times, the drift, and where it stands in the ledger."""
     with capture_logs() as lines:
         WarningLog().log([WARNING], 1, 0)
     [line] = lines

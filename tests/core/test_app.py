@@ -1,0 +1,84 @@
+"""What a worker shows of itself, without a broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from prometheus_client import generate_latest
+
+from streams import app as module
+from streams import metrics
+from streams.api import health
+from streams.app import Worker, build
+from streams.lane_host import State
+from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streams.lane_host import LaneHost
+    from streams.log import Log
+    from streams.ownership import Ownership
+
+
+class _Log:
+    """100 offsets in each partition; everything is kept for ever."""
+
+    def ends(self, _topic: str, partitions: Any) -> dict[int, int]:
+        """Of the input."""
+        return dict.fromkeys(partitions, 100)
+
+    def retention_ms(self, _topic: str) -> int:
+        """For ever."""
+        return -1
+
+
+class _Host:
+    def __init__(self, positions: dict[int, int]) -> None:
+        self.state, self.lane, self.error, self.halted = State.LIVE, None, None, dict[int, Any]()
+        self.positions = positions
+
+
+class _Member:
+    runs = True
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """Not started."""
+    monkeypatch.setattr(module, "deployment", lambda *_: None)
+    app = build(Settings(data_dir=tmp_path), "nowhere:1")
+    return cast("Worker", app.boot_strategy.worker)  # type: ignore[attr-defined]
+
+
+def _lags() -> dict[str, float]:
+    lines = generate_latest(metrics.REGISTRY).decode().splitlines()
+    found = [line for line in lines if line.startswith("driftledger_input_lag{")]
+    return {line.split('"')[1]: float(line.split()[-1]) for line in found}
+
+
+def test_the_lag_of_a_closed_lane_is_shown_and_that_of_another_worker_is_not(worker: Worker) -> None:
+    """A host without a lane still knows where its partitions stood."""
+    log = cast("Log", _Log())
+    hosts = {0: _Host({0: 90, 2: 40}), 1: _Host({1: 100})}
+    worker.hosts = cast("dict[int, LaneHost]", hosts)
+    worker._look(log)
+    assert _lags() == {"0": 10.0, "1": 0.0, "2": 60.0}
+    del hosts[0]
+    worker._look(log)
+    assert _lags() == {"1": 0.0}
+    del hosts[1]
+    worker._look(log)
+    assert _lags() == {}
+
+
+def test_a_worker_is_healthy_without_lanes_but_not_without_its_membership(worker: Worker) -> None:
+    """Another worker may own all lanes; a group nobody asks hands out none."""
+    assert not health(worker)["healthy"]
+    member = _Member()
+    worker._ownership = cast("Ownership", member)
+    assert health(worker)["healthy"]
+    member.runs = False
+    assert not health(worker)["healthy"]
+    assert health(worker)["member"] is False

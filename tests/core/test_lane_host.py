@@ -1,0 +1,179 @@
+"""The keeper of a lane, with lanes that do as they are told; no broker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+from structlog.testing import capture_logs
+
+from schemas.clock import SystemTime
+from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
+from streams import lane_host
+from streams.lane_host import LaneHost, State, Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    import pytest
+
+    from streams.lane import Lane
+
+_COMMITTED = cast("Any", object())
+
+
+class _Part:
+    def __init__(self, number: int, position: int) -> None:
+        self.number, self.position = number, position
+
+
+class _Lane:
+    """Opens at once, never has input, commits nothing."""
+
+    def __init__(self) -> None:
+        self.partitions = [0, 2]
+        self.parts: dict[int, _Part] = {}
+        self.halted: dict[int, HaltError] = {}
+        self.abandoned = threading.Event()
+
+    def open(self) -> None:
+        """Its own."""
+        self.parts = {p: _Part(p, 5) for p in self.partitions if p not in self.halted}
+
+    def abandon(self) -> None:
+        """Wanted no more."""
+        self.abandoned.set()
+
+    def fetch(self) -> None:
+        """Nothing comes."""
+        SystemTime().sleep_s(0.001)
+
+    def commit(self, _batch: None) -> Any:
+        """Nothing to write."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class _Channel:
+    """An agent that takes each piece at once."""
+
+    def __init__(self) -> None:
+        self._tasks: set[Any] = set()
+
+    async def put(self, work: Any) -> None:
+        """Have it committed."""
+        task = asyncio.ensure_future(work.host.commit(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _host(make: Callable[[], Any], committed: list[int] | None = None) -> LaneHost:
+    def defect(error: BaseException) -> None:
+        raise error
+
+    around = Surroundings(
+        make_lane=lambda _number: cast("Lane", make()),
+        confirmed=lambda: True,
+        on_commit=lambda lane, _committed: None if committed is None else committed.append(lane),
+        on_defect=defect,
+        bootstrap="nowhere:1",
+        progress_topic="t.progress",
+        worker="worker",
+    )
+    return LaneHost(0, around, _Channel())
+
+
+def _run(scenario: Coroutine[Any, Any, None]) -> list[Any]:
+    with capture_logs() as lines:
+        asyncio.run(asyncio.wait_for(scenario, 20))
+    return [line["event"] for line in lines]
+
+
+async def _until(predicate: Callable[[], object]) -> None:
+    while not predicate():  # noqa: ASYNC110 - what is waited for sets no event
+        await asyncio.sleep(0.002)
+
+
+def test_a_stop_gives_up_a_lane_that_is_being_opened() -> None:
+    """At once, and without calling it a failure."""
+    opening = threading.Event()
+
+    class Endless(_Lane):
+        def open(self) -> None:
+            opening.set()
+            assert self.abandoned.wait(15)
+            raise DriftledgerError("given up")
+
+    async def scenario() -> None:
+        host = _host(Endless)
+        host.start()
+        await _until(opening.is_set)
+        await host.stop()
+        assert host.state is State.STOPPED
+
+    assert _run(scenario()) == ["lane_open_abandoned"]
+
+
+def _failing(commits: list[bool], made: list[_Lane]) -> type[_Lane]:
+    """Lanes that fail at commit where the list says False, and for ever when it has ended."""
+
+    class Failing(_Lane):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+        def commit(self, _batch: None) -> Any:
+            if not commits or not commits.pop(0):
+                for part in self.parts.values():
+                    part.position += 100
+                raise UnreachableError("no answer")
+            for part in self.parts.values():
+                part.position += 1
+            return _COMMITTED
+
+    return Failing
+
+
+def test_the_pauses_grow_until_a_turn_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To open a lane is no success; and what is behind a failed commit is no position."""
+    monkeypatch.setattr(lane_host, "_BACKOFF_S", (0.01, 0.02, 0.03, 60.0))
+    made: list[_Lane] = []
+    committed: list[int] = []
+
+    async def scenario() -> None:
+        host = _host(_failing([False, False, False, True], made), committed)
+        host.start()
+        await _until(lambda: committed)
+        await _until(lambda: len(made) == 7 and host.state is State.WAITING)
+        assert host.positions == {0: 5, 2: 5}
+        await host.stop()
+
+    with capture_logs() as lines:
+        asyncio.run(asyncio.wait_for(scenario(), 20))
+    assert [line["attempt"] for line in lines if line["event"] == "lane_failed"] == [0, 1, 2, 0, 1, 2, 3]
+
+
+def test_a_defect_leaves_the_reason_of_what_was_halted_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the lane's other partitions are recorded halted for it."""
+    recorded: list[HaltError] = []
+    monkeypatch.setattr(lane_host, "record_halt", lambda _b, _t, _lane, halt, _worker: recorded.append(halt))
+    cut = HaltError(2, HaltCode.INPUT_CUT, "records are gone", "restore them")
+
+    class Defective(_Lane):
+        def open(self) -> None:
+            self.halted = {2: cut} | {halt.partition: halt for halt in recorded}
+            if not recorded:
+                raise ZeroDivisionError
+            super().open()
+
+    async def scenario() -> None:
+        host = _host(Defective)
+        host.start()
+        await _until(lambda: host.state is State.LIVE)
+        assert {p: halt.code for p, halt in host.halted.items()} == {0: HaltCode.LANE_FAILED, 2: HaltCode.INPUT_CUT}
+        await host.stop()
+
+    _run(scenario())
+    assert [(halt.partition, halt.code) for halt in recorded] == [(0, HaltCode.LANE_FAILED)]
