@@ -34,14 +34,14 @@ Canonical bytes are the fields in the order of their tags, each one
     | u32 BE      |      | u8 0/1  | u32 BE value length, value    |
     +-------------+------+---------+-------------------------------+
 
-GUARANTEE two entries that differ in any field but the value's presence (PRESENT or ERASED) have different canonical
-bytes: every field is tagged, its length stands before it, and there is one order.
-HAZARD an ERASED entry proves the hash of what was erased, not that the hash was of anything in particular.
 Key and canonical headers together are the labels of a record. Kafka limits the size of a batch as it was compressed, so
 they can be larger than any request takes. A record with more than LABELS_BYTES_MAX of them has an entry without key,
 whose only header, OMITTED_LABELS, holds the SHA-256 of fields 12 and 13 as they would have been written; the value is
 treated like any other.
 
+GUARANTEE two entries that differ in any field but the value's presence (PRESENT or ERASED) have different canonical
+bytes: every field is tagged, its length stands before it, and there is one order.
+HAZARD an ERASED entry proves the hash of what was erased, not that the hash was of anything in particular.
 HAZARD Kafka does not check that header names are UTF-8, so names are bytes here; one given as text is its UTF-8 bytes,
 with Python's surrogateescape for what is not.
 

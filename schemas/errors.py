@@ -2,7 +2,8 @@
 
 One base; below it one class for each remedy. Facts are attributes, the message says what happened, to what, and
 what to do. A Halt is not an accident to be retried: the partition it names stops, durably, until an operator has
-acted. No code catches it to go on; only the host of the lane receives it, to record it.
+acted. No code catches it to go on; only the host of the lane receives it, to record it, and a command that reports
+on every partition, to name it.
 """
 
 from __future__ import annotations

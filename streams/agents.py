@@ -60,7 +60,7 @@ def alert_agent(app: faust.App, names: TopicNames) -> None:
             try:
                 alert = decode("DriftAlert", value, Framing.JSON)
             except DecodeError as error:
-                _logger.warning("drift_alert_unreadable", error=str(error))
+                _logger.warning("alert_not_readable", error=str(error))
                 continue
             _logger.warning(
                 "drift_alert",

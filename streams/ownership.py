@@ -155,7 +155,7 @@ class Ownership:
             count = len(consumer.list_topics(topic, _METADATA_TIMEOUT_S).topics[topic].partitions)
             raise DriftledgerError(
                 f"{topic} has {count} partitions, one for each lane, but lanes={self._lanes}. Set lanes={count} where "
-                "the ledger began with so many; else begin a new one (another prefix): lanes never change"
+                "the ledger began with so many; else begin a new one under another name: lanes never change"
             )
         consumer.incremental_assign(partitions)
         if partitions:

@@ -33,6 +33,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.errors import BadInputError
+from schemas.topics import VALUE_BYTES_MAX
 from streams.definitions import CONFIRM_EVENTS_MAX, DEDUPE_HORIZON_MAX, SOURCES_MAX
 from streams.severity import THRESHOLD_LIMIT_US
 
@@ -47,8 +48,6 @@ DEFAULT_LEDGER: Final = "events"
 
 #: More lanes than this cost more transactions than they win, whatever the partition count.
 LANES_DEFAULT_MAX: Final = 8
-#: An entry is its value, its key, its headers and about 200 bytes; batches of 16 values must fit the client's queues.
-VALUE_BYTES_MAX: Final = 64 * 1_048_576
 #: Kafka's rule for topic names, shortened so that "{prefix}.{ledger}.{x}" stays under its 249 characters.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
 Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from schemas.canonical import EntryKind
 from schemas.columns import Fault
 from schemas.memory import bytes_at
 from streams.admission import encode_control, read_control
@@ -154,17 +155,18 @@ def _warned(ledger: Ledger) -> list[tuple[int, bool, bool]]:
     assert tail is not None
     thresholds = iter(_definitions(ledger))
     threshold_us = 0
-    for batch in read_entries(ledger.bootstrap, ledger.names.sequenced, 0, 0, tail.offset + 1, rows_max=1):
+    for batch in read_entries(ledger.bootstrap, ledger.names.sequenced, 0, 0, tail.offset + 1):
         entries = batch.entries
         outputs = judge.step(state, entries)
-        if b"threshold_us" in bytes_at(int(entries.value_address[0]), max(0, int(entries.value_length[0]))):
-            threshold_us = next(thresholds)["threshold_us"]
-        elif outputs.verdicts.fault[0] == Fault.NONE and not outputs.verdicts.flags[0] & (
-            Flag.DUPLICATE | Flag.CONFLICT
-        ):
-            distance_us = abs(int(outputs.events.local_us[0]) - 1_000 * int(entries.authority_ms[0]))
-            flagged = bool(outputs.verdicts.flags[0] & Flag.WARNED)
-            found.append((int(entries.index[0]), flagged, distance_us > threshold_us))
+        verdicts, events = outputs.verdicts, outputs.events
+        for row in range(entries.index.size):
+            value = bytes_at(int(entries.value_address[row]), max(0, int(entries.value_length[row])))
+            if entries.kind[row] == EntryKind.CONTROL:
+                threshold_us = next(thresholds)["threshold_us"] if b"threshold_us" in value else threshold_us
+            elif verdicts.fault[row] == Fault.NONE and not verdicts.flags[row] & (Flag.DUPLICATE | Flag.CONFLICT):
+                distance_us = abs(int(events.local_us[row]) - 1_000 * int(entries.authority_ms[row]))
+                warned = bool(verdicts.flags[row] & Flag.WARNED)
+                found.append((int(entries.index[row]), warned, distance_us > threshold_us))
     return found
 
 

@@ -205,7 +205,7 @@ def _twin(head: Head, records: Records, kind: int, limit: int) -> tuple[Head, li
         value = _bytes(records.value_address, records.value_length, row)
         key = _bytes(records.key_address, records.key_length, row)
         state = ValueState.NULL if value is None else ValueState.PRESENT
-        if value is not None and data and len(value) > limit:
+        if value is not None and len(value) > limit:
             state = ValueState.OMITTED
         headers = _parse_headers(_bytes(records.headers_address, records.headers_length, row) or b"")
         fields = EntryFields(
