@@ -148,7 +148,7 @@ class Worker(Service):
             on_revoked=lambda lanes: asyncio.run_coroutine_threadsafe(self._leave(lanes), loop).result(),
             on_lost=lost,
             on_failed=lambda error: loop.call_soon_threadsafe(self._end_of_membership, error),
-            positions=self._positions,
+            positions=self._live_positions,
         )
         self._ownership.start()
 
@@ -292,6 +292,10 @@ class Worker(Service):
         its input stands is read when it opens.
         """
         return {p: position for host in list(self.hosts.values()) for p, position in host.positions.items()}
+
+    def _live_positions(self) -> dict[int, int]:
+        hosts = [host for host in list(self.hosts.values()) if host.lane is not None]
+        return {p: position for host in hosts for p, position in host.positions.items()}
 
     def _committed(self, lane: int, committed: Committed) -> None:
         metrics.observe(lane, committed)

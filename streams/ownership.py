@@ -75,6 +75,8 @@ class Ownership:
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": settings.session_timeout_ms,
                 "heartbeat.interval.ms": settings.session_timeout_ms // 4,
+                # How long a question to the group may keep this thread from its polls where a broker has gone away.
+                "socket.timeout.ms": settings.session_timeout_ms,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "latest",
