@@ -48,9 +48,16 @@ def _error(fault: Fault, found: str) -> DecodeError:
     return DecodeError("Event", fault, found)
 
 
+def _shown(value: Any) -> str:
+    """For a message. What is nested is only named: how deep it goes has no limit here, but repr's has."""
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'dict'} of {len(value)}"
+    return f"{value!r:.80}"
+
+
 def _text(member: str, value: Any, most: int, fault: Fault, least: int = 0) -> str:
     if not isinstance(value, str):
-        raise _error(Fault.BAD_JSON, f"{member} is {value!r:.80}, it must be text")
+        raise _error(Fault.BAD_JSON, f"{member} is {_shown(value)}, it must be text")
     try:
         length = len(value.encode())
     except UnicodeEncodeError:
@@ -63,7 +70,7 @@ def _text(member: str, value: Any, most: int, fault: Fault, least: int = 0) -> s
 def _integer(member: str, value: Any, bounds: range) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value not in bounds:
         raise _error(
-            Fault.BAD_JSON, f"{member} is {value!r:.80}, it must be an integer of {bounds.stop.bit_length()} bits"
+            Fault.BAD_JSON, f"{member} is {_shown(value)}, it must be an integer of {bounds.stop.bit_length()} bits"
         )
     return value
 
@@ -82,7 +89,9 @@ def _number(value: Any) -> float | None:
         return None if value is None else float(value)
     if isinstance(value, str) and value in _NOT_NUMBERS:
         return _NOT_NUMBERS[value]
-    raise _error(Fault.BAD_JSON, f'value is {value!r:.80}, it must be a number, null, "NaN", "Infinity" or "-Infinity"')
+    raise _error(
+        Fault.BAD_JSON, f'value is {_shown(value)}, it must be a number, null, "NaN", "Infinity" or "-Infinity"'
+    )
 
 
 def _payload(document: dict[str, Any]) -> bytes:
@@ -94,7 +103,7 @@ def _payload(document: dict[str, Any]) -> bytes:
         try:
             return base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError, TypeError):
-            raise _error(Fault.BAD_JSON, f"payload_base64 is {encoded!r:.80}, which is not base64") from None
+            raise _error(Fault.BAD_JSON, f"payload_base64 is {_shown(encoded)}, which is not base64") from None
     if payload is None:
         return b""
     if isinstance(payload, str):
@@ -102,12 +111,15 @@ def _payload(document: dict[str, Any]) -> bytes:
             return payload.encode()
         except UnicodeEncodeError:
             raise _error(Fault.BAD_UTF8, "payload has half a surrogate pair") from None
-    return orjson.dumps(payload)
+    try:
+        return orjson.dumps(payload)
+    except orjson.JSONEncodeError:
+        raise _error(Fault.BAD_JSON, "payload is nested too deep to be written again") from None
 
 
 def _integers(member: str, value: Any, names: tuple[str, ...]) -> dict[str, int]:
     if not isinstance(value, dict) or value.keys() != set(names):
-        raise _error(Fault.BAD_JSON, f"{member} is {value!r:.80}, it must be an object of {', '.join(names)}")
+        raise _error(Fault.BAD_JSON, f"{member} is {_shown(value)}, it must be an object of {', '.join(names)}")
     return {
         name: _integer(f"{member}.{name}", value[name], _INT32 if name == "partition" else _INT64) for name in names
     }
@@ -116,11 +128,11 @@ def _integers(member: str, value: Any, names: tuple[str, ...]) -> dict[str, int]
 def event_from_document(document: Any) -> dict[str, Any]:
     """The Event, as codec.encode takes it, in a JSON value that has been parsed already. Raises DecodeError."""
     if not isinstance(document, dict):
-        raise _error(Fault.BAD_JSON, f"it is {document!r:.80}, it must be an object")
+        raise _error(Fault.BAD_JSON, f"it is {_shown(document)}, it must be an object")
     unknown = sorted(map(str, document.keys() - _MEMBERS))
     if unknown:
         raise _error(
-            Fault.BAD_JSON, f"unknown member {unknown[0]!r:.80}; the members are {', '.join(sorted(_MEMBERS))}"
+            Fault.BAD_JSON, f"unknown member {_shown(unknown[0])}; the members are {', '.join(sorted(_MEMBERS))}"
         )
     missing = [name for name in _REQUIRED if name not in document]
     if missing:
@@ -136,7 +148,7 @@ def event_from_document(document: Any) -> dict[str, Any]:
         "hlc": None if hlc is None else _integer("hlc", hlc, _INT64),
     }
     if not isinstance(causes, list):
-        raise _error(Fault.BAD_JSON, f"causes is {causes!r:.80}, it must be a list")
+        raise _error(Fault.BAD_JSON, f"causes is {_shown(causes)}, it must be a list")
     if len(causes) > MAX_CAUSES:
         raise _error(Fault.LIMIT_EXCEEDED, f"causes has {len(causes)} items, at most {MAX_CAUSES} are allowed")
     event["causes"] = [_integers("causes", cause, _CAUSE) for cause in causes]

@@ -38,11 +38,10 @@ _QUEUE_KILOBYTES = 16_384
 
 
 class Tail(NamedTuple):
-    """The last entry of a ledger partition: the head after it, its ledger offset, leader epoch, authority time."""
+    """The last entry of a ledger partition: the head after it, its ledger offset, authority time."""
 
     head: Head
     offset: int
-    leader_epoch: int
     authority_ms: int
 
 
@@ -69,7 +68,7 @@ def read_tail(log: Log, topic: str, partition: int) -> Tail | None:
     if message is None:
         return None
     entry = decode_entry(partition, message.value())
-    return Tail(head_after(entry), offset_of(message), entry["input_leader_epoch"], entry["authority_timestamp"])
+    return Tail(head_after(entry), offset_of(message), entry["authority_timestamp"])
 
 
 def find_offset(log: Log, topic: str, partition: int, tail: Tail, field: str, wanted: int) -> int:

@@ -8,6 +8,7 @@ import random
 import struct
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -354,3 +355,15 @@ def test_noise_is_never_an_event_in_json(data: bytes) -> None:
     """And never anything but a DecodeError."""
     with pytest.raises(DecodeError):
         decode("Event", data, Framing.JSON)
+
+
+@pytest.mark.parametrize("depth", [300, 1_000, 1_020, 100_000])
+@pytest.mark.parametrize("member", [*EVENT, "value", "payload", "payload_base64", "causes", "exchange", "unheard_of"])
+def test_an_event_that_is_nested_too_deep_is_bad_and_no_more(member: str, depth: int) -> None:
+    """Python's own limits end a text, a repr and a writing at other depths each."""
+    deep = "[" * depth + "]" * depth
+    others = {name: value for name, value in EVENT.items() if name != member}
+    with pytest.raises(DecodeError):
+        event_from_json(f'{orjson.dumps(others).decode()[:-1]},"{member}":{deep}}}'.encode())
+    with pytest.raises(DecodeError):
+        event_from_json(deep.encode())
