@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import structlog
 
 from schemas.clock import SystemTime
 from streams.broker import Cluster
@@ -90,6 +91,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     with Cluster(folder) as cluster:
         yield Kafka(cluster.bootstrap)
     shutil.rmtree(folder)  # pytest would keep three runs of it, gigabytes
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """A command run in this process logs to the stderr it was given, which is closed when its test has ended."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
