@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 BIN := .venv/bin
 # Coverage below this fails `make test`.
 COVERAGE_MIN ?= 95
-# More for pytest: make test PYTEST_ARGS="-k broker"
+# More for pytest: make soak PYTEST_ARGS="-k kill"
 PYTEST_ARGS ?=
 
 .PHONY: help
@@ -25,9 +25,7 @@ up: .venv/jars  ## Everything, with a sample fleet whose clocks are wrong; Ctrl-
 
 .PHONY: test
 test: .venv/jars  ## All tests but the long ones; kernels also interpreted
-	$(BIN)/coverage erase
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest tests/core -q --cov --cov-report= $(PYTEST_ARGS)
-	$(BIN)/pytest --cov --cov-append --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
+	.ci/test $(COVERAGE_MIN)
 
 .PHONY: soak
 soak: .venv/jars  ## Every promise in full: tests that need a broker, their long forms, the bars of the benchmarks
@@ -62,7 +60,7 @@ PIP_COMPILE := --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras
 .PHONY: clean
 clean:  ## Remove the environment, caches and the data folder of this clone
 	@if [ -x $(BIN)/driftledger ]; then $(BIN)/driftledger broker stop; fi
-	rm -rf .venv .driftledger .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
+	rm -rf .venv .driftledger .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage-data
 
 .venv/stamp: requirements-dev.txt pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "no Python 3.11 to 3.14 found: install one, or name it with make PYTHON=..." >&2; exit 2; fi
