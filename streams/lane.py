@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
-from schemas.topics import ENTRY_HEADROOM_BYTES
 from streams import sequence
 from streams.admission import (
     INPUT_TRUNCATED_REMEDY,
@@ -41,6 +40,7 @@ from streams.admission import (
 from streams.control_feed import ControlFeed, control_records
 from streams.fold import FoldError
 from streams.fold_progress import NO_PROGRESS, Standing
+from streams.lane_clients import consumer_settings, producer_settings
 from streams.log import Log, wait_stable
 from streams.outbox import Rows, byte_rows, ledger_rows
 from streams.progress import produce_durably, progress_message, read_lane
@@ -67,25 +67,11 @@ if TYPE_CHECKING:
 
 #: How long a fetch waits where nothing comes: how late a control record may be seen on an idle input.
 FETCH_WAIT_MS = 50
-#: What the input client holds ahead of the lane; with the batch in hand and what it causes, about four times this.
-QUEUE_KILOBYTES = 16_384
-#: And at most this many batches of records, each of which costs the client half a kilobyte beside its bytes.
-QUEUE_BATCHES = 4
-#: The largest message.max.bytes librdkafka takes: the brokers' limits decide, not the client's.
-CLIENT_MESSAGE_BYTES = 1_000_000_000
-#: Room in the producer's queue beside a batch: alerts, dead letters, control entries, progress.
-MESSAGES_SPARE = 10_000
-#: A batch causes at most an entry, an alert and a dead letter for each record; nothing else is in the queue.
-_QUEUED_BATCHES = 4
 _CALL_TIMEOUT_SLACK_MS = 5_000
 _PROGRESS_LOST_REMEDY = (
     "The progress topic lost records, so alerts would be written twice: restore it, or begin a new ledger under another"
     " name"
 )
-#: Longer than a batch takes to queue.
-_LINGER_MS = 1_000
-#: What a request is longer than the records in it, at most.
-_REQUEST_OVERHEAD_BYTES = 65_536
 
 
 class Point(enum.StrEnum):
@@ -188,7 +174,9 @@ class Lane:
                 return
             now = self.deployment = deployment(log, self._names, free[0])
             transactional_id = f"{self._settings.prefix}.{self._settings.ledger}.{now.input_id}.{self.number}"
-            producer = self._producer = NativeProducer(self._producer_settings(), transactional_id)
+            producer = self._producer = NativeProducer(
+                producer_settings(self._settings, self._bootstrap), transactional_id
+            )
             producer.init_transactions(self._settings.transaction_timeout_ms + _CALL_TIMEOUT_SLACK_MS)
             self._wait_stable(log)
             recorded = read_lane(log, self._names.progress, self.number)
@@ -207,7 +195,7 @@ class Lane:
         feed = ControlFeed(
             self._bootstrap, self._names.control, {p.number: p.head.control_offset + 1 for p in self.parts.values()}
         )
-        self._readers = _Readers(NativeConsumer(self._consumer_settings()), feed)
+        self._readers = _Readers(NativeConsumer(consumer_settings(self._settings, self._bootstrap)), feed)
         places = [(p.number, p.position, p.leader_epoch) for p in self.parts.values()]
         self._readers.input.assign(self._names.input, places)
         self._commit_beginnings()
@@ -502,32 +490,3 @@ class Lane:
                 detail = f"a foreign transaction stays open on {topic}[{partition}]"
                 halted = self.partitions[0] if topic == names.progress else partition
                 raise HaltError(halted, HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)
-
-    def _producer_settings(self) -> dict[str, str | int]:
-        return {
-            "bootstrap.servers": self._bootstrap,
-            "transaction.timeout.ms": self._settings.transaction_timeout_ms,
-            # The flush inside commit is what sends. A request that leaves earlier, or a batch in two of them, makes the
-            # client's thread spin until the first is acknowledged: more CPU, far more on a busy machine.
-            "linger.ms": _LINGER_MS,
-            "batch.size": self._settings.max_value_bytes + ENTRY_HEADROOM_BYTES - _REQUEST_OVERHEAD_BYTES,
-            "compression.type": "lz4",
-            "batch.num.messages": self._settings.batch_events_max + MESSAGES_SPARE,
-            "queue.buffering.max.messages": _QUEUED_BATCHES * (self._settings.batch_events_max + MESSAGES_SPARE),
-            "queue.buffering.max.kbytes": 2_000_000,  # what one batch holds decides; it is bounded by the input's queue
-            "message.max.bytes": CLIENT_MESSAGE_BYTES,
-        }
-
-    def _consumer_settings(self) -> dict[str, str | int]:
-        return {
-            "bootstrap.servers": self._bootstrap,
-            "group.id": "driftledger-lane",  # never joined: assign() only, nothing committed
-            "enable.auto.commit": "false",
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "error",
-            "check.crcs": "true",
-            "fetch.queue.backoff.ms": 2,
-            "queued.max.messages.kbytes": QUEUE_KILOBYTES,
-            "queued.min.messages": QUEUE_BATCHES * self._settings.batch_events_max,
-            "receive.message.max.bytes": CLIENT_MESSAGE_BYTES,
-        }

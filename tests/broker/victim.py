@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.clock import SystemTime
 from streams import app
 from streams.lane import Lane, Point
+from streams.lane_clients import producer_settings
 from streams.rdkafka import _P, ClientError, NativeProducer, _call
 from streams.settings import Settings
 from streams.worker import run
@@ -111,7 +112,7 @@ class AbortAndGoOn(Lane):
             producer.destroy()
             settings = self._settings
             transactional_id = f"{settings.prefix}.{settings.ledger}.{self.deployment.input_id}.{self.number}"
-            producer = NativeProducer(self._producer_settings(), transactional_id)
+            producer = NativeProducer(producer_settings(self._settings, self._bootstrap), transactional_id)
             producer.init_transactions(_PATIENCE_MS)
         return producer
 

@@ -24,13 +24,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.canonical import (
     CHAIN_START,
-    AuthorityKind,
-    EntryFields,
     EntryKind,
     ValueState,
     canonical_headers,
-    chain_hash,
-    value_hash,
 )
 from schemas.codec import decode
 from schemas.columns import Entries, Scratch, allocate_entries, decode_entries
@@ -39,6 +35,7 @@ from streams.outbox import byte_rows
 from streams.rdkafka import NativeConsumer, NativeProducer
 from streams.records import Records, allocate_records, slice_records
 from streams.sequence import Break, Head, Sequenced, advance, head_of, verify
+from tests.core.sequence_oracle import Given, advance_plainly, as_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,54 +193,21 @@ def _row_digest(records: Records, row: int) -> bytes:
 # ------------------------------------------------------------------------------------------------------- the plain twin
 
 
-def _twin(head: Head, records: Records, kind: int, limit: int) -> tuple[Head, list[dict[str, Any]]]:
+def _twin(head: Head, records: Records, kind: int, limit: int) -> tuple[Head, list[dict[str, object]]]:
     """What `advance` must make of the records, one by one: entries as the codec reads them."""
-    entries = []
-    for row in range(records.offset.size):
-        data = kind == EntryKind.DATA
-        offset = int(records.offset[row])
-        value = _bytes(records.value_address, records.value_length, row)
-        key = _bytes(records.key_address, records.key_length, row)
-        state = ValueState.NULL if value is None else ValueState.PRESENT
-        if value is not None and len(value) > limit:
-            state = ValueState.OMITTED
-        headers = _parse_headers(_bytes(records.headers_address, records.headers_length, row) or b"")
-        fields = EntryFields(
-            kind=EntryKind(kind),
-            index=head.index + 1,
-            sequence=head.sequence + (1 if data else 0),
-            input_offset=offset if data else head.input_offset,
-            control_offset=head.control_offset if data else offset,
-            input_leader_epoch=int(records.leader_epoch[row]) if data else -1,
-            authority_timestamp_ms=int(records.timestamp_ms[row]),
-            authority_kind=AuthorityKind.APPENDED,
-            value_state=state,
-            value_length=-1 if value is None else len(value),
-            value_hash=value_hash(value),
-            headers=headers,
-            key=key,
+    given = [
+        Given(
+            int(records.offset[row]),
+            int(records.timestamp_ms[row]),
+            int(records.leader_epoch[row]),
+            _bytes(records.key_address, records.key_length, row),
+            _bytes(records.value_address, records.value_length, row),
+            tuple(_parse_headers(_bytes(records.headers_address, records.headers_length, row) or b"")),
         )
-        chained = chain_hash(head.chain_hash, fields)
-        head = Head(fields.index, fields.sequence, fields.input_offset, fields.control_offset, chained)
-        entries.append(
-            {
-                "kind": fields.kind.name,
-                "index": fields.index,
-                "sequence": fields.sequence,
-                "input_offset": fields.input_offset,
-                "control_offset": fields.control_offset,
-                "input_leader_epoch": fields.input_leader_epoch,
-                "authority_timestamp": fields.authority_timestamp_ms,
-                "authority_kind": "APPENDED",
-                "value_state": state.name,
-                "value_length": fields.value_length,
-                "value_hash": fields.value_hash,
-                "chain_hash": chained,
-                "headers": [{"name": name, "value": content} for name, content in headers],
-                "value": value if state is ValueState.PRESENT else None,
-            }
-        )
-    return head, entries
+        for row in range(records.offset.size)
+    ]
+    head, expected = advance_plainly(head, given, EntryKind(kind), limit)
+    return head, [as_read(entry) for entry in expected]
 
 
 def _parse_headers(data: bytes) -> list[tuple[bytes, bytes | None]]:

@@ -36,7 +36,7 @@ class Given(NamedTuple):
     leader_epoch: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
+    headers: tuple[tuple[str | bytes, bytes | None], ...]
 
 
 class Expected(NamedTuple):
@@ -76,7 +76,7 @@ def columns_of(given: Sequence[Given]) -> tuple[Records, NDArray[np.uint8]]:
     return records, memory
 
 
-def _labels(record: Given) -> tuple[tuple[tuple[str, bytes | None], ...], bytes | None]:
+def _labels(record: Given) -> tuple[tuple[tuple[str | bytes, bytes | None], ...], bytes | None]:
     """Headers and key of the entry: those of the record, or one header with the hash of both where they are too large.
 
     The tag, length and payload of fields 12 and 13 are spelled out here from the documentation.
@@ -123,3 +123,25 @@ def advance_plainly(
         expected.append(Expected(fields, link, record.value if state is ValueState.PRESENT else None))
         head = Head(fields.index, fields.sequence, fields.input_offset, fields.control_offset, link)
     return head, expected
+
+
+def as_read(expected: Expected) -> dict[str, object]:
+    """The entry as the codec reads it."""
+    fields = expected.fields
+    names = (name if isinstance(name, bytes) else name.encode() for name, _ in fields.headers)
+    return {
+        "kind": EntryKind(fields.kind).name,
+        "index": fields.index,
+        "sequence": fields.sequence,
+        "input_offset": fields.input_offset,
+        "control_offset": fields.control_offset,
+        "input_leader_epoch": fields.input_leader_epoch,
+        "authority_timestamp": fields.authority_timestamp_ms,
+        "authority_kind": "APPENDED",
+        "value_state": fields.value_state.name,
+        "value_length": fields.value_length,
+        "value_hash": fields.value_hash,
+        "chain_hash": expected.chain_hash,
+        "headers": [{"name": name, "value": value} for name, (_, value) in zip(names, fields.headers, strict=True)],
+        "value": expected.value,
+    }

@@ -17,7 +17,7 @@ from schemas.codec import decode
 from schemas.columns import slice_rows
 from streams.records import slice_records
 from streams.sequence import CONTROL, DATA, Break, Head, Sequenced, advance, head_of, verify
-from tests.core.sequence_oracle import Expected, Given, advance_plainly, columns_of
+from tests.core.sequence_oracle import Given, advance_plainly, as_read, columns_of
 
 if TYPE_CHECKING:
     import random
@@ -59,27 +59,6 @@ def decoded(sequenced: Sequenced) -> list[dict[str, object]]:
     ]
 
 
-def assert_equal(found: dict[str, object], expected: Expected) -> None:
-    """Field by field."""
-    fields = expected.fields
-    assert found == {
-        "kind": EntryKind(fields.kind).name,
-        "index": fields.index,
-        "sequence": fields.sequence,
-        "input_offset": fields.input_offset,
-        "control_offset": fields.control_offset,
-        "input_leader_epoch": fields.input_leader_epoch,
-        "authority_timestamp": fields.authority_timestamp_ms,
-        "authority_kind": "APPENDED",
-        "value_state": fields.value_state.name,
-        "value_length": fields.value_length,
-        "value_hash": fields.value_hash,
-        "chain_hash": expected.chain_hash,
-        "headers": [{"name": str(name).encode(), "value": value} for name, value in fields.headers],
-        "value": expected.value,
-    }
-
-
 @settings(max_examples=60)
 @given(st.lists(record, min_size=1, max_size=30), st.lists(record, max_size=5))
 def test_entries_equal_those_of_the_plain_twin(data: list[Given], control: list[Given]) -> None:
@@ -92,7 +71,7 @@ def test_entries_equal_those_of_the_plain_twin(data: list[Given], control: list[
     end, second = advance(middle, control_columns[0], CONTROL, VALUE_BYTES_MAX)
     assert end == head
     for found, wanted in zip(decoded(first) + decoded(second), expected + more, strict=True):
-        assert_equal(found, wanted)
+        assert found == as_read(wanted)
 
 
 @settings(max_examples=30)
@@ -137,7 +116,7 @@ def test_labels_that_no_request_takes_are_named_by_their_hash() -> None:
         found_head, found = advance(Head(), columns, number, VALUE_BYTES_MAX)
         assert found_head == head
         for entry, wanted in zip(decoded(found), expected, strict=True):
-            assert_equal(entry, wanted)
+            assert entry == as_read(wanted)
     assert [len(fields.headers[0][0]) for fields, _, _ in expected] == [1, 19, 19, 19, 19, 1]
     assert [fields.key for fields, _, _ in expected] == [b"", None, None, None, None, b"k"]
     assert memory.size  # alive until here
