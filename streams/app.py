@@ -31,7 +31,7 @@ from schemas.clock import source as time_source
 from schemas.codec import Framing
 from schemas.errors import DriftledgerError, HaltError, UnreachableError
 from schemas.topics import TopicNames, topic_names
-from streams import metrics
+from streams import heap, metrics
 from streams.admission import deployment
 from streams.agents import alert_agent, lane_agent
 from streams.api import Api
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from streams.lane import Committed, Point
 
 _WATCH_INTERVAL_S = 5.0
+_GIVE_BACK_INTERVAL_S = 60.0
 _logger = structlog.get_logger()
 
 
@@ -215,6 +216,12 @@ class Worker(Service):
                     _logger.info("lane_reopens", lane=host.number)
                     host.reopen()
         await loop.run_in_executor(None, log.close)
+
+    @Service.task
+    async def _give_back(self) -> None:
+        while not self.should_stop:
+            await self.sleep(_GIVE_BACK_INTERVAL_S)
+            await asyncio.get_running_loop().run_in_executor(None, heap.give_back)
 
     def _look(self, log: Log) -> Deployment:
         now = deployment(log, self.names, 0)

@@ -6,7 +6,6 @@ HAZARD what is cut off then is what a kill cuts off: the next owners of its lane
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import faust
 import structlog
 
+from streams import heap
 from streams.app import build
 from streams.warm import prepare
 
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from streams.lane import Point
     from streams.settings import Settings
 
-#: glibc's name for the number of heaps that threads spread over.
-_M_ARENA_MAX = -8
-#: librdkafka's threads pass buffers to one another; with the default of 16 heaps a worker keeps 50 to 100 MB more.
-_ARENAS = 2
 #: Under the 10 s that supervisors commonly give before they kill, with time to say what was waited for.
 _STOP_WITHIN_S = 9.0
 _STREAMS = str(Path(__file__).parent)
@@ -49,9 +45,7 @@ class Host(faust.Worker):
     def execute_from_commandline(self) -> Any:
         """Block until SIGTERM or SIGINT; leaves by SystemExit."""
         prepare()
-        library = ctypes.CDLL(None)
-        if hasattr(library, "mallopt"):
-            library.mallopt(_M_ARENA_MAX, _ARENAS)
+        heap.bound()
         # While the broker is away it says so ten times a second; the worker says so itself, once each time it looks.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         super().execute_from_commandline()
