@@ -144,7 +144,7 @@ def measure(case: Paced, around: Surroundings) -> PacedFigures:
         broker_us=None if use.broker_s is None else use.broker_s * _US_PER_S / events,
         others_percent=100 * use.others_s / (around.cores * case.seconds),
         rss_peak_mb=sampler.peak_bytes() / 2**20,
-        rss_slope_mb_per_min=_rss_slope(sampler, begin_us / _US_PER_S, end_us / _US_PER_S),
+        rss_slope_mb_per_min=_rss_slope(sampler, sink.begin_us / _US_PER_S, end_us / _US_PER_S),
     )
 
 

@@ -150,10 +150,10 @@ def _serve(
         partitions = range(number, settings.partitions, settings.lanes)
         lanes.append(Lane(settings, bootstrap, names, number, partitions, judge, definition, worker=_NAME))
     parent = multiprocessing.parent_process()
-    with ThreadPoolExecutor(2 * settings.lanes) as threads:
+    with ThreadPoolExecutor(settings.lanes) as threads:
         list(threads.map(Lane.open, lanes))
         ready.set()
-        running = {threads.submit(_run, lane, threads, stop.is_set) for lane in lanes}
+        running = {threads.submit(_run, lane, stop.is_set) for lane in lanes}
         try:
             while running and (parent is None or parent.is_alive()):
                 ended, running = wait(running, _POLL_S, FIRST_COMPLETED)
@@ -165,13 +165,11 @@ def _serve(
         lane.close()
 
 
-def _run(lane: Lane, threads: ThreadPoolExecutor, stopping: Callable[[], bool]) -> None:
-    """Commit batch after batch, the next one fetched meanwhile, as the worker does."""
-    ahead = threads.submit(lane.fetch)
+def _run(lane: Lane, stopping: Callable[[], bool]) -> None:
+    """Commit, then fetch, as the worker does."""
+    batch = lane.fetch()
     while not stopping():
-        batch = ahead.result()
-        ahead = threads.submit(lane.fetch)
         lane.commit(batch)
-    left = ahead.result()
-    if left is not None:
-        left.release()
+        batch = lane.fetch()
+    if batch is not None:
+        batch.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     WaitUntil = Callable[[Callable[[], object], float, str], None]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-#: A start that was slow on a busy machine is tried again so many times.
-STARTS_MAX = 5
+STARTS = 3
 
 
 @pytest.fixture(autouse=True)
@@ -204,15 +204,15 @@ def test_a_damaged_layout_is_told(tmp_path: Path) -> None:
 def test_it_answers_within_its_time_on_a_machine_that_does_nothing_else(
     tmp_path: Path, nodes: Literal[1, 3], within_s: float
 ) -> None:
-    """From the start to the first answer of every node, the jars being there; the best of five starts counts."""
+    """From the start to the first answer of every node, the jars being there; the median of the starts."""
     clock = SystemTime()
     took_s: list[float] = []
-    while not took_s or (min(took_s) >= within_s and len(took_s) < STARTS_MAX):
+    for start in range(STARTS):
         begun_ns = clock.monotonic_ns()
-        with Cluster(tmp_path / f"start-{len(took_s)}", nodes) as cluster:
-            assert cluster.answers(within_s)
+        with Cluster(tmp_path / f"start-{start}", nodes) as cluster:
+            assert cluster.answers(2 * within_s)
             took_s.append((clock.monotonic_ns() - begun_ns) / 1e9)
-    assert min(took_s) < within_s, took_s
+    assert statistics.median(took_s) < within_s, took_s
 
 
 def test_three_nodes_survive_the_death_of_one(tmp_path: Path) -> None:

@@ -62,26 +62,24 @@ def case(name: Name, batch_events: int = 5_000) -> Preloaded:
     return Preloaded(str(name), Subject.WORKER, judged=True, sources=1_000, batch_events=batch_events, events=3_000_000)
 
 
-PACED = Measured(
-    Paced("paced", 50_000, 30, 60),
-    PacedFigures(
-        events=1_500_000,
-        rate=50_000.0,
-        p50_ms=15.0,
-        p95_ms=25.0,
-        p99_ms=42.0,
-        p99_9_ms=64.0,
-        backlog_mean=800.0,
-        backlog_slope_per_s=0.5,
-        lag_flat=True,
-        entries_per_transaction=95.0,
-        client_us=9.0,
-        broker_us=15.0,
-        others_percent=20.0,
-        rss_peak_mb=310.0,
-        rss_slope_mb_per_min=None,
-    ),
+PACED_FIGURES = PacedFigures(
+    events=1_500_000,
+    rate=50_000.0,
+    p50_ms=15.0,
+    p95_ms=25.0,
+    p99_ms=42.0,
+    p99_9_ms=64.0,
+    backlog_mean=800.0,
+    backlog_slope_per_s=0.5,
+    lag_flat=True,
+    entries_per_transaction=95.0,
+    client_us=9.0,
+    broker_us=15.0,
+    others_percent=20.0,
+    rss_peak_mb=310.0,
+    rss_slope_mb_per_min=None,
 )
+PACED = Measured(Paced("paced", 50_000, 30, 60), PACED_FIGURES)
 
 
 # -------------------------------------------------------------------------------------------------------------- events
@@ -438,6 +436,15 @@ def test_a_bar_that_is_missed_says_so() -> None:
     assert str(found["sequence, events/s"]) == "MISSED   sequence, events/s: 399,999.00, at least 400,000"
     assert found["sequence, client us/event"].reached
     assert not found["paced, seconds"].reached
+    assert found["paced, events/s"].reached
+
+
+def test_a_slow_sender_or_a_short_run_reaches_no_bar() -> None:
+    """Latency at a tenth of the rate, and growth that could not be told, are no figures."""
+    slow = Measured(PACED.case, PACED_FIGURES._replace(rate=5_000.0))
+    short = Measured(Paced("memory", 50_000, 30, 60), PACED_FIGURES)
+    missed = {bar.what for bar in bars([slow, short]) if not bar.reached}
+    assert missed == {"paced, events/s", "paced, seconds", "memory, MB/min"}
 
 
 def test_sources_are_compared_at_the_batch_size_of_the_bars() -> None:
