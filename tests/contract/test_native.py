@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -27,26 +26,34 @@ from schemas.canonical import (
     ValueState,
     canonical_headers,
 )
+from schemas.clock import SystemTime
 from schemas.codec import decode
 from schemas.columns import Entries, Scratch, allocate_entries, decode_entries
 from schemas.memory import address_of, bytes_at
 from streams import heap
+from streams.judge import Judge
 from streams.outbox import byte_rows
 from streams.rdkafka import NativeConsumer, NativeProducer
 from streams.records import Records, allocate_records, slice_records
 from streams.sequence import Break, Head, Sequenced, advance, head_of, verify
+from tests.core.event_generator import SEED
+from tests.core.judge_oracle import event
 from tests.core.sequence_oracle import Given, advance_plainly, as_read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from confluent_kafka import Message
     from numpy.typing import NDArray
+
+    _Input = tuple[bytes | None, bytes | None, Any]  # key, value, headers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARTITIONS = 3
 MEBIBYTE = 1_048_576
 VALUE_BYTES_MAX = 2_000
+#: Of all records: two thousand of a million, about half a GB.
+LARGE_SHARE = 0.002
 _EDGES = (0, 1, 2, 63, 64, 127, 128, 255, 511, 512, 513, 2_000, 2_001)
 _NAMES = ("h", "", "trace-id", "ключ", "x" * 300)
 
@@ -72,9 +79,37 @@ def _headers(rng: random.Random) -> Any:
     return [(rng.choice(_NAMES), _blob(rng, 600)) for _ in range(rng.choice((1, 1, 2, 5, 40)))]
 
 
-def _random_record(rng: random.Random) -> tuple[bytes | None, bytes | None, Any]:
-    """Key, value, headers."""
+def _large(rng: random.Random) -> bytes:
+    """From 1 byte to 1 MiB, each order of magnitude as likely as another."""
+    return rng.randbytes(int(MEBIBYTE ** rng.random()))
+
+
+def _random_record(rng: random.Random) -> _Input:
+    """A few are large in key, value and headers, and some of these too large in key and headers together."""
+    if rng.random() < LARGE_SHARE:
+        return _large(rng), _large(rng), [("large", _large(rng))]
     return _blob(rng, 3_000), _blob(rng, 3_000), _headers(rng)
+
+
+def _random_records(rng: random.Random, count: int) -> Iterator[_Input]:
+    """Two of the largest, then random ones."""
+    for size in (0, 70_000):
+        yield rng.randbytes(size), rng.randbytes(MEBIBYTE - size), [("big", rng.randbytes(size))]
+    for _ in range(count - 2):
+        yield _random_record(rng)
+
+
+def _mostly_events(rng: random.Random, count: int) -> Iterator[_Input]:
+    """A thousand sources whose clocks are right, then wrong, then right again; one record in twenty is no event."""
+    time = SystemTime()
+    for number in range(count):
+        if rng.random() < 0.05:
+            yield _random_record(rng)
+            continue
+        source = rng.randrange(1_000)
+        wrong = (source + number // 50_000) % 20 == 0
+        value = event(f"source-{source}", f"{number}", time.now_us() + 60_000_000 * wrong, 20.25)
+        yield None, value, []
 
 
 def _create(bootstrap: str, topic: str) -> str:
@@ -84,17 +119,12 @@ def _create(bootstrap: str, topic: str) -> str:
     return topic
 
 
-def _produce(bootstrap: str, topic: str, records: int, seed: int) -> None:
-    """Generated records over all partitions, and a few of the largest."""
-    rng = random.Random(seed)
+def _produce(bootstrap: str, topic: str, records: Iterable[_Input], rng: random.Random) -> None:
+    """Over all partitions."""
     failed: list[str] = []
     options = {"linger.ms": 20, "compression.type": "lz4", "message.max.bytes": 8_000_000, "enable.idempotence": True}
     producer = Producer({"bootstrap.servers": bootstrap, "queue.buffering.max.messages": 2_000_000, **options})
-    big = [
-        (rng.randbytes(size), rng.randbytes(MEBIBYTE - size), [("big", rng.randbytes(size))]) for size in (0, 70_000)
-    ]
-    for number in range(records):
-        key, value, headers = big[number] if number < len(big) else _random_record(rng)
+    for number, (key, value, headers) in enumerate(records):
         producer.produce(
             topic,
             value,
@@ -233,29 +263,36 @@ def _encoded(sequenced: Sequenced) -> list[bytes]:
     return [sequenced.encoded[a:b].tobytes() for a, b in pairwise(starts)]
 
 
-def _check_sequenced(head: Head, records: Records, kind: int) -> Head:
+def _check_sequenced(head: Head, records: Records, kind: int, limit: int) -> Head:
     """One batch against the twin; then the same batch row by row, which must give the same bytes."""
-    after, sequenced = advance(head, records, kind, VALUE_BYTES_MAX)
+    after, sequenced = advance(head, records, kind, limit)
     encoded = _encoded(sequenced)
-    twin_head, twin = _twin(head, records, kind, VALUE_BYTES_MAX)
+    twin_head, twin = _twin(head, records, kind, limit)
     assert after == twin_head
-    assert [decode("LedgerEntry", value) for value in encoded] == twin
+    assert len(encoded) == len(twin)
+    for value, expected in zip(encoded, twin, strict=True):
+        assert decode("LedgerEntry", value) == expected
     assert verify(head, sequenced.entries) == (after, -1, Break.NONE)
     one = head
     for row in range(records.offset.size):
-        one, alone = advance(one, slice_records(records, row, row + 1), kind, VALUE_BYTES_MAX)
+        one, alone = advance(one, slice_records(records, row, row + 1), kind, limit)
         assert _encoded(alone) == encoded[row : row + 1]
     assert one == after
     return after
 
 
-def _differential(bootstrap: str, topic: str, records: int, seed: int, twin_share: float) -> None:
-    """Read everything natively; compare every record, and a share of the batches with the sequencer's twin."""
-    _create(bootstrap, topic)
-    _produce(bootstrap, topic, records, seed)
+@pytest.mark.parametrize("records", [20_000, pytest.param(1_000_000, marks=pytest.mark.soak)])
+def test_records_are_read_and_sequenced_as_their_plain_twins_do_it(kafka: Any, prefix: str, records: int) -> None:
+    """Keys, values and header values null, empty and of all sizes to 1 MiB; names repeated. Others in each run.
+
+    Read as confluent-kafka reads them, every field of every record; sequenced as the twin does it.
+    """
+    sys.stdout.write(f"DRIFTLEDGER_TEST_SEED={SEED} repeats this run\n")
+    rng = random.Random(SEED)
+    bootstrap, topic = kafka.bootstrap, _create(kafka.bootstrap, f"{prefix}.native")
+    _produce(bootstrap, topic, _random_records(rng, records), rng)
     expected = _plain_digests(bootstrap, topic, records)
     consumer = _native(bootstrap, topic)
-    rng = random.Random(seed)
     heads = [Head()] * PARTITIONS
     done = [0] * PARTITIONS
     try:
@@ -268,8 +305,8 @@ def _differential(bootstrap: str, topic: str, records: int, seed: int, twin_shar
                     found = [_row_digest(rows, row) for row in range(rows.offset.size)]
                     assert found == expected[slot][done[slot] : done[slot] + len(found)]
                     done[slot] += len(found)
-                    if rng.random() < twin_share:
-                        heads[slot] = _check_sequenced(heads[slot], rows, rng.choice((0, 1)))
+                    limit = rng.choice((VALUE_BYTES_MAX, MEBIBYTE))
+                    heads[slot] = _check_sequenced(heads[slot], rows, rng.choice((0, 1)), limit)
                     assert batch.positions[slot] >= (rows.offset[-1] + 1 if found else batch.before[slot])
             finally:
                 batch.release()  # a client with batches outstanding does not close
@@ -277,59 +314,45 @@ def _differential(bootstrap: str, topic: str, records: int, seed: int, twin_shar
         consumer.close()
 
 
-def test_records_are_read_as_confluent_kafka_reads_them(kafka: Any, prefix: str) -> None:
-    """Keys and values null, empty, long and up to 1 MiB; headers with null values and repeated names; 20,000 of them.
-
-    And sequenced as the plain twin does it.
-    """
-    _differential(
-        kafka.bootstrap,
-        f"{prefix}.native",
-        20_000,
-        seed=int(os.environ.get("DRIFTLEDGER_TEST_SEED", "7")),
-        twin_share=0.5,
-    )
-
-
-@pytest.mark.soak
-def test_a_million_records_are_read_as_confluent_kafka_reads_them(kafka: Any, prefix: str) -> None:
-    """The same for a million, other ones in each run; a tenth of them through the twin."""
-    _differential(
-        kafka.bootstrap, f"{prefix}.native", 1_000_000, seed=random.SystemRandom().getrandbits(32), twin_share=0.1
-    )
-
-
 def read_over_and_over(bootstrap: str, topic: str, records: int, rounds: int) -> list[int]:
-    """Read and sequence everything, rounds times; RSS after each. With the heaps that a worker has, and its ways."""
+    """Read, sequence and judge everything, rounds times; RSS after each. With a worker's heaps, and its ways."""
     heap.bound()
     process = psutil.Process()
+    judge = Judge()
     sizes = []
     for _ in range(rounds):
         consumer = _native(bootstrap, topic)
-        heads, done = [Head()] * PARTITIONS, 0
+        heads, done, letters, alerts = [Head()] * PARTITIONS, 0, 0, 0
+        states = [judge.new_state(partition) for partition in range(PARTITIONS)]
         while done < records:
             batch = consumer.fetch(5_000, 30_000)
             assert batch is not None
-            done += batch.rows
             for slot in range(PARTITIONS):
                 rows = slice_records(batch.records, int(batch.starts[slot]), int(batch.ends[slot]))
-                heads[slot], _ = advance(heads[slot], rows, EntryKind.DATA, MEBIBYTE)
+                heads[slot], sequenced = advance(heads[slot], rows, EntryKind.DATA, MEBIBYTE)
+                outputs = judge.step(states[slot], sequenced.entries)
+                done += outputs.counts.events
+                letters += len(outputs.dead_letter_messages())
+                alerts += len(outputs.alert_messages())
             batch.release()
         consumer.close()
+        assert letters > records // 30, letters
+        assert alerts > records // 1_000, alerts
         heap.give_back()
         sizes.append(process.memory_info().rss)
     return sizes
 
 
 @pytest.mark.soak
-def test_reading_and_sequencing_fifty_million_records_leaks_nothing(kafka: Any, prefix: str) -> None:
+def test_reading_sequencing_and_judging_fifty_million_records_leaks_nothing(kafka: Any, prefix: str) -> None:
     """RSS of a process of its own: the last ten millions need no more than the second ten did.
 
     Measured where a worker has given its free memory back: the rest wanders between 200 and 400 MB, and is no leak.
     """
     records, rounds = 1_000_000, 50
     topic = _create(kafka.bootstrap, f"{prefix}.leak")
-    _produce(kafka.bootstrap, topic, records, seed=3)
+    rng = random.Random(3)
+    _produce(kafka.bootstrap, topic, _mostly_events(rng, records), rng)
     call = f"read_over_and_over({kafka.bootstrap!r}, {topic!r}, {records}, {rounds})"
     program = f"from tests.contract.test_native import read_over_and_over; print({call})"
     output = subprocess.run(
@@ -341,10 +364,11 @@ def test_reading_and_sequencing_fifty_million_records_leaks_nothing(kafka: Any, 
 
 
 def test_what_the_native_producer_writes_is_what_was_given(kafka: Any, prefix: str) -> None:
-    """Keys null, empty and long, values empty to 1 MiB; a transaction that was never committed is not seen."""
+    """Keys null, empty and long, both of all sizes to 1 MiB; a transaction that was never committed is not seen."""
     topic = _create(kafka.bootstrap, f"{prefix}.written")
     rng = random.Random(11)
     sent = [(_blob(rng, 3_000), _blob(rng, 3_000) or b"") for _ in range(3_000)]
+    sent += [(_large(rng), _large(rng)) for _ in range(50)]
     sent += [(b"", b""), (None, b""), (b"k" * 70_000, rng.randbytes(MEBIBYTE))]
     options = {"bootstrap.servers": kafka.bootstrap, "linger.ms": 0, "message.max.bytes": 8_000_000}
     producer = NativeProducer(options, f"{prefix}-writer")

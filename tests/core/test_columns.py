@@ -37,7 +37,9 @@ from tests.core import event_generator as make
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-WHOLE, SPOILT, SPOILT_ENTRIES = 3_000, 24_000, 4_000
+#: So many at a time; the long forms take a million, or a little more.
+WHOLE, SPOILT, ENTRIES, SPOILT_ENTRIES = 3_000, 24_000, 2_000, 4_000
+MILLION = 1_000_000
 ROOT = Path(__file__).parents[2]
 #: What plain fastavro accepts and we refuse: numbers beyond their width, negative lengths and branches, our limits.
 STRICTER = {Fault.BAD_VARINT, Fault.BAD_LENGTH, Fault.BAD_UNION, Fault.LIMIT_EXCEEDED, Fault.SOURCE_LENGTH}
@@ -49,6 +51,12 @@ def seed() -> int:
     """The seed of this run; shown with any failure."""
     sys.stdout.write(f"DRIFTLEDGER_TEST_SEED={make.SEED} repeats this run\n")
     return make.SEED
+
+
+def lots_of(size: int) -> pytest.MarkDecorator:
+    """One lot of that size; in the long form as many as make a million."""
+    long = pytest.param(-(-MILLION // size), marks=pytest.mark.soak)
+    return pytest.mark.parametrize("lots", [1, long])
 
 
 def bits(event: dict[str, Any]) -> dict[str, Any]:
@@ -82,19 +90,29 @@ def decode_all(values: list[bytes]) -> tuple[Any, Any]:
     return columns, buffer
 
 
-def test_whole_events_come_back_as_they_were_written(seed: int) -> None:
+@lots_of(WHOLE)
+def test_whole_events_come_back_as_they_were_written(seed: int, lots: int) -> None:
     """Every field of every generated event, in blocks of both kinds, through one kernel call."""
     rng = random.Random(seed)
-    events = [make.random_event(rng) for _ in range(WHOLE)]
-    columns, _keep = decode_all([make.event_value(rng, event) for event in events])
-    for row, event in enumerate(events):
-        assert columns.fault[row] == Fault.NONE
-        assert bits(make.event_at(row, columns)) == bits(event)
+    for _ in range(lots):
+        events = [make.random_event(rng) for _ in range(WHOLE)]
+        columns, _keep = decode_all([make.event_value(rng, event) for event in events])
+        for row, event in enumerate(events):
+            assert columns.fault[row] == Fault.NONE
+            assert bits(make.event_at(row, columns)) == bits(event)
 
 
-def test_spoilt_events_get_the_verdict_of_the_general_path(seed: int) -> None:
+@lots_of(SPOILT)
+def test_spoilt_events_get_the_verdict_of_the_general_path(seed: int, lots: int) -> None:
     """Same fault or same values as shape check and fastavro; and plain fastavro accepts nothing else than is listed."""
     rng = random.Random(seed + 1)
+    bodies = {*STRICTER, Fault.NONE, Fault.TRUNCATED, Fault.TRAILING_BYTES, Fault.BAD_UTF8, Fault.WRONG_FINGERPRINT}
+    for _ in range(lots):
+        assert bodies <= check_spoilt(rng), "the generator no longer reaches every fault"
+
+
+def check_spoilt(rng: random.Random) -> set[Fault]:
+    """One lot of them; which faults were seen."""
     values = [make.mutate(rng, make.event_value(rng, make.random_event(rng))) for _ in range(SPOILT)]
     columns, _keep = decode_all(values)
     for row, value in enumerate(values):
@@ -106,9 +124,7 @@ def test_spoilt_events_get_the_verdict_of_the_general_path(seed: int) -> None:
         if fault == Fault.NONE or plain is not None:
             assert fault in {Fault.NONE, *STRICTER}, value.hex()
             assert plain is not None
-    seen = make.count_faults(columns)
-    bodies = {*STRICTER, Fault.NONE, Fault.TRUNCATED, Fault.TRAILING_BYTES, Fault.BAD_UTF8, Fault.WRONG_FINGERPRINT}
-    assert bodies <= seen.keys(), "the generator no longer reaches every fault"
+    return set(make.count_faults(columns))
 
 
 def test_noise_behind_a_valid_prefix_is_judged_alike_and_harms_nothing(seed: int) -> None:
@@ -328,10 +344,17 @@ def assert_row_is(entries: Entries, row: int, entry: dict[str, Any]) -> None:
     assert (entries.headers_address[row] == 0) == (not headers)
 
 
-def test_ledger_entries_come_back_as_they_were_written(seed: int) -> None:
-    """A batch, with its keys: null, empty, and not."""
+@lots_of(ENTRIES)
+def test_ledger_entries_come_back_as_they_were_written(seed: int, lots: int) -> None:
+    """Batches, with their keys: null, empty, and not."""
     rng = random.Random(seed + 4)
-    records = [make.entry_value(rng, make.random_entry(rng, rng.randbytes(rng.randint(0, 90)))) for _ in range(2_000)]
+    for _ in range(lots):
+        check_entries(rng)
+
+
+def check_entries(rng: random.Random) -> None:
+    """One batch."""
+    records = [make.entry_value(rng, make.random_entry(rng, rng.randbytes(rng.randint(0, 90)))) for _ in range(ENTRIES)]
     keys = [rng.choice((None, b"", b"key")) for _ in records]
     _buffer, addresses, lengths = make.lay_out(records)
     _key_buffer, key_addresses, key_lengths = make.lay_out([key or b"" for key in keys])
@@ -347,12 +370,15 @@ def test_ledger_entries_come_back_as_they_were_written(seed: int) -> None:
         assert address != 0 or key is None
 
 
-def test_spoilt_ledger_entries_are_found_malformed_exactly_where_the_general_path_finds_them(seed: int) -> None:
+@lots_of(SPOILT_ENTRIES)
+def test_spoilt_ledger_entries_are_found_malformed_exactly_where_the_general_path_finds_them(
+    seed: int, lots: int
+) -> None:
     """One record at a time: same verdict, same values."""
     rng = random.Random(seed + 5)
     null, entries, scratch = np.full(1, -1), allocate_entries(1), Scratch()
     accepted = 0
-    for _ in range(SPOILT_ENTRIES):
+    for _ in range(lots * SPOILT_ENTRIES):
         record = make.mutate(rng, make.entry_value(rng, make.random_entry(rng, rng.randbytes(20))))
         _buffer, addresses, lengths = make.lay_out([record])
         malformed = decode_entries(addresses, lengths, null, null, entries, scratch)
@@ -361,7 +387,7 @@ def test_spoilt_ledger_entries_are_found_malformed_exactly_where_the_general_pat
         if expected is not None:
             accepted += 1
             assert_row_is(entries, 0, expected)
-    assert 0 < accepted < SPOILT_ENTRIES
+    assert 0 < accepted < lots * SPOILT_ENTRIES
 
 
 def test_the_first_malformed_record_is_named_by_its_index() -> None:
