@@ -21,9 +21,10 @@ from schemas.codec import DecodeError, Framing, decode
 from schemas.errors import BadInputError, UnreachableError
 from schemas.instants import format_ms
 from streams.log import offset_of
+from streams.order import merge, newest_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from confluent_kafka import Message
 
@@ -59,24 +60,26 @@ class AlertRecord(NamedTuple):
 def newest_alerts(
     ledger: Ledger, most: int, *, source: str | None = None, partition: int | None = None
 ) -> list[AlertRecord]:
-    """The newest records, newest first by append time, then partition and offset."""
+    """The newest records, newest first; across partitions by append time as in `order`."""
     if most < 1:
         raise BadInputError(f"the last {most} alerts are none. Ask for 1 or more")
-    found = [record for p in ledger.chosen(partition) for record in _newest(ledger, p, most, source)]
-    return sorted(found, key=_when, reverse=True)[:most]
+    return newest_first((_placed(_newest(ledger, p, most, source)) for p in ledger.chosen(partition)), most)
 
 
 def open_alerts(ledger: Ledger, *, source: str | None = None, partition: int | None = None) -> list[AlertRecord]:
     """The last record of each alert that is not closed, newest first."""
-    last: dict[str, AlertRecord] = {}
+    of_each: list[list[AlertRecord]] = []
     topic = ledger.names.drift_alerts
     for p in ledger.chosen(partition):
+        last: dict[str, AlertRecord] = {}  # an alert is in one partition
         bounds = ledger.log.bounds(topic, p)
         for message in ledger.log.scan(topic, p, bounds.start, bounds.stable_end):
             record = _record(message)
             if record is not None and source in (None, record.alert["source"]):
+                last.pop(record.alert["alert_id"], None)  # so that the order is that of the last records
                 last[record.alert["alert_id"]] = record
-    return sorted((record for record in last.values() if record.alert["state"] != CLOSED), key=_when, reverse=True)
+        of_each.append([record for record in last.values() if record.alert["state"] != CLOSED])
+    return newest_first(map(_placed, of_each), sum(map(len, of_each)))
 
 
 def alerts_between(
@@ -84,15 +87,19 @@ def alerts_between(
 ) -> list[AlertRecord]:
     """The records appended from first_ms to last_ms, both included, oldest first."""
     topic = ledger.names.drift_alerts
-    found = []
-    for p, begin in since(ledger, first_ms, partition).items():
+    of_each: list[list[AlertRecord]] = []
+    for p, begin in sorted(since(ledger, first_ms, partition).items()):
         records = (
             _record(message) for message in ledger.log.scan(topic, p, begin, ledger.log.bounds(topic, p).stable_end)
         )
-        found += [
-            r for r in records if r is not None and r.recorded_at_ms <= last_ms and source in (None, r.alert["source"])
-        ]
-    return sorted(found, key=_when)
+        of_each.append(
+            [
+                r
+                for r in records
+                if r is not None and r.recorded_at_ms <= last_ms and source in (None, r.alert["source"])
+            ]
+        )
+    return list(merge(map(_placed, of_each)))
 
 
 def since(ledger: Ledger, first_ms: int, partition: int | None = None) -> dict[int, int]:
@@ -147,8 +154,8 @@ def _newest(ledger: Ledger, partition: int, most: int, source: str | None) -> li
     return found
 
 
-def _when(record: AlertRecord) -> tuple[int, int, int]:
-    return record.recorded_at_ms, record.partition, record.offset
+def _placed(records: Iterable[AlertRecord]) -> Iterator[tuple[int, AlertRecord]]:
+    return ((record.recorded_at_ms, record) for record in records)
 
 
 def record_of(message: Message) -> AlertRecord | None:

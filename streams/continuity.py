@@ -26,8 +26,8 @@ import numpy as np
 from schemas.columns import slice_rows
 from schemas.errors import BadInputError, HaltError, UnreachableError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of
-from streams.admission import read_control
 from streams.compare_kernel import UNKNOWN_RANK, Met, compare_input
+from streams.control import read_control
 from streams.ledger_reader import STALL_TIMEOUT_MS, decode_entry, head_after, open_reader
 from streams.log import offset_of
 from streams.records import Records, allocate_records, bound_labels, slice_records

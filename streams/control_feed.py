@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from schemas.canonical import canonical_headers
 from schemas.errors import UnreachableError
 from schemas.memory import address_of
-from streams.admission import read_control
+from streams.control import read_control
 from streams.log import offset_of
 from streams.records import allocate_records
 

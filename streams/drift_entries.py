@@ -26,6 +26,7 @@ import numpy as np
 from schemas.columns import Fault
 from schemas.instants import US_PER_MS, format_ms, format_us
 from schemas.memory import address_of, kernel, load_u8
+from streams.order import RunningMax
 from streams.severity import Severity, delta_ms_of, severity_of
 from streams.values import ControlBody, decode_values, text_at
 
@@ -45,7 +46,7 @@ class Reading(enum.StrEnum):
 
 
 class DriftEntry(NamedTuple):
-    """One entry of the drift log. order_ms: the running maximum of authority time, by which partitions are merged."""
+    """One entry of the drift log. order_ms: the running maximum of authority time over what was read; see `order`."""
 
     partition: int
     index: int  # type: ignore[assignment] # hides tuple.index, which nobody asks an entry for
@@ -109,14 +110,13 @@ class DriftLogger:
 
     def __init__(self, partition: int, framing: Framing, source: str | None) -> None:
         self._partition, self._framing, self._source = partition, framing, source
-        self._order_ms = np.iinfo(np.int64).min
+        self._running_max = RunningMax()
 
     def newest(self, entries: Entries, most: int) -> list[DriftEntry]:
         """The last `most` drift entries of the next batch, in order of index."""
         decoded = decode_values(entries, self._framing)
         self._framing = decoded.framing
-        order = np.maximum(np.maximum.accumulate(entries.authority_ms), self._order_ms)
-        self._order_ms = order[-1]
+        order = self._running_max.over(entries.authority_ms)
         controls = {control.row: control for control in decoded.controls if self._wanted(control)}
         rows = sorted([*np.flatnonzero(rows_of_source(decoded.events, self._source))[-most:].tolist(), *controls])
         return [
@@ -164,18 +164,3 @@ class DriftLogger:
             entries.chain_hash[row].tobytes(),
             order_ms,
         )
-
-
-def newest_first(partitions: list[list[DriftEntry]], most: int) -> list[DriftEntry]:
-    """Entries of several partitions, each in order of index, by (running max of authority time, partition, index).
-
-    Within a partition the order is that of the index whatever the broker's clock did.
-    """
-    merged: list[DriftEntry] = []
-    for entries in partitions:
-        highest = np.iinfo(np.int64).min
-        for entry in entries:
-            highest = max(highest, entry.order_ms)
-            merged.append(entry._replace(order_ms=highest))
-    merged.sort(key=lambda entry: (entry.order_ms, entry.partition, entry.index), reverse=True)
-    return merged[:most]

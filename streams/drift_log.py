@@ -21,13 +21,14 @@ from schemas.clock import source as time_source
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.faults import MAX_SOURCE_BYTES
 from schemas.topics import partition_for
-from streams.admission import encode_control
-from streams.drift_entries import DriftEntry, DriftLogger, newest_first
+from streams.control import encode_control
+from streams.drift_entries import DriftEntry, DriftLogger
 from streams.ledger_reader import read_entries
+from streams.order import merge, newest_first
 from streams.progress import produce_durably, read_lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from schemas.errors import HaltError
     from streams.queries import Ledger
@@ -182,32 +183,26 @@ class DriftLog:
     def newest(
         self, most: int = VIEW_ENTRIES, *, source: str | None = None, partition: int | None = None
     ) -> list[DriftEntry]:
-        """The newest entries, newest first, across partitions by authority time, partition and index.
+        """The newest entries, newest first; across partitions as in `order`.
 
         Reads back from each tail until it has enough. HAZARD a source that has fewer entries than asked for is looked
         for down to the beginning. Raises BadInputError for a partition that is not there.
         """
         if most < 1:
             raise BadInputError(f"the newest {most} entries are none. Ask for 1 or more")
-        return newest_first([self._newest(p, most, source) for p in self._ledger.chosen(partition)], most)
+        of_each = [self._newest(p, most, source) for p in self._ledger.chosen(partition)]
+        return newest_first(map(_placed, of_each), most)
 
     def between(
         self, first_ms: int, last_ms: int, *, source: str | None = None, partition: int | None = None
     ) -> Iterator[DriftEntry]:
-        """The entries created from first_ms to last_ms, both included: one partition after another, in order of index.
+        """The entries created from first_ms to last_ms, both included, oldest first; across partitions as in `order`.
 
-        Each is read to its end: behind a backlog, an anchor of now stands before events of an hour ago.
+        Each partition is read to its end: behind a backlog, an anchor of now stands before events of an hour ago.
+        HAZARD all are read at once, each by a client of its own, which takes up to some 40 MB.
         """
-        ledger = self._ledger
-        for p in ledger.chosen(partition):
-            tail = ledger.tail(p)
-            if tail is None:
-                continue
-            logger = DriftLogger(p, ledger.framing(p), source)
-            for batch in ledger.batches(p, tail, ledger.since(p, first_ms)):
-                for entry in logger.all(batch.entries):
-                    if first_ms <= entry.created_at_ms <= last_ms:
-                        yield entry
+        of_each = [self._between(p, first_ms, last_ms, source) for p in self._ledger.chosen(partition)]
+        return merge(map(_placed, of_each))
 
     def coming(self, positions: Mapping[int, int], *, source: str | None = None) -> Iterator[DriftEntry]:
         """Entries from those ledger offsets on, by partition, as they are committed, for ever."""
@@ -223,6 +218,17 @@ class DriftLog:
         halt = read_lane(ledger.log, ledger.names.progress, ledger.lane_of(partition)).halts.get(partition)
         if halt is not None:
             raise HaltedError(written, halt)
+
+    def _between(self, partition: int, first_ms: int, last_ms: int, source: str | None) -> Iterator[DriftEntry]:
+        ledger = self._ledger
+        tail = ledger.tail(partition)
+        if tail is None:
+            return
+        logger = DriftLogger(partition, ledger.framing(partition), source)
+        for batch in ledger.batches(partition, tail, ledger.since(partition, first_ms)):
+            for entry in logger.all(batch.entries):
+                if first_ms <= entry.created_at_ms <= last_ms:
+                    yield entry
 
     def _newest(self, partition: int, most: int, source: str | None) -> list[DriftEntry]:
         """The last `most` of one partition, in order of index."""
@@ -268,6 +274,10 @@ class DriftLog:
             ledger.bootstrap, ledger.names.control, partition, record, idempotent=False
         )
         return Written(ledger.names.control, partition, offset, appended_ms)
+
+
+def _placed(entries: Iterable[DriftEntry]) -> Iterator[tuple[int, DriftEntry]]:
+    return ((entry.order_ms, entry) for entry in entries)
 
 
 def _utf8(what: str, text: str) -> bytes:

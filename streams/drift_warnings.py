@@ -19,18 +19,26 @@ from schemas.errors import BadInputError
 from streams.drift_entries import rows_of_source
 from streams.judge import Judge
 from streams.ledger_reader import decode_entry
+from streams.order import RunningMax, merge, newest_first
 from streams.restore import entries_between, restore
 from streams.snapshots import read_snapshots
-from streams.warning_log import DriftWarning, warnings_of
+from streams.warning_log import warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from schemas.columns import Entries
-    from streams.judge import JudgeState
+    from streams.judge import JudgeState, Outputs
     from streams.ledger_reader import Tail
     from streams.queries import Ledger
     from streams.snapshots import Snapshot
+    from streams.warning_log import DriftWarning
+
+    #: A warning behind the running maximum of authority time at it.
+    _Placed = tuple[int, DriftWarning]
 
 
 def warnings_between(
@@ -41,40 +49,60 @@ def warnings_between(
     Raises BadInputError for a range that is none.
     """
     ledger.check_range(partition, first, last)
-    return _between(ledger, partition, first, last, source)
+    return warnings_from(ledger, {partition: first}, last, source=source)
 
 
-def _between(
-    ledger: Ledger, partition: int, first: int, last: int | None, source: str | None
+def warnings_from(
+    ledger: Ledger, firsts: Mapping[int, int], last: int | None = None, *, source: str | None = None
 ) -> Iterator[DriftWarning]:
+    """As warnings_between, of several partitions, each with its first sequence; merged as in `order`.
+
+    HAZARD all are read at once, each by a client of its own, which takes up to some 40 MB, and a judge.
+    """
+    return merge(_between(ledger, p, first, last, source) for p, first in sorted(firsts.items()))
+
+
+def newest_warnings(
+    ledger: Ledger, most: int, *, source: str | None = None, partition: int | None = None
+) -> list[DriftWarning]:
+    """The newest warnings, newest first; across partitions as in `order`.
+
+    Each partition is folded from its newest snapshot, then from an earlier one, then from GENESIS, until there are
+    enough. Raises BadInputError for a partition that is not there.
+    """
+    if most < 1:
+        raise BadInputError(f"the last {most} warnings are none. Ask for 1 or more")
+    return newest_first([_last(ledger, p, most, source) for p in ledger.chosen(partition)], most)
+
+
+def _between(ledger: Ledger, partition: int, first: int, last: int | None, source: str | None) -> Iterator[_Placed]:
     tail = ledger.tail(partition)
     if tail is None or first > tail.head.sequence:
         return
     offset = ledger.offset_of(partition, tail, first)
     message = next(ledger.log.scan(ledger.names.sequenced, partition, offset, offset + 1))
     before = decode_entry(partition, message.value())["index"] - 1
-    for warning in _behind(ledger, partition, tail, before, _snapshots(ledger, partition), source):
-        if last is not None and warning.sequence > last:
+    for placed in _behind(ledger, partition, tail, before, _snapshots(ledger, partition), source):
+        sequence = placed[1].sequence
+        if last is not None and sequence > last:
             return
-        if warning.sequence >= first:
-            yield warning
+        if sequence >= first:
+            yield placed
 
 
-def last_warnings(ledger: Ledger, partition: int, most: int, *, source: str | None = None) -> list[DriftWarning]:
-    """The last warnings of a partition, in order: from the newest snapshot, then an earlier one, then GENESIS on."""
-    if most < 1:
-        raise BadInputError(f"the last {most} warnings are none. Ask for 1 or more")
+def _last(ledger: Ledger, partition: int, most: int, source: str | None) -> deque[_Placed]:
+    """The last warnings of a partition, in order."""
+    found: deque[_Placed] = deque(maxlen=most)
     tail = ledger.tail(partition)
     if tail is None:
-        return []
+        return found
     snapshots = _snapshots(ledger, partition)
-    found: deque[DriftWarning] = deque(maxlen=most)
     for index in [*(snapshot.index for snapshot in snapshots if snapshot.index <= tail.head.index), 0]:
         found.clear()
         found.extend(_behind(ledger, partition, tail, index, snapshots, source))
         if len(found) == most:
             break
-    return list(found)
+    return found
 
 
 def follow_warnings(
@@ -90,7 +118,8 @@ def follow_warnings(
     }
     positions = {p: ledger.end(p) if tail is None else tail.offset + 1 for p, tail in tails.items()}
     for p, batch in ledger.follow(positions):
-        yield from _step(judge, states[p], p, batch.entries, source)
+        outputs, rows = _step(judge, states[p], batch.entries, source)
+        yield from warnings_of(p, batch.entries, outputs, rows)
 
 
 def _snapshots(ledger: Ledger, partition: int) -> list[Snapshot]:
@@ -105,12 +134,14 @@ def _snapshots(ledger: Ledger, partition: int) -> list[Snapshot]:
 
 def _behind(
     ledger: Ledger, partition: int, tail: Tail, index: int, snapshots: list[Snapshot], source: str | None
-) -> Iterator[DriftWarning]:
+) -> Iterator[_Placed]:
     """Warnings of the entries behind an index, 0 for all entries, up to the tail."""
     judge, read = Judge(), _reader(ledger, partition, tail)
-    state = restore(judge, partition, snapshots, index, read)
+    state, running_max = restore(judge, partition, snapshots, index, read), RunningMax()
     for entries in read(index + 1, tail.head.index):
-        yield from _step(judge, state, partition, entries, source)
+        order = running_max.over(entries.authority_ms)
+        outputs, rows = _step(judge, state, entries, source)
+        yield from zip(order[rows].tolist(), warnings_of(partition, entries, outputs, rows), strict=True)
 
 
 def _reader(ledger: Ledger, partition: int, tail: Tail) -> Callable[[int, int], Iterator[Entries]]:
@@ -118,11 +149,10 @@ def _reader(ledger: Ledger, partition: int, tail: Tail) -> Callable[[int, int], 
     return partial(entries_between, ledger.log, ledger.bootstrap, ledger.names.sequenced, partition, tail)
 
 
-def _step(
-    judge: Judge, state: JudgeState, partition: int, entries: Entries, source: str | None
-) -> Iterator[DriftWarning]:
+def _step(judge: Judge, state: JudgeState, entries: Entries, source: str | None) -> tuple[Outputs, NDArray[np.int64]]:
+    """The next entries' outputs, and which rows are warnings, of that source where one is given."""
     outputs = judge.step(state, entries)
     rows = outputs.warned
     if source is not None and rows.size:
         rows = rows[rows_of_source(outputs.events, source)[rows]]
-    yield from warnings_of(partition, entries, outputs, rows)
+    return outputs, rows

@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.clock import source as time_source
-from streams.admission import encode_control
+from streams.control import encode_control
 from streams.log import Log
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from schemas.codec import Framing
 from schemas.errors import BadInputError, UnreachableError
 from schemas.instants import INT64_MAX
 from schemas.topics import topic_names
-from streams.admission import read_control
+from streams.control import read_control
 from streams.ledger_reader import decode_entry, find_offset, read_entries, read_tail
 from streams.log import Log
 from streams.values import ControlBody, decode_values, event_row, judge_settings_in
@@ -228,7 +228,7 @@ class Ledger:
     def _count(self, topic: str) -> int:
         facts = self.log.topic(topic)
         if facts is None:
-            raise UnreachableError(f"topic {topic} does not exist. Run `driftledger topics create`")
+            raise UnreachableError(f"topic {topic} does not exist. Run `{self.settings.command} topics create`")
         return facts.partitions
 
     def _check_partition(self, partition: int) -> None:

@@ -19,28 +19,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from schemas.canonical import EntryKind, ValueState
-from schemas.codec import DecodeError, Framing, decode, encode
 from schemas.columns import Fault, allocate_events, decode_events, slice_rows
 from schemas.errors import BadInputError
 from schemas.instants import format_ms, format_us
 from schemas.memory import bytes_at
+from streams.control import is_heartbeat, read_control
 from streams.definitions import JUDGE, JudgeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from schemas.codec import Framing
     from schemas.columns import Entries, Events
-
-#: Where the kind of a control record stands: after the ten bytes of the framing's prefix.
-_KIND_AT: Final = 10
-_HEARTBEAT: Final = encode(
-    "Control",
-    {
-        "body": ("Heartbeat", {"predecessor_appended_ms": None, "input_end_offset": 0, "worker_us": 0}),
-        "actor": "",
-        "reason": "",
-    },
-)[_KIND_AT]
 
 #: A row of a listing of events, for people; programs get `EVENT_FIELDS`.
 EVENT_COLUMNS: Final = (
@@ -64,14 +54,10 @@ class ControlBody(NamedTuple):
 def control_bodies(entries: Entries) -> Iterator[ControlBody]:
     """The CONTROL rows but heartbeats, in order; one that is no control record means nothing and is left out."""
     for row in np.flatnonzero((entries.kind == EntryKind.CONTROL) & (entries.value_address != 0)).tolist():
-        address, length = int(entries.value_address[row]), int(entries.value_length[row])
-        if length > _KIND_AT and bytes_at(address + _KIND_AT, 1)[0] == _HEARTBEAT:
-            continue  # one a second for ever: not worth decoding
-        try:
-            kind, body = decode("Control", bytes_at(address, length))["body"]
-        except DecodeError:
-            continue
-        yield ControlBody(row, kind, body)
+        value = bytes_at(int(entries.value_address[row]), int(entries.value_length[row]))
+        kind, body = ("", {}) if is_heartbeat(value) else read_control(value)
+        if kind:
+            yield ControlBody(row, kind, body)
 
 
 def judge_settings_in(control: ControlBody) -> JudgeSettings | None:

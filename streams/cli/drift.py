@@ -25,7 +25,7 @@ from streams.cli.ranges import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from streams.alert_log import AlertRecord
     from streams.drift_entries import DriftEntry
@@ -42,7 +42,10 @@ NOW = "now"
 TimeoutOption = Annotated[
     float | None, typer.Option(min=0.0, help="Seconds to wait for a lane to sequence the record; ten unless given.")
 ]
-ActorOption = Annotated[str | None, typer.Option(help="Who asks; recorded with the entry; guardian unless given.")]
+ActorOption = Annotated[
+    str | None,
+    typer.Option(help="Who asks; recorded with the entry; `guardian`, whoever watches over the clocks, unless given."),
+]
 ReasonOption = Annotated[str, typer.Option(help="Why; recorded with the entry.")]
 
 _LOG_COLUMNS = (
@@ -145,8 +148,8 @@ def log(
 ) -> None:
     """List the drift log: every event, anchor and verification with its verdict; the newest first.
 
-    A range of instants is listed one partition after another, each in order of index; it is read to the ledger's end,
-    because a backlog can stand behind what is newer.
+    A range of instants is listed oldest first. It is read to the ledger's end, because a backlog can stand behind what
+    is newer. Across partitions authority time decides, within one the index, also where a broker's clock stepped back.
 
     Examples:
 
@@ -173,7 +176,8 @@ def log(
             entries = drift_log.newest(last or DEFAULT_LAST, source=source, partition=partition)
         else:
             entries = drift_log.between(span.first_ms, span.last_ms, source=source, partition=partition)
-        emit((entry.row() for entry in entries), _LOG_COLUMNS if output is Output.TABLE else _LOG_FIELDS, output)
+        columns = _LOG_COLUMNS if output is Output.TABLE else _LOG_FIELDS
+        _emit_of(source, (entry.row() for entry in entries), columns, output)
 
 
 def _coming_entries(
@@ -182,17 +186,18 @@ def _coming_entries(
     """The last entries, or those of a span on, oldest first, and then what comes."""
     from streams.drift_log import DriftLog
 
-    drift_log, partitions = DriftLog(ledger), ledger.chosen(partition)
-    if span is not None:
-        coming = drift_log.coming({p: ledger.since(p, span.first_ms) for p in partitions}, source=source)
-        yield from (entry for entry in coming if span.holds(entry.created_at_ms))
-        return
-    tails = {p: ledger.tail(p) for p in partitions}
+    drift_log = DriftLog(ledger)
+    tails = {p: ledger.tail(p) for p in ledger.chosen(partition)}
     positions = {p: ledger.end(p) if tail is None else tail.offset + 1 for p, tail in tails.items()}
     indexes = {p: 0 if tail is None else tail.head.index for p, tail in tails.items()}
-    found = drift_log.newest(last or DEFAULT_LAST, source=source, partition=partition)
-    yield from (entry for entry in reversed(found) if entry.index <= indexes[entry.partition])
-    yield from drift_log.coming(positions, source=source)
+    found: Iterable[DriftEntry]
+    if span is None:
+        found = reversed(drift_log.newest(last or DEFAULT_LAST, source=source, partition=partition))
+    else:
+        found = drift_log.between(span.first_ms, span.last_ms, source=source, partition=partition)
+    yield from (entry for entry in found if entry.index <= indexes[entry.partition])
+    coming = drift_log.coming(positions, source=source)
+    yield from (entry for entry in coming if span is None or span.holds(entry.created_at_ms))
 
 
 @app.command()
@@ -212,8 +217,9 @@ def warnings(
 ) -> None:
     """List events whose clock was further off than the threshold in force allowed; the newest first.
 
-    A range is listed one partition after another, each in order of sequence. Judge is run over it again, from its
-    newest snapshot before it, else from the ledger's beginning: that takes about a second for a million entries.
+    A range is listed oldest first. Across partitions authority time decides, within one the sequence, also where a
+    broker's clock stepped back. Judge is run over the range again, from its newest snapshot before it, else from the
+    ledger's beginning: that takes about a second for a million entries.
 
     Examples:
 
@@ -225,33 +231,30 @@ def warnings(
 
         driftledger drift warnings --follow --output jsonl
     """
-    from streams.drift_warnings import last_warnings
+    from streams.drift_warnings import newest_warnings
 
     check_range(last, first, to, follow=follow)
     with opened(context) as ledger:
-        partitions = ledger.chosen(partition)
-        ranged = first is not None or to is not None
         found: Iterable[DriftWarning]
         if follow:
-            found = _coming_warnings(ledger, partitions, source, last or DEFAULT_LAST, first)
+            found = _coming_warnings(ledger, partition, source, last, first)
             emit_lines((warning.row() for warning in found), _WARNING_LINE_COLUMNS, _WARNING_FIELDS, output)
             return
-        if ranged:
-            found = _ranged_warnings(ledger, partitions, source, first, to)
+        if first is None and to is None:
+            found = newest_warnings(ledger, last or DEFAULT_LAST, source=source, partition=partition)
         else:
-            most = last or DEFAULT_LAST
-            of_each = [last_warnings(ledger, p, most, source=source) for p in partitions]
-            found = sorted(chain.from_iterable(of_each), key=_when, reverse=True)[:most]
+            found = _ranged_warnings(ledger, partition, source, first, to)
         columns = _WARNING_COLUMNS if output is Output.TABLE else _WARNING_FIELDS
-        emit((warning.row() for warning in found), columns, output)
+        _emit_of(source, (warning.row() for warning in found), columns, output)
 
 
 def _ranged_warnings(
-    ledger: Ledger, partitions: list[int], source: str | None, first: str | None, to: str | None
+    ledger: Ledger, partition: int | None, source: str | None, first: str | None, to: str | None
 ) -> Iterator[DriftWarning]:
-    """From and to a sequence or an instant, one partition after another; refused at once where that is no range."""
-    from streams.drift_warnings import warnings_between
+    """From and to a sequence or an instant, oldest first; refused at once where that is no range."""
+    from streams.drift_warnings import warnings_from
 
+    partitions = ledger.chosen(partition)
     first_sequence, last_sequence = _sequence(first), _sequence(to)
     span = span_of(first if first_sequence is None else None, to if last_sequence is None else None)
     begin = 1 if first_sequence is None else first_sequence
@@ -260,28 +263,23 @@ def _ranged_warnings(
     else:
         begins = dict.fromkeys(partitions, begin)
     ledger.check_range(partitions[0], begin, last_sequence)
-    ranges = [
-        warnings_between(ledger, p, begins[p], last_sequence, source=source)
-        for p in partitions
-        if last_sequence is None or begins[p] <= last_sequence
-    ]
-    return (warning for warning in chain.from_iterable(ranges) if span.holds(warning.authority_timestamp_ms))
+    found = warnings_from(ledger, begins, last_sequence, source=source)
+    return (warning for warning in found if span.holds(warning.authority_timestamp_ms))
 
 
 def _coming_warnings(
-    ledger: Ledger, partitions: list[int], source: str | None, last: int, first: str | None
+    ledger: Ledger, partition: int | None, source: str | None, last: int | None, first: str | None
 ) -> Iterator[DriftWarning]:
     """The last warnings, or those of a range on, oldest first, and then what comes."""
-    from streams.drift_warnings import follow_warnings, last_warnings
+    from streams.drift_warnings import follow_warnings, newest_warnings
 
-    tails = {p: ledger.tail(p) for p in partitions}
+    tails = {p: ledger.tail(p) for p in ledger.chosen(partition)}
     indexes = {p: 0 if tail is None else tail.head.index for p, tail in tails.items()}
     found: Iterable[DriftWarning]
     if first is None:
-        of_each = [last_warnings(ledger, p, last, source=source) for p in partitions]
-        found = sorted(chain.from_iterable(of_each), key=_when)[-last:]
+        found = reversed(newest_warnings(ledger, last or DEFAULT_LAST, source=source, partition=partition))
     else:
-        found = _ranged_warnings(ledger, partitions, source, first, None)
+        found = _ranged_warnings(ledger, partition, source, first, None)
     return chain(
         (warning for warning in found if warning.index <= indexes[warning.partition]),
         follow_warnings(ledger, tails, source=source),
@@ -338,7 +336,7 @@ def alerts(
         positions = ends(ledger, partition)
         if state is Which.OPEN:
             found = open_alerts(ledger, source=source, partition=partition)
-            found = [record for record in found if span.holds(record.recorded_at_ms)][:most]
+            found = [record for record in found if span.holds(record.recorded_at_ms)][:last]
         elif most is None:
             found = alerts_between(ledger, span.first_ms, span.last_ms, source=source, partition=partition)
             found.reverse()
@@ -351,7 +349,13 @@ def alerts(
             emit_lines((record.row() for record in coming), _ALERT_LINE_COLUMNS, _ALERT_FIELDS, output)
             return
     rows = (record.row() for record in (oldest_first if ranged else found))
-    emit(rows, _ALERT_COLUMNS if output is Output.TABLE else _ALERT_FIELDS, output)
+    _emit_of(source, rows, _ALERT_COLUMNS if output is Output.TABLE else _ALERT_FIELDS, output)
+
+
+def _emit_of(source: str | None, rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output) -> None:
+    """Print them; of a source of which nothing was found say so, for its name may be misspelt."""
+    if not emit(rows, columns, output) and source is not None:
+        typer.echo(f"nothing of the source {source!r} is in that range", err=True)
 
 
 def _coming_alerts(
@@ -367,10 +371,6 @@ def _coming_alerts(
 def _given(**options: Any) -> dict[str, Any]:
     """Options of the command that were given; the others are the API's defaults."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _when(warning: DriftWarning) -> tuple[int, int, int]:
-    return warning.authority_timestamp_ms, warning.partition, warning.index
 
 
 def _verify_row(found: Verification) -> dict[str, Any]:

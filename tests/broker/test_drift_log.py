@@ -8,25 +8,29 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from schemas.clock import SystemTime
+from schemas.codec import encode
 from schemas.errors import BadInputError, HaltCode, HaltError
-from schemas.instants import format_ms
+from schemas.instants import INT64_MAX, format_ms
 from schemas.topics import partition_for
 from streams.alert_log import alerts_between, ends, follow, newest_alerts, open_alerts
-from streams.cli.drift import Which, _coming_alerts
+from streams.cli.drift import Which, _coming_alerts, _coming_entries, _coming_warnings
 from streams.cli.main import main
+from streams.cli.ranges import Span
 from streams.drift_entries import Reading
 from streams.drift_log import DriftLog, NotBegunError, NotSequencedError
-from streams.drift_warnings import follow_warnings, last_warnings, warnings_between
+from streams.drift_warnings import follow_warnings, newest_warnings, warnings_between
 from streams.progress import lift_halt, record_halt
 from streams.queries import Ledger
 from streams.severity import Severity
 from streams.snapshots import read_snapshots
+from streams.topics_admin import TopicsAdmin, specs_of
 from streams.up import AlertFeed
 from tests.broker.ledgers import begin, event, names_of, produce, records, running, sequence, use
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.settings import Settings
+    from tests.broker.ledgers import Message
 
 #: How far each source's clock is off, and what that makes of it.
 CLOCKS_US = {"steady": 0, "late": -3_000_000, "ahead": 86_400_000_000, "lost": -(2**62)}
@@ -312,7 +317,7 @@ def test_warnings_are_those_beyond_the_threshold_without_duplicates(ledger: Ledg
 
 def test_a_warning_says_how_far_with_three_decimals(ledger: Ledger) -> None:
     """Without a sign; logged when the authority dated the event."""
-    (first, *_) = last_warnings(ledger, partition_of("lost"), 1, source="lost")
+    (first,) = newest_warnings(ledger, 1, source="lost")
     row = first.row()
     distance_ms = first.authority_timestamp_ms * 1_000 - first.local_timestamp_us
     assert row["drift_seconds"] == f"{round(distance_ms / 1_000) // 1_000}.{round(distance_ms / 1_000) % 1_000:03d}"
@@ -338,7 +343,7 @@ def test_a_range_of_warnings_is_the_same_from_a_snapshot_as_from_the_beginning(
             expected = [w for w in everything if first <= w.sequence <= (last or top)]
             assert list(warnings_between(ledger, partition, first, last)) == expected
     for most in (1, 7, 60, 10_000):
-        assert last_warnings(ledger, partition, most) == everything[-most:]
+        assert newest_warnings(ledger, most, partition=partition) == everything[-most:][::-1]
 
 
 @pytest.mark.usefixtures("_command")
@@ -353,6 +358,92 @@ def test_the_command_lists_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     assert [json.loads(line)["event_id"] for line in capsys.readouterr().out.splitlines()][:2] == ["ahead-0", "ahead-1"]
     assert main(["drift", "warnings"]) == 0
     assert capsys.readouterr().out.count("Z ") >= 20
+
+
+# --------------------------------------------------------------------------------------------- order across partitions
+
+#: Authority time of each event by partition, in seconds; the broker's clock stepped back in both.
+STEPPED_BACK_S = ([10, 30, 20, 40, 25], [15, 30, 35, 5])
+#: (partition, sequence) by the running maximum of authority time, partition and index.
+IN_ORDER = [(0, 1), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3), (1, 4), (0, 4), (0, 5)]
+CONTROLS_BEFORE = 2  # GENESIS and DEFINITION
+
+
+@pytest.fixture(scope="module")
+def stepped(kafka: Any) -> tuple[Settings, int]:
+    """A ledger with those authority times, every event a warning, and the instant from which they count in ms."""
+    begun_ms = SystemTime().now_us() // 1_000 - 100_000
+    honest = begin(kafka, f"stepped-{begun_ms:x}", partitions=len(STEPPED_BACK_S))
+    for p, times in enumerate(STEPPED_BACK_S):
+        produce(honest, honest.input_topic, messages(0, len(times), f"source-{p}", 86_400_000_000), p)
+    sequence(honest)
+    copied = honest.model_copy(update={"ledger": "stepped"})
+    TopicsAdmin(kafka.bootstrap).create(specs_of(copied))
+    for p, times in enumerate(STEPPED_BACK_S):
+        found = records(honest, p)
+        assert [entry["kind"] for _, entry in found] == ["CONTROL"] * CONTROLS_BEFORE + ["DATA"] * len(times)
+        at_ms = [begun_ms] * CONTROLS_BEFORE + [begun_ms + 1_000 * s for s in times]
+        changed: list[Message] = [
+            (key, encode("LedgerEntry", {**entry, "authority_timestamp": ms}), [])
+            for (key, entry), ms in zip(found, at_ms, strict=True)
+        ]
+        produce(copied, names_of(copied).sequenced, changed, p)
+    return copied, begun_ms
+
+
+#: Options of a list and what it shows; {20} stands for the instant of second 20.
+BY_INSTANT: list[tuple[list[str], list[tuple[int, int]]]] = [
+    ([], IN_ORDER[::-1]),
+    (["--last", "3"], IN_ORDER[:-4:-1]),
+    (["--partition", "0"], [(0, 5), (0, 4), (0, 3), (0, 2), (0, 1)]),
+    (["--from", "{0}"], IN_ORDER),
+    (["--from", "{0}", "--partition", "1"], [(1, 1), (1, 2), (1, 3), (1, 4)]),
+    (["--from", "{0}", "--source", "source-0"], [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]),
+    (["--from", "{20}", "--to", "{30}"], [(0, 2), (0, 3), (1, 2), (0, 5)]),
+    (["--to", "{20}"], [(0, 1), (1, 1), (0, 3), (1, 4)]),
+]
+BY_SEQUENCE = [
+    (["--from", "1"], IN_ORDER),
+    (["--from", "2", "--to", "4"], [(0, 2), (0, 3), (1, 2), (1, 3), (1, 4), (0, 4)]),
+    (["--from", "1", "--to", "2", "--partition", "0"], [(0, 1), (0, 2)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "expected"),
+    [
+        *(("log", *case) for case in BY_INSTANT),
+        *(("warnings", *case) for case in BY_INSTANT + BY_SEQUENCE),
+    ],
+)
+def test_partitions_are_listed_as_one_though_a_clock_stepped_back(
+    stepped: tuple[Settings, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str,
+    options: list[str], expected: list[tuple[int, int]],
+) -> None:  # fmt: skip
+    """By authority time, and never against the sequence of a partition."""
+    settings, begun_ms = stepped
+    use(settings, monkeypatch)
+    given = [
+        format_ms(begun_ms + 1_000 * int(option.strip("{}"))) if option.startswith("{") else option
+        for option in options
+    ]
+    assert main(["drift", command, *given, "--output", "jsonl"]) == 0
+    found = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+    assert found == [f"{partition}:{sequence + CONTROLS_BEFORE}" for partition, sequence in expected]
+
+
+def test_what_is_followed_begins_in_the_same_order(stepped: tuple[Settings, int]) -> None:
+    """The last ones, or a range, before what comes."""
+    settings, begun_ms = stepped
+    with Ledger(settings, str(settings.bootstrap)) as ledger:
+        for span in (None, Span(begun_ms, INT64_MAX)):
+            entries = islice(_coming_entries(ledger, None, None, None, span), len(IN_ORDER))
+            assert [(entry.partition, entry.sequence) for entry in entries] == IN_ORDER
+        for first in (None, "1", format_ms(begun_ms)):
+            warned = islice(_coming_warnings(ledger, None, None, None, first), len(IN_ORDER))
+            assert [(warning.partition, warning.sequence) for warning in warned] == IN_ORDER
+        last = islice(_coming_entries(ledger, None, None, 2, None), 2)
+        assert [(entry.partition, entry.sequence) for entry in last] == IN_ORDER[-2:]
 
 
 # -------------------------------------------------------------------------------------------------------------- alerts

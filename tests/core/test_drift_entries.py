@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from schemas.codec import DecodeError, Framing, decode
 from schemas.columns import slice_rows
 from schemas.instants import INT64_MAX, INT64_MIN
-from streams.drift_entries import DriftEntry, DriftLogger, Reading, newest_first
+from streams.drift_entries import DriftEntry, DriftLogger, Reading
 from streams.severity import Severity
 from tests.core.judge_oracle import START_MS, Ledger, Row, control, event
 
@@ -119,18 +120,19 @@ def test_the_newest_of_all_batches_are_the_newest_of_the_ledger(
     assert [(entry.index, entry.source) for entry in found] == twin(rows, source)[-most:]
 
 
-def test_partitions_are_merged_by_authority_time() -> None:
-    """By its running maximum, so that a broker's clock that goes back does not change a partition's own order."""
-
-    def made(partition: int, times_ms: list[int]) -> list[DriftEntry]:
-        order = np.maximum.accumulate(times_ms).tolist()
-        return [
-            DriftEntry(partition, i, i, Reading.DATA, ms, 0, 0, Severity.GREEN, "s", bytes(32), order[i - 1])
-            for i, ms in enumerate(times_ms, start=1)
-        ]
-
-    merged = newest_first([made(0, [10, 30, 20, 40]), made(1, [15, 30, 35])], 6)
-    assert [entry.id for entry in merged] == ["0:4", "1:3", "1:2", "0:3", "0:2", "1:1"]
-    # read from the middle on, the maximum starts anew; the order of index stands all the same
-    cut = [entry._replace(order_ms=entry.created_at_ms) for entry in made(0, [30, 20, 25])]
-    assert [entry.index for entry in newest_first([cut], 9)] == [3, 2, 1]
+@settings(deadline=None, max_examples=60)
+@given(rows=ROWS, times=st.lists(st.integers(0, 9), min_size=25, max_size=25), source=NAMES, data=st.data())
+def test_the_order_is_the_running_maximum_of_all_entries(
+    rows: list[Row], times: list[int], source: str, data: Any
+) -> None:
+    """Also of those that are not listed, so that one source's entries stand as they do among all."""
+    timed = [replace(row, authority_ms=START_MS + ms) for row, ms in zip(rows, times, strict=False)]
+    ledger, logger = Ledger(timed), DriftLogger(0, Framing.SINGLE_OBJECT, source)
+    found: list[DriftEntry] = []
+    start = 0
+    while start < len(rows):
+        stop = data.draw(st.integers(start + 1, len(rows)))
+        found += logger.all(slice_rows(ledger.entries, start, stop))
+        start = stop
+    highest = list(accumulate((row.authority_ms for row in timed), max))
+    assert [entry.order_ms for entry in found] == [highest[entry.index - 1] for entry in found]

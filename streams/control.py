@@ -1,0 +1,43 @@
+"""Control records as bytes: what is written to the control topic and carried by CONTROL entries.
+
+One codec for all of them: who writes one encodes it here, who meets one in a topic or an entry reads it here. There is
+a heartbeat a second and partition for ever, so whoever has no use for them asks `is_heartbeat` before decoding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from schemas.codec import DecodeError, decode, encode
+
+#: Where the kind of a control record stands: after the ten bytes of the framing's prefix.
+_KIND_AT: Final = 10
+
+
+def encode_control(kind: str, body: dict[str, Any], actor: str, reason: str) -> bytes:
+    """A control record. kind: the name of the body's record in schemas/control.v1.avsc. Raises BadInputError."""
+    return encode("Control", {"body": (kind, body), "actor": actor, "reason": reason})
+
+
+def decode_control(value: bytes) -> tuple[str, dict[str, Any]]:
+    """Kind and body of a control record. Raises DecodeError for what is none."""
+    kind, body = decode("Control", value)["body"]
+    return kind, body
+
+
+def read_control(value: bytes | None) -> tuple[str, dict[str, Any]]:
+    """Kind and body of a control record; ("", {}) for what is none: it is sequenced, and means nothing."""
+    try:
+        return decode_control(value or b"")
+    except DecodeError:
+        return "", {}
+
+
+_HEARTBEAT: Final = encode_control(
+    "Heartbeat", {"predecessor_appended_ms": None, "input_end_offset": 0, "worker_us": 0}, "", ""
+)[_KIND_AT]
+
+
+def is_heartbeat(value: bytes) -> bool:
+    """Whether a control record is a heartbeat, told by one byte; what is no control record may pass for one."""
+    return len(value) > _KIND_AT and value[_KIND_AT] == _HEARTBEAT

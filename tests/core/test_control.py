@@ -1,0 +1,50 @@
+"""Control records: one codec for who writes them and who reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from schemas.codec import DecodeError
+from schemas.errors import BadInputError
+from schemas.instants import INT64_MAX, INT64_MIN
+from streams.control import decode_control, encode_control, is_heartbeat, read_control
+
+GENESIS = {
+    "cluster_id": "c", "topic": "t", "topic_id": "i", "partition": 0, "partitions": 1, "lanes": 1, "base_offset": 0,
+    "format_version": 1,
+}  # fmt: skip
+BODIES: dict[str, dict[str, Any]] = {
+    "Genesis": GENESIS,
+    "Heartbeat": {"predecessor_appended_ms": INT64_MAX, "input_end_offset": INT64_MAX, "worker_us": INT64_MIN},
+    "Definition": {"name": "judge", "body": "{}"},
+    "Anchor": {"source": "a", "anchor_timestamp": None},
+    "Verify": {"source": "v", "client_timestamp": INT64_MIN},
+    "FoldVersion": {"fold": "judge", "version": 2},
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_what_was_written_is_read(kind: str) -> None:
+    """Every kind; only a heartbeat passes for one."""
+    value = encode_control(kind, BODIES[kind], "ada", "because")
+    assert read_control(value) == decode_control(value) == (kind, BODIES[kind])
+    assert is_heartbeat(value) is (kind == "Heartbeat")
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xc3\x01", b"no control record", bytes(10)])
+def test_what_is_no_control_record_means_nothing(value: bytes | None) -> None:
+    """Read without an error by who passes it over, refused to who counts it."""
+    assert read_control(value) == ("", {})
+    assert not is_heartbeat(value or b"")
+    with pytest.raises(DecodeError):
+        decode_control(value or b"")
+
+
+def test_a_body_of_another_kind_is_refused() -> None:
+    """Before anything is written."""
+    with pytest.raises(BadInputError):
+        encode_control("Anchor", BODIES["Verify"], "ada", "because")
+    with pytest.raises(BadInputError):
+        encode_control("Lock", {}, "ada", "because")
