@@ -65,8 +65,10 @@ def parse_us(text: str) -> LocalUs:
     """
     stripped = text.strip()
     if _INTEGER.fullmatch(stripped):
-        # Python refuses to convert thousands of digits; anything this long is outside int64 anyway
-        instant_us = int(stripped) if len(stripped.lstrip("+-0")) <= len(str(INT64_MAX)) else INT64_MAX + 1
+        # Python refuses to convert thousands of digits, zeros in front included; what is this long is outside int64
+        digits = stripped.lstrip("+-").lstrip("0") or "0"
+        magnitude = int(digits) if len(digits) <= len(str(INT64_MAX)) else INT64_MAX + 2
+        instant_us = -magnitude if stripped.startswith("-") else magnitude
     else:
         instant_us = _parse_rfc3339(stripped)
     if not INT64_MIN <= instant_us <= INT64_MAX:

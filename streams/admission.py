@@ -17,8 +17,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schemas.canonical import value_hash
-from schemas.codec import DecodeError, Framing, decode, encode
+from schemas.codec import DecodeError, Framing, decode
 from schemas.errors import HaltCode, HaltError
+from streams.control import encode_control, read_control
 from streams.ledger_reader import decode_entry, find_offset, read_tail
 from streams.log import offset_of, wait_stable
 from streams.sequence import Head
@@ -105,18 +106,19 @@ def admit(
     if not wait_stable(log, names.sequenced, partition, stable_timeout_ms):
         detail = f"a foreign transaction stays open on {names.sequenced}[{partition}]"
         raise HaltError(partition, HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)
+    spoken_of = _spoken_of(log, names, partition)  # before the tail: another owner may go on meanwhile
     tail = read_tail(log, names.sequenced, partition)
     if tail is None:
         if known_index:
             detail = f"{names.sequenced}[{partition}] is empty, but index {known_index} was committed"
             remedy = "Restore the ledger topic from a copy; a ledger is never started again at 1"
             raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, remedy)
-        _check_outputs(log, names, partition, 0)
+        _check_outputs(names, partition, 0, spoken_of)
         return _begin(log, names, partition, now, write_control)
     if tail.head.index < known_index:
         detail = f"{names.sequenced}[{partition}] ends at index {tail.head.index}, but {known_index} was committed"
         raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, "Restore the end of the ledger topic from a copy")
-    _check_outputs(log, names, partition, tail.head.sequence)
+    _check_outputs(names, partition, tail.head.sequence, spoken_of)
     genesis = _first_entry(log, names, partition)
     _compare(partition, genesis, now)
     resume = _check_input(log, names, partition, tail, int(genesis["base_offset"]))
@@ -163,8 +165,9 @@ def _find_genesis(log: Log, names: TopicNames, partition: int, now: Deployment) 
     return None
 
 
-def _check_outputs(log: Log, names: TopicNames, partition: int, sequence: int) -> None:
-    """An alert or dead letter stands in the transaction of its entry, so none is of a later entry than the last."""
+def _spoken_of(log: Log, names: TopicNames, partition: int) -> list[tuple[str, int]]:
+    """Where the last alert and the last dead letter stand, and the sequence each is of."""
+    found = []
     for topic, record, framing, field in (
         (names.drift_alerts, "DriftAlert", Framing.JSON, "last_sequence"),
         (names.dead_letters, "DeadLetter", Framing.SINGLE_OBJECT, "sequence"),
@@ -173,14 +176,18 @@ def _check_outputs(log: Log, names: TopicNames, partition: int, sequence: int) -
         if message is None:
             continue
         try:
-            spoken_of = int(decode(record, message.value() or b"", framing)[field])
+            sequence = int(decode(record, message.value() or b"", framing)[field])
         except DecodeError:
             continue  # none of ours, so it says nothing about the ledger
-        if spoken_of > sequence:
-            detail = (
-                f"{names.sequenced}[{partition}] ends at sequence {sequence}, but {topic}@{offset_of(message)} is of "
-                f"sequence {spoken_of}"
-            )
+        found.append((f"{topic}@{offset_of(message)}", sequence))
+    return found
+
+
+def _check_outputs(names: TopicNames, partition: int, sequence: int, spoken_of: list[tuple[str, int]]) -> None:
+    """An alert or dead letter stands in the transaction of its entry, so none is of a later entry than the last."""
+    for where, later in spoken_of:
+        if later > sequence:
+            detail = f"{names.sequenced}[{partition}] ends at sequence {sequence}, but {where} is of sequence {later}"
             remedy = "Restore the end of the ledger topic from a copy"
             raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, remedy)
 
@@ -272,18 +279,3 @@ def _check_control(log: Log, names: TopicNames, partition: int, tail: Tail) -> N
         detail = f"{names.control}[{partition}] holds {bounds.start} to {bounds.end}, the ledger stands at {resume}"
         remedy = "Control records are gone: restore the control topic, or begin a new ledger"
         raise HaltError(partition, HaltCode.CONTROL_CUT, detail, remedy)
-
-
-def encode_control(kind: str, body: dict[str, Any], actor: str, reason: str) -> bytes:
-    """A control record. kind: the name of the body's record in schemas/control.v1.avsc."""
-    return encode("Control", {"body": (kind, body), "actor": actor, "reason": reason})
-
-
-def read_control(value: bytes | None) -> tuple[str, dict[str, Any]]:
-    """Kind and body of a control record; ("", {}) for what is none: it is sequenced, and means nothing."""
-    try:
-        record = decode("Control", value or b"")
-    except DecodeError:
-        return "", {}
-    kind, body = record["body"]
-    return kind, body

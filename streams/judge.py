@@ -34,12 +34,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from schemas.canonical import EntryKind
-from schemas.codec import decode, encode
+from schemas.codec import encode
 from schemas.columns import Fault, allocate_events, decode_events, slice_rows
 from schemas.errors import BadInputError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, bytes_at
 from streams import dedupe, judge_dump, sources
 from streams.alerts import DriftAlert, Reading, change_record, forgotten_record
+from streams.control import decode_control
 from streams.definitions import JUDGE, JudgeSettings
 from streams.fold import FoldError, Record, Target
 from streams.judge_kernel import (
@@ -112,11 +113,15 @@ class Outputs(NamedTuple):
 
 @dataclass(slots=True)
 class JudgeState:
-    """Of one partition. settings: those in force; last_sequence: of the last DATA entry."""
+    """Of one partition. settings: those in force; last_sequence: of the last DATA entry.
+
+    written_by: the version of the judge that writes, as the last FOLD_VERSION entry says.
+    """
 
     partition: int
     settings: JudgeSettings = field(default_factory=JudgeSettings)
     last_sequence: int = 0
+    written_by: int = judge_dump.FIRST_VERSION
     sources: sources.Sources = field(default_factory=sources.no_sources)
     memory: dedupe.Memory = field(default_factory=lambda: dedupe.empty_memory(JudgeSettings().dedupe_horizon))
 
@@ -161,7 +166,7 @@ class Judge:
         evicted = refused = start = 0
         for row in controls.tolist():
             try:
-                settings = self._settings_in(entries, row)
+                settings = self._settings_in(state, entries, row)
             except BadInputError:  # DecodeError is one; see the HAZARD above
                 refused += 1
                 continue
@@ -203,27 +208,31 @@ class Judge:
     def dump(self, state: JudgeState) -> bytes:
         """See `judge_dump`."""
         return judge_dump.dump(
-            judge_dump.Image(state.partition, state.last_sequence, state.settings, state.sources, state.memory)
+            judge_dump.Image(
+                state.partition, state.last_sequence, state.written_by, state.settings, state.sources, state.memory
+            )
         )
 
     def load(self, partition: int, data: bytes) -> JudgeState:
         """See `judge_dump`."""
         image = judge_dump.load(partition, data)
-        return JudgeState(partition, image.settings, image.last_sequence, image.sources, image.memory)
+        return JudgeState(partition, image.settings, image.last_sequence, image.written_by, image.sources, image.memory)
 
-    def _settings_in(self, entries: Entries, row: int) -> JudgeSettings | None:
-        """The settings that a CONTROL entry puts in force, None for any other entry."""
+    def _settings_in(self, state: JudgeState, entries: Entries, row: int) -> JudgeSettings | None:
+        """The settings that a CONTROL entry puts in force, None for any other entry; notes a FOLD_VERSION."""
         if entries.value_address[row] == 0:
             return None
         value = bytes_at(int(entries.value_address[row]), int(entries.value_length[row]))
         if _NAME not in value:
             return None  # a heartbeat, as a rule: not worth decoding
-        kind, body = decode("Control", value)["body"]
-        if kind == "FoldVersion" and body["fold"] == self.name and body["version"] > self.version:
-            raise FoldError(
-                f"index {entries.index[row]} says that judge {body['version']} wrote on from there, this is judge "
-                f"{self.version}. Run a release that has judge {body['version']}"
-            )
+        kind, body = decode_control(value)
+        if kind == "FoldVersion" and body["fold"] == self.name:
+            if body["version"] > self.version:
+                raise FoldError(
+                    f"index {entries.index[row]} says that judge {body['version']} wrote on from there, this is judge "
+                    f"{self.version}. Run a release that has judge {body['version']}"
+                )
+            state.written_by = body["version"]
         if kind == "Definition" and body["name"] == JUDGE:
             return JudgeSettings.parse(body["body"])
         return None

@@ -3,7 +3,7 @@
 All integers little-endian. Sources stand in order of number, dedupe rows in order of sequence, so equal histories
 have equal bytes. No checksum and no compression: a snapshot has its own.
 
-    magic "DLJ" and version, 4 | partition i32 | last_sequence i64 | last_number i64
+    magic "DLJ" and version, 4 | partition i32 | written_by i32 | last_sequence i64 | last_number i64
     settings bytes u32 | sources u32 | names bytes u32 | watched u32 | dedupe rows u32
     settings, canonical JSON
     each source: number i64                         one column after another
@@ -50,9 +50,11 @@ if TYPE_CHECKING:
 
 #: Of the judge's rules and of this layout.
 VERSION: Final = 1
+#: Of the first release: it wrote what stands before any FOLD_VERSION entry.
+FIRST_VERSION: Final = 1
 
 _MAGIC: Final = b"DLJ" + bytes([VERSION])
-_HEAD: Final = struct.Struct("<4siqqIIIII")
+_HEAD: Final = struct.Struct("<4siiqqIIIII")
 _LONG: Final = 8
 _SHORT: Final = 2
 
@@ -62,6 +64,7 @@ class Image(NamedTuple):
 
     partition: int
     last_sequence: int
+    written_by: int
     settings: JudgeSettings
     sources: Sources
     memory: Memory
@@ -76,7 +79,7 @@ def dump(image: Image) -> bytes:
     watched = table.watch[:count][states != 0]
     rows = remembered(image.memory, image.settings.dedupe_horizon, image.last_sequence)
     head = _HEAD.pack(
-        _MAGIC, image.partition, image.last_sequence, int(table.used[LAST_NUMBER]),
+        _MAGIC, image.partition, image.written_by, image.last_sequence, int(table.used[LAST_NUMBER]),
         len(settings), count, names, len(watched), len(rows),
     )  # fmt: skip
     return b"".join(
@@ -98,7 +101,9 @@ def load(partition: int, data: bytes) -> Image:
     """The state that was dumped."""
     if len(data) < _HEAD.size:
         _refuse(partition, f"it has {len(data)} bytes, fewer than its head")
-    magic, of, last_sequence, last_number, settings_bytes, count, names, watched, rows = _HEAD.unpack_from(data)
+    magic, of, written_by, last_sequence, last_number, settings_bytes, count, names, watched, rows = _HEAD.unpack_from(
+        data
+    )
     if magic != _MAGIC:
         _refuse(partition, f"it begins with {magic!r}, not {_MAGIC!r}")
     if of != partition:
@@ -128,7 +133,7 @@ def load(partition: int, data: bytes) -> Image:
     watch[alive] = _matrix(parts[6], WATCH_COLUMNS)
     table = rebuilt(hot, watch, name_lengths, np.frombuffer(parts[5], np.uint8), last_number)
     memory = restored(_matrix(parts[7], RING_COLUMNS), settings.dedupe_horizon, last_sequence)
-    return Image(partition, last_sequence, settings, table, memory)
+    return Image(partition, last_sequence, written_by, settings, table, memory)
 
 
 def _matrix(part: bytes, columns: int) -> NDArray[np.int64]:

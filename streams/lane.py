@@ -24,19 +24,13 @@ from __future__ import annotations
 import enum
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
 from streams import sequence
-from streams.admission import (
-    INPUT_TRUNCATED_REMEDY,
-    SECOND_WRITER_REMEDY,
-    admit,
-    deployment,
-    encode_control,
-    topic_missing,
-)
+from streams.admission import INPUT_TRUNCATED_REMEDY, SECOND_WRITER_REMEDY, admit, deployment, topic_missing
+from streams.control import encode_control, read_control
 from streams.control_feed import ControlFeed, control_records
 from streams.fold import FoldError
 from streams.fold_progress import NO_PROGRESS, Standing
@@ -67,6 +61,8 @@ if TYPE_CHECKING:
 
 #: How long a fetch waits where nothing comes: how late a control record may be seen on an idle input.
 FETCH_WAIT_MS = 50
+#: Of a control record, whatever the limit for values of the input is; the ledger's headroom holds it.
+CONTROL_VALUE_BYTES = 1_048_576
 _CALL_TIMEOUT_SLACK_MS = 5_000
 _PROGRESS_LOST_REMEDY = (
     "The progress topic lost records, so alerts would be written twice: restore it, or begin a new ledger under another"
@@ -178,7 +174,7 @@ class Lane:
                 producer_settings(self._settings, self._bootstrap), transactional_id
             )
             producer.init_transactions(self._settings.transaction_timeout_ms + _CALL_TIMEOUT_SLACK_MS)
-            self._wait_stable(log)
+            self._wait_stable(log, free)
             recorded = read_lane(log, self._names.progress, self.number)
             self.halted = recorded.halts  # also those that stood behind an open transaction of an earlier owner
             free = [p for p in self.partitions if p not in self.halted]
@@ -272,7 +268,7 @@ class Lane:
                 alive.append(controls)
                 sections.append((controls.records, sequence.CONTROL))
             for records, kind in sections:
-                head, sequenced = sequence.advance(head, records, kind, self._settings.max_value_bytes)
+                head, sequenced = sequence.advance(head, records, kind, self._value_limit(kind))
                 ledger.append(ledger_rows(sequenced, part.number))
                 alive.append(sequenced)
                 if self._judge is not None and part.state is not None:
@@ -293,6 +289,11 @@ class Lane:
         entries = sum(len(rows.rows) for rows in ledger)
         warned = sum(outputs.counts.warned for _, outputs in judged)
         return Committed(entries, events, duration_ns, judged, warned, warnings)
+
+    def _value_limit(self, kind: int) -> int:
+        """Values of the input are omitted beyond the setting; what the ledger itself was told stays readable."""
+        limit = self._settings.max_value_bytes
+        return limit if kind == sequence.DATA else max(limit, CONTROL_VALUE_BYTES)
 
     def _step(self, judge: Judge, partition: int, state: JudgeState, entries: Entries) -> Outputs:
         try:
@@ -429,6 +430,12 @@ class Lane:
         if tail is not None and standing is NO_PROGRESS:
             detail = f"{self._names.progress}[{self.number}] says nothing of a ledger of {tail.head.index} entries"
             raise HaltError(part.number, HaltCode.PROGRESS_LOST, detail, _PROGRESS_LOST_REMEDY)
+        if standing.version > judge.version:
+            detail = (
+                f"{self._names.progress}[{self.number}] says that judge {standing.version} wrote on, this is judge "
+                f"{judge.version}. Run a release that has judge {standing.version}"
+            )
+            raise _fold_failed(part.number, FoldError(detail))
         done = standing.done(part.number, part.head.index)
         known = max((s.index for s in snapshots if (s.fold, s.partition) == (judge.name, part.number)), default=0)
         if known > done:
@@ -443,8 +450,8 @@ class Lane:
             outputs = self._step(judge, part.number, part.state, entries)
             progress = self._standing.catch_up(judge.name, judge.version, part.number, int(entries.index[-1]))
             self._write(producer, self._outgoing([], [(part.number, outputs)], progress))
-        if standing.version not in (0, judge.version):
-            body = {"fold": judge.name, "version": judge.version}
+        body = {"fold": judge.name, "version": judge.version}
+        if part.state.written_by != judge.version and not self._waits(log, part, "FoldVersion", body):
             value = encode_control("FoldVersion", body, self._worker, "a new version of the fold")
             self._write_control(part.number, value)
         if tail is None or part.state.settings != self._definition:
@@ -453,6 +460,12 @@ class Lane:
             offset = self._write_control(part.number, value)
             if tail is None:
                 part.begins_with = offset
+
+    def _waits(self, log: Log, part: Part, kind: str, body: Mapping[str, Any]) -> bool:
+        """Whether such a record stands on the control topic and is not in the ledger yet."""
+        end = log.bounds(self._names.control, part.number).stable_end
+        waiting = log.scan(self._names.control, part.number, part.head.control_offset + 1, end)
+        return any(read_control(message.value()) == (kind, body) for message in waiting)
 
     def _reader(self, log: Log, partition: int, tail: Tail | None) -> Read:
         """Entries of a partition by index, as long as nobody wants this lane to end."""
@@ -481,12 +494,12 @@ class Lane:
         [(offset, _)] = produce_durably(self._bootstrap, self._names.control, partition, [(None, value)])
         return offset
 
-    def _wait_stable(self, log: Log) -> None:
+    def _wait_stable(self, log: Log, free: list[int]) -> None:
         """An earlier owner's transaction has been ended by the fence; its markers may still be on their way."""
         names = self._names
-        outputs = [(topic, p) for p in self.partitions for topic in (names.drift_alerts, names.dead_letters)]
+        outputs = [(topic, p) for p in free for topic in (names.drift_alerts, names.dead_letters)]
         for topic, partition in [(names.progress, self.number), *outputs]:
             if not wait_stable(log, topic, partition, self._settings.transaction_timeout_ms):
                 detail = f"a foreign transaction stays open on {topic}[{partition}]"
-                halted = self.partitions[0] if topic == names.progress else partition
+                halted = free[0] if topic == names.progress else partition  # without progress none opens, one by one
                 raise HaltError(halted, HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from schemas.topics import ENTRY_HEADROOM_BYTES
+from streams.log import CLIENT_BYTES_MAX
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -13,12 +14,8 @@ if TYPE_CHECKING:
 _QUEUE_KILOBYTES: Final = 16_384
 #: And at most this many batches of records, each of which costs the client half a kilobyte beside its bytes.
 _QUEUE_BATCHES: Final = 4
-#: The largest message.max.bytes librdkafka takes: the brokers' limits decide, not the client's.
-_MESSAGE_BYTES_MAX: Final = 1_000_000_000
-#: Room in the producer's queue beside a batch: alerts, dead letters, control entries, progress.
+#: Room in a request beside a batch: control entries.
 _MESSAGES_SPARE: Final = 10_000
-#: A batch causes at most an entry, an alert and a dead letter for each record; nothing else is in the queue.
-_QUEUED_RECORDS: Final = 4
 #: Longer than a batch takes to queue.
 _LINGER_MS: Final = 1_000
 #: What a request is longer than the records in it, at most.
@@ -36,9 +33,10 @@ def producer_settings(settings: Settings, bootstrap: str) -> dict[str, str | int
         "batch.size": settings.max_value_bytes + ENTRY_HEADROOM_BYTES - _REQUEST_OVERHEAD_BYTES,
         "compression.type": "lz4",
         "batch.num.messages": settings.batch_events_max + _MESSAGES_SPARE,
-        "queue.buffering.max.messages": _QUEUED_RECORDS * (settings.batch_events_max + _MESSAGES_SPARE),
-        "queue.buffering.max.kbytes": 2_000_000,  # what one batch holds decides; it is bounded by the input's queue
-        "message.max.bytes": _MESSAGE_BYTES_MAX,
+        # One batch and what it causes: bounded by the input's queue, and by the sources that one event may evict.
+        "queue.buffering.max.messages": 0,
+        "queue.buffering.max.kbytes": 2_000_000,
+        "message.max.bytes": CLIENT_BYTES_MAX,
     }
 
 
@@ -54,5 +52,5 @@ def consumer_settings(settings: Settings, bootstrap: str) -> dict[str, str | int
         "fetch.queue.backoff.ms": 2,
         "queued.max.messages.kbytes": _QUEUE_KILOBYTES,
         "queued.min.messages": _QUEUE_BATCHES * settings.batch_events_max,
-        "receive.message.max.bytes": _MESSAGE_BYTES_MAX,
+        "receive.message.max.bytes": CLIENT_BYTES_MAX,
     }

@@ -190,24 +190,30 @@ class LaneHost:
         self.error = str(error)
         metrics.LANE_FAILURES.labels(str(self.number)).inc()
         if not isinstance(error, DriftledgerError):
-            # A defect of ours. The lane's partitions stop: going on over an unknown state would be a guess.
             _logger.error("lane_defect", lane=self.number, exc_info=error)
+        elif not isinstance(error, HaltError):
+            _logger.warning("lane_failed", lane=self.number, error=str(error), attempt=self._attempt)
+            await self._pause()
+        if not await self._confirmed():
+            return
+        if isinstance(error, HaltError):
+            await self._halt(error)
+        elif not isinstance(error, DriftledgerError):
+            # A defect of ours. The lane's partitions stop: going on over an unknown state would be a guess.
             remedy = "A defect: report it with the worker's log; `driftledger halts lift` tries again"
             for partition in lane.partitions:
                 if partition not in lane.halted:  # what is halted already keeps its reason
                     await self._halt(HaltError(partition, HaltCode.LANE_FAILED, repr(error), remedy))
             await self._pause()
-            return
-        if isinstance(error, HaltError):
-            await self._halt(error)
-            return
-        _logger.warning("lane_failed", lane=self.number, error=str(error), attempt=self._attempt)
-        await self._pause()
+
+    async def _confirmed(self) -> bool:
+        """Wait until the group says that the lane is ours: who was replaced halts nothing. False where stopped."""
         while not self._stop.is_set():
             confirmed, _ = await self._call(self._around.confirmed)
             if confirmed:
-                return
+                return True
             await self._wait(_BACKOFF_S[-1])
+        return False
 
     async def _halt(self, halt: HaltError) -> None:
         """Make it durable, however long that takes: the lane does not open before."""

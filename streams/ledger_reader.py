@@ -1,7 +1,7 @@
 """Reads a ledger partition back: its tail, the place of an index, and from there on columns.
 
-GUARANTEE entries come in order and each batch follows the last by index; a gap or a value that is no ledger entry
-is a halt (LEDGER_BROKEN), never skipped.
+GUARANTEE entries come in the order of the log; a value that is no ledger entry is a halt (LEDGER_BROKEN), not skipped.
+Whether they are contiguous is for the reader to say: `sequence check` reports what a fold must halt for.
 
 How the place of an index is found: every entry takes one offset and every transaction a marker besides, so the
 offset of the wanted entry is at most that of a later known entry minus their distance. Reading there gives an entry
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from streams.log import Log
     from streams.records import Records
 
-_REMEDY = "Run `driftledger sequence check` to see where, and restore the ledger topic from a copy"
+REMEDY = "Run `driftledger sequence check` to see where, and restore the ledger topic from a copy"
 _WAIT_MS = 200
 #: A broker that has sent nothing for so long is away: committed records were promised by its own bounds.
 STALL_TIMEOUT_MS = 30_000
@@ -51,7 +51,7 @@ def decode_entry(partition: int, value: bytes | None) -> dict[str, Any]:
         return decode("LedgerEntry", value or b"")
     except DecodeError as error:
         raise HaltError(
-            partition, HaltCode.LEDGER_BROKEN, f"a ledger record does not decode: {error}", _REMEDY
+            partition, HaltCode.LEDGER_BROKEN, f"a ledger record does not decode: {error}", REMEDY
         ) from error
 
 
@@ -173,7 +173,7 @@ def read_entries(
                 if whole < rows:
                     where = int(batch.records.offset[whole])
                     detail = f"the record at {topic}[{partition}]@{where} is no ledger entry"
-                    raise HaltError(partition, HaltCode.LEDGER_BROKEN, detail, _REMEDY)
+                    raise HaltError(partition, HaltCode.LEDGER_BROKEN, detail, REMEDY)
             finally:
                 batch.release()
     finally:

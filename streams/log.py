@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 #: How long one question to the broker may take.
 REQUEST_TIMEOUT_S = 10.0
+#: The largest that librdkafka takes for a message or an answer: the brokers' limits decide, not the client's. A record
+#: compressed with zstd may become so large too.
+CLIENT_BYTES_MAX = 1_000_000_000
 _GROWTH = 4
 _SCAN_ROWS = 500
 
@@ -58,6 +61,8 @@ class Log:
         self._bootstrap = bootstrap
         self._admin = self._client()
         self._consumer: Consumer | None = None
+        #: Topics whose leaders the reader has been told of.
+        self._known: set[str] = set()
 
     def cluster_id(self) -> str:
         """Kafka's id of the cluster."""
@@ -122,6 +127,9 @@ class Log:
         if begin >= end:
             return
         consumer = self._reader()
+        if topic not in self._known:  # else the client looks for its leader a second later
+            self._ask(lambda: consumer.list_topics(topic, REQUEST_TIMEOUT_S))
+            self._known.add(topic)
         consumer.assign([TopicPartition(topic, partition, begin)])
         try:
             while True:
@@ -147,6 +155,7 @@ class Log:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
+            self._known.clear()
 
     def _reader(self) -> Consumer:
         if self._consumer is None:
@@ -160,6 +169,7 @@ class Log:
                     "auto.offset.reset": "error",
                     "fetch.wait.max.ms": 10,
                     "check.crcs": True,
+                    "receive.message.max.bytes": CLIENT_BYTES_MAX,
                     "log_level": 0,
                 }
             )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import structlog
 
 from schemas.columns import slice_rows
+from schemas.errors import HaltCode, HaltError
 from streams.fold import FoldError
-from streams.ledger_reader import find_offset, read_entries
+from streams.ledger_reader import REMEDY, find_offset, read_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -63,11 +65,21 @@ def _newest(
 def entries_between(
     log: Log, bootstrap: str, topic: str, partition: int, tail: Tail, first: int, last: int
 ) -> Iterator[Entries]:
-    """Entries with first <= index <= last as batches; each is valid until the next is asked for."""
+    """Entries with first <= index <= last as batches; each is valid until the next is asked for.
+
+    Raises HaltError (LEDGER_BROKEN) where an index is missing or there twice.
+    """
     if first > last:
         return
     begin = find_offset(log, topic, partition, tail, "index", first)
+    following = first
     for batch in read_entries(bootstrap, topic, partition, begin, tail.offset + 1):
+        wrong = np.flatnonzero(batch.entries.index != np.arange(following, following + batch.entries.index.size))
+        if wrong.size:
+            where = f"{topic}[{partition}]@{batch.offsets[wrong[0]]}"
+            detail = f"index {batch.entries.index[wrong[0]]} stands at {where}, where {following + wrong[0]} should"
+            raise HaltError(partition, HaltCode.LEDGER_BROKEN, detail, REMEDY)
+        following += batch.entries.index.size
         keep = int((batch.entries.index <= last).sum())
         if keep:
             yield slice_rows(batch.entries, 0, keep)

@@ -5,9 +5,9 @@ the state, LZ4-compressed with a content checksum, in chunks under the message l
 SHA-256 of the state and the chain hash of the entry it stands after. Two slots in turn, so that a writer that dies
 half way leaves the other whole.
 
-GUARANTEE a snapshot is used only if its head came after all its chunks and the hash agrees; anything else is as if
-absent. Written outside the lane's transactions, after the commit of the entries it contains: index <= the committed
-tail.
+GUARANTEE a snapshot is used only if its head came after all its chunks and the hash agrees; anything else is logged
+and as if absent. Written outside the lane's transactions, after the commit of the entries it contains: index <= the
+committed tail.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 #: Under the default message limit of 1 MiB with room for keys and framing.
 CHUNK_BYTES = 512 * 1024
 _SLOTS = 2
+_HEAD = "/head"
 #: A worker that stops must not wait longer than this for a broker that is away.
 _CLOSE_TIMEOUT_S = 5.0
 #: How long a snapshot may take: so long, and longer by its bytes at the rate of a slow broker.
@@ -124,7 +125,7 @@ class SnapshotWriter:
             "state_hash": hashlib.sha256(snapshot.state).digest(),
         }
         records = [(f"{prefix}/{number}", chunk) for number, chunk in enumerate(chunks)]
-        self._deliver([*records, (f"{prefix}/head", encode("SnapshotHead", head))], len(data))
+        self._deliver([*records, (f"{prefix}{_HEAD}", encode("SnapshotHead", head))], len(data))
         self._slots[where] = (slot + 1) % _SLOTS
 
     def _deliver(self, records: list[tuple[str, bytes]], size: int) -> None:
@@ -150,32 +151,46 @@ class SnapshotWriter:
 
 
 def read_snapshots(log: Log, topic: str, lane: int) -> list[Snapshot]:
-    """Every whole snapshot on a lane's partition, newest first."""
+    """Every whole snapshot on a lane's partition, newest first; one that is not whole is logged and passed over."""
     bounds = log.bounds(topic, lane)
     kept: dict[str, tuple[int, bytes]] = {}
     for message in log.scan(topic, lane, bounds.start, bounds.stable_end):
-        kept[(message.key() or b"").decode()] = (offset_of(message), message.value() or b"")
+        key, value = (message.key() or b"").decode(errors="replace"), message.value()
+        if value is None:
+            kept.pop(key, None)
+        else:
+            kept[key] = (offset_of(message), value)
     found = []
     for key, (offset, value) in kept.items():
-        if key.endswith("/head"):
-            snapshot = _assemble(key.removesuffix("/head"), offset, value, kept)
-            if snapshot is not None:
-                found.append(snapshot)
+        if not key.endswith(_HEAD):
+            continue
+        slot = key.removesuffix(_HEAD)
+        snapshot = _assemble(slot, offset, value, kept)
+        if isinstance(snapshot, Snapshot):
+            found.append(snapshot)
+        else:
+            _logger.warning("snapshot_unusable", lane=lane, slot=slot, reason=snapshot)
     return sorted(found, key=lambda snapshot: snapshot.index, reverse=True)
 
 
-def _assemble(prefix: str, head_offset: int, value: bytes, kept: dict[str, tuple[int, bytes]]) -> Snapshot | None:
+def _assemble(slot: str, head_offset: int, value: bytes, kept: dict[str, tuple[int, bytes]]) -> Snapshot | str:
+    """The snapshot in a slot, or why there is none."""
     try:
         head = decode("SnapshotHead", value)
-    except DecodeError:
-        return None
-    chunks = [kept.get(f"{prefix}/{number}", (head_offset, b"")) for number in range(head["chunks"])]
-    if any(offset >= head_offset for offset, _ in chunks):
-        return None
+    except DecodeError as error:
+        return f"its head cannot be read: {error}"
+    chunks = []
+    for number in range(head["chunks"]):
+        offset, data = kept.get(f"{slot}/{number}", (None, b""))
+        if offset is None:
+            return f"chunk {number} of {head['chunks']} is missing"
+        if offset > head_offset:
+            return f"chunk {number} is newer than the head: the next snapshot in its place was not finished"
+        chunks.append(data)
     try:
-        state = lz4.frame.decompress(b"".join(data for _, data in chunks))
-    except RuntimeError:  # lz4's word for a damaged frame
-        return None
+        state = lz4.frame.decompress(b"".join(chunks))
+    except RuntimeError as error:  # lz4's word for a damaged frame
+        return f"its chunks are damaged: {error}"
     if len(state) != head["length"] or hashlib.sha256(state).digest() != head["state_hash"]:
-        return None
+        return "its state is not the one that its head names: length or hash differ"
     return Snapshot(head["fold"], head["version"], head["partition"], head["index"], head["chain_hash"], state)

@@ -540,9 +540,9 @@ def _short(row: Row) -> str:
     return f"{row._replace(key=(row.key or b'')[:80], headers=row.headers[:80])}"
 
 
-def refold(ledger: Ledger) -> dict[tuple[str, int], Output]:
-    """Alerts and dead letters as an observer computes them: judge, stepped over the ledger alone."""
-    judge = Judge()
+def refold(ledger: Ledger, judge: Judge | None = None) -> dict[tuple[str, int], Output]:
+    """Alerts and dead letters as an observer computes them: a judge, stepped over the ledger alone."""
+    judge = judge or Judge()
     outputs: dict[tuple[str, int], Output] = {}
     for partition in ledger.partitions:
         alerts: Output = []

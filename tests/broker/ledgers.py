@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import Producer
 
@@ -25,12 +26,45 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from schemas.columns import Entries
+    from streams.judge import JudgeState, Outputs
+    from streams.lane import Point
+
 #: A record as it is produced: key, value, headers.
 Message = tuple[bytes | None, bytes | None, list[tuple[str, str | bytes | None]]]
 #: A ledger record as it lies in the topic: key, entry.
 Record = tuple[bytes | None, dict[str, Any]]
 
 LEVEL_TIMEOUT_S = 60
+JUDGE: Final = Judge()
+
+
+@dataclass(frozen=True)
+class Noted(Judge):
+    """A judge of any version.
+
+    first: by partition the first index it stepped over. loaded: the partitions that it had a snapshot of.
+    """
+
+    number: int = Judge().version
+    first: dict[int, int] = field(default_factory=dict)
+    loaded: set[int] = field(default_factory=set)
+
+    @property
+    def version(self) -> int:
+        """As said."""
+        return self.number
+
+    def step(self, state: JudgeState, entries: Entries) -> Outputs:
+        """Note where it began."""
+        self.first.setdefault(state.partition, int(entries.index[0]))
+        return Judge.step(self, state, entries)
+
+    def load(self, partition: int, data: bytes) -> JudgeState:
+        """Note that it could."""
+        state = Judge.load(self, partition, data)
+        self.loaded.add(partition)
+        return state
 
 
 def names_of(settings: Settings) -> TopicNames:
@@ -48,8 +82,8 @@ def begin(kafka: Any, prefix: str, **choices: Any) -> Settings:
 
 def use(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands of this process mean that ledger."""
-    for field in ("bootstrap", "prefix", "ledger", "input_topic", "partitions", "lanes", "heartbeat_interval_ms"):
-        monkeypatch.setenv(f"DRIFTLEDGER_{field.upper()}", str(getattr(settings, field)))
+    for name in ("bootstrap", "prefix", "ledger", "input_topic", "partitions", "lanes", "heartbeat_interval_ms"):
+        monkeypatch.setenv(f"DRIFTLEDGER_{name.upper()}", str(getattr(settings, name)))
 
 
 def event(source: str, event_id: str, local_us: int, value: float | None = 1.5, payload: bytes = b"") -> bytes:
@@ -81,7 +115,9 @@ def produce(settings: Settings, topic: str, messages: Iterable[Message], partiti
     assert not failed
 
 
-def lane_of(settings: Settings, number: int) -> Lane:
+def lane_of(
+    settings: Settings, number: int, judge: Judge | None = JUDGE, at: Callable[[Point], None] = lambda _point: None
+) -> Lane:
     """A lane of a ledger, not opened."""
     definition = JudgeSettings(
         framing=Framing(settings.framing),
@@ -93,17 +129,17 @@ def lane_of(settings: Settings, number: int) -> Lane:
     partitions = range(number, settings.partitions, settings.lanes)
     assert settings.bootstrap is not None
     return Lane(
-        settings, settings.bootstrap, names_of(settings), number, partitions, Judge(), definition, worker="test"
+        settings, settings.bootstrap, names_of(settings), number, partitions, judge, definition, worker="test", at=at
     )
 
 
-def sequence(settings: Settings) -> None:
+def sequence(settings: Settings, judge: Judge | None = JUDGE) -> None:
     """Take everything that stands in the input and the control topic into the ledger, then stop."""
     assert settings.bootstrap is not None
     names, time = names_of(settings), SystemTime()
     log = Log(settings.bootstrap)
     for number in range(settings.lanes):
-        lane = lane_of(settings, number)
+        lane = lane_of(settings, number, judge)
         lane.open()
         partitions = list(lane.parts)
         inputs, controls = log.ends(names.input, partitions), log.ends(names.control, partitions)

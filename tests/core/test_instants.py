@@ -37,6 +37,12 @@ def test_instants_are_written_in_utc_with_extended_years_where_needed(instant_us
     assert parse_us(text) == instant_us
 
 
+@pytest.mark.parametrize(("text", "instant_us"), [("0" * 5_000 + "7", 7), ("-" + "0" * 5_000 + "7", -7), ("+0", 0)])
+def test_zeros_in_front_of_an_integer_say_nothing(text: str, instant_us: int) -> None:
+    """However many: Python itself refuses to convert so many digits."""
+    assert parse_us(text) == instant_us
+
+
 @given(INT64)
 @example(INT64_MIN)
 @example(INT64_MAX)

@@ -28,6 +28,7 @@ from streams.definitions import JudgeSettings
 from streams.fold import FoldError, Target
 from streams.judge import Judge, JudgeState, Outputs
 from streams.judge_kernel import NO_SEVERITY, Flag, Verdicts
+from tests.core.event_generator import SEED
 from tests.core.judge_histories import history
 from tests.core.judge_oracle import (
     START_MS,
@@ -164,9 +165,19 @@ def test_judge_says_what_its_plain_twin_says(seed: int) -> None:
     check_against_oracle(history(seed, 2_000, changes=(0.0, 0.003, 0.02)[seed % 3]), 97)
 
 
-def test_a_long_ledger_agrees_with_the_twin() -> None:
-    """50,000 entries under settings that change now and then."""
-    check_against_oracle(history(99, 50_000, sources=60, changes=0.0005, poison=0.02), 2_000)
+@pytest.mark.parametrize("ledgers", [1, pytest.param(20, marks=pytest.mark.soak)])
+def test_long_ledgers_agree_with_the_twin(ledgers: int) -> None:
+    """50,000 entries each, other ones in each run, and in the long form a million.
+
+    Of few sources or many, settings that are steady or not, in batches small and large.
+    """
+    sys.stdout.write(f"DRIFTLEDGER_TEST_SEED={SEED} repeats this run\n")
+    rng = random.Random(SEED)
+    for _ in range(ledgers):
+        seed, size = rng.getrandbits(32), rng.choice((97, 2_000, 50_000))
+        fleet, changes = rng.choice((60, 500, 5_000)), rng.choice((0.0, 0.0005, 0.02))
+        sys.stdout.write(f"history({seed}, 50_000, sources={fleet}, changes={changes}, poison=0.02), {size}\n")
+        check_against_oracle(history(seed, 50_000, sources=fleet, changes=changes, poison=0.02), size)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 120), st.sampled_from([0.0, 0.05, 0.3]), st.integers(1, 12))
@@ -218,7 +229,7 @@ class _DefinesPerBatch(Judge):
     def step(self, state: JudgeState, entries: Entries) -> Outputs:
         for row in np.flatnonzero(entries.kind == EntryKind.CONTROL).tolist():
             with contextlib.suppress(BadInputError):
-                found = self._settings_in(entries, row)
+                found = self._settings_in(state, entries, row)
                 if found is not None:
                     state.settings = replace(state.settings, threshold_us=found.threshold_us)
         return super().step(state, entries)
@@ -407,6 +418,22 @@ def test_a_ledger_that_a_newer_judge_wrote_is_refused() -> None:
     step_once(fine)
     with pytest.raises(FoldError, match="judge 2"):
         step_once([control("FoldVersion", fold="judge", version=2)])
+
+
+def test_who_wrote_the_ledger_is_part_of_the_state() -> None:
+    """Of each partition: one that was halted while the others went on to a new version still has to say it."""
+
+    class Second(Judge):
+        @property
+        def version(self) -> int:
+            return 2
+
+    judge = Second()
+    ledger = Ledger([control("FoldVersion", fold="judge", version=2), control("FoldVersion", fold="other", version=9)])
+    state = judge.new_state(PARTITION)
+    assert state.written_by == 1
+    judge.step(state, ledger.entries)
+    assert judge.load(PARTITION, judge.dump(state)).written_by == 2
 
 
 def test_a_gap_in_the_sequence_is_refused() -> None:

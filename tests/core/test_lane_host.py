@@ -69,13 +69,15 @@ class _Channel:
         task.add_done_callback(self._tasks.discard)
 
 
-def _host(make: Callable[[], Any], committed: list[int] | None = None) -> LaneHost:
+def _host(
+    make: Callable[[], Any], committed: list[int] | None = None, confirmed: Callable[[], bool] = lambda: True
+) -> LaneHost:
     def defect(error: BaseException) -> None:
         raise error
 
     around = Surroundings(
         make_lane=lambda _number: cast("Lane", make()),
-        confirmed=lambda: True,
+        confirmed=confirmed,
         on_commit=lambda lane, _committed: None if committed is None else committed.append(lane),
         on_defect=defect,
         bootstrap="nowhere:1",
@@ -177,3 +179,28 @@ def test_a_defect_leaves_the_reason_of_what_was_halted_before(monkeypatch: pytes
 
     _run(scenario())
     assert [(halt.partition, halt.code) for halt in recorded] == [(0, HaltCode.LANE_FAILED)]
+
+
+def test_who_may_have_been_replaced_halts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It saw a ledger that another owner wrote on: it asks the group first, and looks again."""
+    recorded: list[HaltError] = []
+    monkeypatch.setattr(lane_host, "record_halt", lambda _b, _t, _lane, halt, _worker: recorded.append(halt))
+    monkeypatch.setattr(lane_host, "_BACKOFF_S", (0.01,))
+    asked: list[bool] = []
+
+    class Late(_Lane):
+        def open(self) -> None:
+            raise HaltError(0, HaltCode.LEDGER_TAIL_LOST, "the end is gone", "restore it")
+
+    def confirmed() -> bool:
+        asked.append(False)
+        return False
+
+    async def scenario() -> None:
+        host = _host(Late, confirmed=confirmed)
+        host.start()
+        await _until(lambda: len(asked) > 3)
+        await host.stop()
+
+    _run(scenario())
+    assert recorded == []

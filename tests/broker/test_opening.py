@@ -1,0 +1,132 @@
+"""What a lane meets when it opens: settings at their ends, records of any size, others that stand in the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Producer
+
+from schemas.errors import HaltCode, HaltError
+from streams.control import encode_control
+from streams.lane_clients import producer_settings
+from streams.ledger_reader import read_tail
+from streams.log import Log, wait_stable
+from streams.outbox import byte_rows
+from streams.progress import record_halt
+from streams.rdkafka import NativeProducer
+from streams.restore import entries_between
+from tests.broker.ledgers import begin, event, lane_of, names_of, produce, records, sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streams.settings import Settings
+
+NOW_US = 1_700_000_000_000_000
+
+
+@pytest.fixture
+def log(kafka: Any) -> Iterator[Log]:
+    """Reads topics."""
+    opened = Log(kafka.bootstrap)
+    yield opened
+    opened.close()
+
+
+def _open_and_close(settings: Settings) -> list[int]:
+    """The partitions that could be opened."""
+    lane = lane_of(settings, 0)
+    try:
+        lane.open()
+        return sorted(lane.parts)
+    finally:
+        lane.close()
+
+
+def test_a_ledger_of_hashes_alone_keeps_what_it_was_told(kafka: Any, prefix: str, log: Log) -> None:
+    """The limit omits values of the input, and no GENESIS or DEFINITION: it opens again, and nothing is told twice."""
+    settings = begin(kafka, prefix, max_value_bytes=1, confirm_events=7)
+    names = names_of(settings)
+    produce(settings, names.input, [(b"k", event("pump", "1", NOW_US), [])])
+    sequence(settings)
+    told = log.bounds(names.control, 0).end
+    produce(settings, names.input, [(b"k", event("pump", "2", NOW_US), [])])
+    sequence(settings)
+    assert [entry["value_state"] for _, entry in records(settings)] == ["PRESENT", "PRESENT", "OMITTED", "OMITTED"]
+    assert log.bounds(names.control, 0).end == told
+    lane = lane_of(settings, 0)
+    lane.open()
+    state = lane.parts[0].state
+    lane.close()
+    assert state is not None
+    assert state.settings.confirm_events == 7
+
+
+def test_a_record_that_unpacks_to_more_than_a_client_commonly_takes_is_omitted_and_read_again(
+    kafka: Any, prefix: str
+) -> None:
+    """A few kilobytes of zstd that are 120 MB, as the last record of the input."""
+    settings = begin(kafka, prefix)
+    producer = Producer(
+        {"bootstrap.servers": kafka.bootstrap, "compression.type": "zstd", "message.max.bytes": 1_000_000_000}
+    )
+    producer.produce(names_of(settings).input, bytes(120_000_000), partition=0)
+    assert producer.flush(60) == 0
+    for _ in range(2):
+        sequence(settings)
+    assert [entry["value_state"] for _, entry in records(settings)] == ["PRESENT", "PRESENT", "OMITTED"]
+
+
+def test_a_transaction_that_hangs_on_the_alerts_of_one_partition_halts_no_other(kafka: Any, prefix: str) -> None:
+    """Once its halt is recorded, the lane opens with the rest."""
+    settings = begin(kafka, prefix, partitions=2, lanes=1, transaction_timeout_ms=6_000)
+    names = names_of(settings)
+    sequence(settings)
+    foreign = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": f"{prefix}-foreign"})
+    foreign.init_transactions(30)
+    foreign.begin_transaction()
+    foreign.produce(names.drift_alerts, b"{}", partition=0)
+    assert foreign.flush(30) == 0
+    with pytest.raises(HaltError) as raised:
+        _open_and_close(settings)
+    assert (raised.value.partition, raised.value.code) == (0, HaltCode.SECOND_WRITER)
+    record_halt(kafka.bootstrap, names.progress, 0, raised.value, "test")
+    assert _open_and_close(settings) == [1]
+    foreign.abort_transaction(30)
+
+
+def test_an_index_that_stands_twice_is_never_folded(kafka: Any, prefix: str, log: Log) -> None:
+    """A foreign copy of a control entry: judge would not notice, for no sequence is there twice."""
+    settings = begin(kafka, prefix)
+    names = names_of(settings)
+    sequence(settings)
+    produce(
+        settings,
+        names.control,
+        [(None, encode_control("Anchor", {"source": "s", "anchor_timestamp": None}, "", ""), [])],
+    )
+    sequence(settings)
+    message = log.last(names.sequenced, 0)
+    assert message is not None
+    produce(settings, names.sequenced, [(None, message.value(), [])])
+    tail = read_tail(log, names.sequenced, 0)
+    assert tail is not None
+    with pytest.raises(HaltError, match=r"index 3 stands at .* where 4 should") as raised:
+        list(entries_between(log, kafka.bootstrap, names.sequenced, 0, tail, 1, 3))
+    assert raised.value.code is HaltCode.LEDGER_BROKEN
+
+
+def test_what_the_eviction_of_many_sources_says_fits_into_one_transaction(kafka: Any, prefix: str, log: Log) -> None:
+    """One event may close more alerts than a batch has records."""
+    settings = begin(kafka, prefix)
+    names = names_of(settings)
+    producer = NativeProducer(producer_settings(settings, kafka.bootstrap), f"{prefix}-lane")
+    producer.init_transactions(30_000)
+    producer.begin()
+    rows = byte_rows(0, [(b"source", b"{}")] * 130_000)
+    producer.produce(names.drift_alerts, 0, rows.rows)
+    producer.commit(60_000)
+    producer.destroy()
+    assert wait_stable(log, names.drift_alerts, 0, 10_000)
+    assert log.bounds(names.drift_alerts, 0).end == 130_001
