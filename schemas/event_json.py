@@ -51,7 +51,7 @@ def _error(fault: Fault, found: str) -> DecodeError:
 def _shown(value: Any) -> str:
     """For a message. What is nested is only named: how deep it goes has no limit here, but repr's has."""
     if isinstance(value, list | dict):
-        return f"a {'list' if isinstance(value, list) else 'dict'} of {len(value)}"
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     return f"{value!r:.80}"
 
 
@@ -81,7 +81,12 @@ def _instant(value: Any) -> int:
             return parse_us(value)
         except BadInputError as error:
             raise _error(Fault.BAD_JSON, f"local_timestamp: {error}") from None
-    return _integer("local_timestamp", value, _INT64)
+    if not isinstance(value, int) or isinstance(value, bool) or value not in _INT64:
+        raise _error(
+            Fault.BAD_JSON,
+            f"local_timestamp is {_shown(value)}, it must be RFC 3339 text or an integer of microseconds in 64 bits",
+        )
+    return value
 
 
 def _number(value: Any) -> float | None:
@@ -118,8 +123,14 @@ def _payload(document: dict[str, Any]) -> bytes:
 
 
 def _integers(member: str, value: Any, names: tuple[str, ...]) -> dict[str, int]:
-    if not isinstance(value, dict) or value.keys() != set(names):
+    if not isinstance(value, dict):
         raise _error(Fault.BAD_JSON, f"{member} is {_shown(value)}, it must be an object of {', '.join(names)}")
+    for name in names:
+        if name not in value:
+            raise _error(Fault.BAD_JSON, f"{member}.{name} is missing")
+    unknown = next((name for name in value if name not in names), None)
+    if unknown is not None:
+        raise _error(Fault.BAD_JSON, f"{member}: unknown member {unknown!r:.80}; the members are {', '.join(names)}")
     return {
         name: _integer(f"{member}.{name}", value[name], _INT32 if name == "partition" else _INT64) for name in names
     }
@@ -151,7 +162,7 @@ def event_from_document(document: Any) -> dict[str, Any]:
         raise _error(Fault.BAD_JSON, f"causes is {_shown(causes)}, it must be a list")
     if len(causes) > MAX_CAUSES:
         raise _error(Fault.LIMIT_EXCEEDED, f"causes has {len(causes)} items, at most {MAX_CAUSES} are allowed")
-    event["causes"] = [_integers("causes", cause, _CAUSE) for cause in causes]
+    event["causes"] = [_integers(f"causes[{at}]", cause, _CAUSE) for at, cause in enumerate(causes)]
     event["exchange"] = None if exchange is None else _integers("exchange", exchange, _EXCHANGE)
     return event
 

@@ -15,8 +15,11 @@ this producer. GUARANTEE memory is bounded: a full queue makes `send` wait, and 
 delivery_timeout_s fails and leaves the queue.
 HAZARD a delivery that failed by time-out may yet be in the log: sending it again (with the same event_id) is right, the
 ledger recognises the duplicate. An event sent again with a new id is a new event.
+GUARANTEE an event that this process dates does not look late because of the connection: before the first one `send`
+waits, CONNECT_TIMEOUT_S at most, for the producer id. librdkafka asks for it by a timer of half a second, and holds all
+records back until then. What is left is the connection to a partition's leader: some ms, once each.
 HAZARD without local_timestamp_us the event is dated by this process at `send`, before it waits in the queue. An event
-that is older than that must carry its own time.
+that is older than that must carry its own time; so must one that is sent while the broker may be away.
 HAZARD not across fork: a child process makes its own producer.
 """
 
@@ -26,12 +29,13 @@ import secrets
 import uuid
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import orjson
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from . import clock
 from .codec import Framing, encode
 from .errors import DriftledgerError
-from .instants import US_PER_MS
+from .instants import NS_PER_S, US_PER_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +48,10 @@ if TYPE_CHECKING:
 
 #: Long enough for a broker to restart and a leader to be elected.
 DELIVERY_TIMEOUT_S: Final = 30.0
+#: Several tries of librdkafka to get a producer id; it needs half a second or a whole one on a broker that is there.
+CONNECT_TIMEOUT_S: Final = 5.0
+#: librdkafka's statistics are the only place that says whether there is a producer id.
+_STATISTICS_MS: Final = 100
 #: What may wait in memory: enough to fill a round trip at 100 k events/s, small beside a worker.
 QUEUE_EVENTS_MAX: Final = 100_000
 QUEUE_KBYTES_MAX: Final = 65_536
@@ -51,7 +59,8 @@ QUEUE_KBYTES_MAX: Final = 65_536
 _POLL_S: Final = 0.1
 #: librdkafka's largest: what is too long is for the broker to say, which knows the topic's limit.
 _MESSAGE_BYTES_MAX: Final = 1_000_000_000
-
+#: A broker is waited for in true time, whatever dates the events.
+_system: Final = clock.SystemTime()
 
 #: Answers that are about the record and not about the cluster.
 _REFUSALS: Final = frozenset(
@@ -111,17 +120,20 @@ class EventProducer:
         linger_ms: float = 5,
         client_config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Connect in the background.
+        """Connect in the background; `connect` waits for it.
 
         framing: what the ledger's setting says. time_source: dates events and ids; the process's own unless given.
         client_config: librdkafka settings for the connection (security, client.id); they cannot undo what the
-        guarantees rest on. Raises KafkaException for a setting that librdkafka refuses.
+        guarantees rest on, nor have the statistics. Raises KafkaException for a setting that librdkafka refuses.
         """
         self.topic = topic
         self.framing = framing
         self.delivered = 0
         self.failed = 0
         self._closed = False
+        self._identified = False
+        self._waited = False
+        self._connect_timeout_s = min(delivery_timeout_s, CONNECT_TIMEOUT_S)
         self._reported = 0
         self._first_failure: Delivery | None = None
         self._time = time_source or clock.source()
@@ -139,8 +151,26 @@ class EventProducer:
                 "message.max.bytes": _MESSAGE_BYTES_MAX,
                 "queue.buffering.max.messages": QUEUE_EVENTS_MAX,
                 "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX,
+                "statistics.interval.ms": _STATISTICS_MS,
+                "stats_cb": self._look_for_id,
             }
         )
+
+    def connect(self) -> bool:
+        """Wait until an event can leave as soon as it is sent; whether that is so.
+
+        At most CONNECT_TIMEOUT_S, or delivery_timeout_s where that is shorter. Where it is not so, `send` takes events
+        all the same: they leave, or fail, later.
+        """
+        self._waited = True
+        deadline_ns = _system.monotonic_ns() + int(self._connect_timeout_s * NS_PER_S)
+        try:
+            self._producer.list_topics(self.topic, self._connect_timeout_s)
+        except KafkaException:
+            return False
+        while not self._identified and _system.monotonic_ns() < deadline_ns:
+            self._producer.poll(_POLL_S)
+        return self._identified
 
     def send(
         self,
@@ -180,6 +210,9 @@ class EventProducer:
             "exchange": None if exchange is None else dict(exchange),
         }
         encoded = encode("Event", event, self.framing)
+        if local_timestamp_us is None and not self._waited:
+            self.connect()
+            encoded = encode("Event", event | {"local_timestamp": self._time.now_us()}, self.framing)
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             self._count(identity, source, error, message, on_delivery)
@@ -222,6 +255,10 @@ class EventProducer:
             if raised is None:
                 raise
             raised.add_note(str(error))
+
+    def _look_for_id(self, statistics: str) -> None:
+        if not self._identified:
+            self._identified = orjson.loads(statistics)["eos"]["idemp_state"] == "Assigned"
 
     def _drain(self) -> None:
         while self._producer.flush(_POLL_S):

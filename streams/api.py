@@ -3,6 +3,7 @@
     GET /health    200 where the broker answers, the worker is a member of its group, every lane it owns is live and
                    nothing is halted, else 503; JSON says what is what
     GET /metrics   Prometheus text
+    GET /          the names of these two
 
 HAZARD there is no authentication: it listens on 127.0.0.1 only.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
 from streams import metrics
 from streams.lane_host import State
@@ -35,7 +36,9 @@ class Api:
 
     async def start(self) -> None:
         """Listen."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each of the others
         application = web.Application()
+        application.router.add_get("/", self._index)
         application.router.add_get("/health", self._health)
         application.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(application, access_log=None)
@@ -53,6 +56,9 @@ class Api:
         """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _index(self, _request: web.Request) -> web.Response:
+        return web.Response(text="/health\n/metrics\n")
 
     async def _health(self, _request: web.Request) -> web.Response:
         facts = health(self._worker)

@@ -100,8 +100,14 @@ def judge_settings(settings: Settings) -> JudgeSettings:
 def check_topics(settings: Settings, bootstrap: str) -> None:
     """What every worker asks before it starts. Raises DriftledgerError."""
     refused = [d for d in TopicsAdmin(bootstrap).check(specs_of(settings)) if d.refused]
-    if refused:
-        raise DriftledgerError("the topics do not fit the ledger: " + "; ".join(str(d) for d in refused))
+    missing = [d.topic for d in refused if d.setting == "topic"]
+    wrong = list(dict.fromkeys(d.topic for d in refused if d.setting != "topic"))
+    if not refused:
+        return
+    told = [f"not as it must be: {', '.join(wrong)}"] if wrong else []
+    told += [f"missing: {', '.join(missing)}"] if missing else []
+    remedy = "topics check` says what is wrong and what to do" if wrong else "topics create` makes what is missing"
+    raise DriftledgerError(f"the topics do not fit the ledger; {'; '.join(told)}. `{settings.command} {remedy}")
 
 
 class Worker(Service):

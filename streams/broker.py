@@ -411,8 +411,8 @@ def reach(settings: Settings) -> str:
     if settings.bootstrap:
         if not answers(settings.bootstrap, 1, REACH_TIMEOUT_S):
             raise UnreachableError(
-                f"no Kafka answers at {settings.bootstrap} within {REACH_TIMEOUT_S} s. Start it, or mend "
-                "DRIFTLEDGER_BOOTSTRAP"
+                f"no Kafka answers at {settings.bootstrap} within {REACH_TIMEOUT_S} s. Start it, or mend the setting "
+                "bootstrap (DRIFTLEDGER_BOOTSTRAP or driftledger.toml)"
             )
         return settings.bootstrap
     cluster = Cluster.of_folder(settings.data_dir)

@@ -7,6 +7,7 @@ either of them, nor a clock.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -69,7 +70,7 @@ def parse_health(answer: Mapping[str, Any]) -> Health:
 class RateMeter:
     """Events a second, from sequences seen at different times.
 
-    A partition counts from when it was first seen: what it held before was not sequenced just now.
+    A partition counts from when it was first seen, or came back: what it held before was not sequenced just now.
     """
 
     def __init__(self) -> None:
@@ -81,15 +82,16 @@ class RateMeter:
         while len(self._seen) > 2 and now_ns - self._seen[1][0] >= RATE_WINDOW_NS:  # noqa: PLR2004 - two make a rate
             self._seen.popleft()
 
-    def events_per_s(self) -> float:
-        """Mean over the window; 0 before two observations."""
-        if not self._seen:
-            return 0.0
-        (first_ns, first), (last_ns, last) = self._seen[0], self._seen[-1]
-        if last_ns == first_ns:
-            return 0.0
-        events = sum(max(sequence - first.get(partition, sequence), 0) for partition, sequence in last.items())
-        return events * NS_PER_S / (last_ns - first_ns)
+    def events_per_s(self) -> float | None:
+        """The sum of the partitions' means over the window; None before any was seen twice in a row."""
+        rates = [rate for partition in (self._seen[-1][1] if self._seen else ()) if (rate := self._rate(partition))]
+        return sum(events * NS_PER_S / elapsed_ns for events, elapsed_ns in rates) if rates else None
+
+    def _rate(self, partition: int) -> tuple[int, int] | None:
+        """Events of a partition and how long they took, since it has been seen without a gap."""
+        run = list(itertools.takewhile(lambda seen: partition in seen[1], reversed(self._seen)))
+        (last_ns, last), (first_ns, first) = run[0], run[-1]
+        return (max(last[partition] - first[partition], 0), last_ns - first_ns) if last_ns > first_ns else None
 
 
 @dataclass(frozen=True, slots=True)

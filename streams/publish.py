@@ -76,13 +76,12 @@ class Rejected(NamedTuple):
 _SUFFIXES: Final = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL, ".json": Format.JSONL}
 
 
-def format_of(suffix: str) -> Format:
-    """The format a file's suffix stands for. Raises BadInputError for one that stands for none."""
+def format_of(file: str, suffix: str) -> Format:
+    """The format that the suffix of a file stands for. Raises BadInputError, naming the file, for another."""
     found = _SUFFIXES.get(suffix.lower())
     if found is None:
-        raise BadInputError(
-            f"{suffix or 'no suffix'!r} does not say the format of the file. Give --format jsonl or csv"
-        )
+        why = f"its suffix {suffix}" if suffix else "a name without suffix"
+        raise BadInputError(f"{file}: {why} does not say the format. Give --format jsonl or csv")
     return found
 
 
@@ -136,9 +135,17 @@ def _read_json_lines(lines: _Lines, defaults: Mapping[str, str]) -> Iterator[Acc
         try:
             document = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            yield Rejected(lines.number, f"it is not JSON: {error.msg} at column {error.colno}")
+            yield Rejected(lines.number, _not_json(line, error))
         else:
             yield _event(lines.number, document, defaults)
+
+
+def _not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return "it is not UTF-8"
+    return f"it is not JSON: {error.msg} at column {error.colno}"
 
 
 def _read_csv(lines: _Lines, defaults: Mapping[str, str]) -> Iterator[Accepted | Rejected]:

@@ -24,16 +24,18 @@ already sequenced.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.errors import BadInputError
-from schemas.topics import VALUE_BYTES_MAX
+from schemas.topics import TABLE, VALUE_BYTES_MAX
 from streams.definitions import CONFIRM_EVENTS_MAX, DEDUPE_HORIZON_MAX, SOURCES_MAX
 from streams.severity import THRESHOLD_LIMIT_US
 
@@ -46,6 +48,14 @@ ENVIRONMENT_PREFIX: Final = "DRIFTLEDGER_"
 DEFAULT_CONFIG: Final = Path("driftledger.toml")
 DEFAULT_LEDGER: Final = "events"
 
+#: Variables of our prefix that the tests read, by their beginning.
+_TEST_VARIABLES: Final = ("DRIFTLEDGER_TEST_", "DRIFTLEDGER_REQUIRE_CASES")
+#: What the name of a topic of ours ends in.
+_OWN_ENDINGS: Final = tuple(topic.name("", "").removeprefix(".") for topic in TABLE if not topic.foreign)
+#: host:port; an IPv6 address stands in brackets.
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,/]+):([0-9]{1,5})", re.ASCII)
+_PORT_MAX: Final = 65_535
+
 #: More lanes than this cost more transactions than they win, whatever the partition count.
 LANES_DEFAULT_MAX: Final = 8
 #: Kafka's rule for topic names, shortened so that "{prefix}.{ledger}.{x}" stays under its 249 characters.
@@ -53,6 +63,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_lengt
 Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
 #: A lane that waits for longer keeps everybody waiting for what it has fetched.
 LINGER_MS_MAX: Final = 1_000
+#: Filled from other fields unless given.
+_DERIVED: Final = ("input_topic", "lanes")
+#: How much of a name must agree for the other to be meant; difflib's ratio.
+_RESEMBLES: Final = 0.8
 #: Where the reference cases are looked for, from the root of the checkout.
 CASES_PLACES: Final = ("cases", "../shared/cases")
 
@@ -137,6 +151,27 @@ class Settings(BaseSettings):
                 values["lanes"] = 1  # partitions is refused on its own account
         return values
 
+    @field_validator("bootstrap")
+    @classmethod
+    def _addresses(cls, bootstrap: str | None) -> str | None:
+        """Refuse what no client could reach, before one waits for it."""
+        for address in [] if bootstrap is None else bootstrap.split(","):
+            found = _ADDRESS.fullmatch(address)
+            if found is None or not 1 <= int(found[2]) <= _PORT_MAX:
+                message = f"{address!r} is no address; it is host:port[,host:port...]"
+                raise ValueError(message)
+        return bootstrap
+
+    @field_validator("ledger")
+    @classmethod
+    def _own_name(cls, ledger: str) -> str:
+        """Refuse a name under which a topic of another ledger would be this one's input."""
+        other, ending = _split_ending(ledger)
+        if ending:
+            message = f"a name that ends in {ending} is that of a topic of the ledger {other!r}"
+            raise ValueError(message)
+        return ledger
+
     @model_validator(mode="after")
     def _relations(self) -> Self:
         """Relations between limits, each with its reason."""
@@ -166,7 +201,19 @@ class Settings(BaseSettings):
         if self.input_topic.startswith(f"{self.prefix}.{self.ledger}."):
             message = f"input_topic={self.input_topic!r} has the form of this ledger's own topics: choose another name"
             raise ValueError(message)
+        other, ending = _split_ending(self.input_topic)
+        if ending and other.startswith(f"{self.prefix}."):
+            message = (
+                f"input_topic={self.input_topic!r} is a topic of the ledger {other.removeprefix(f'{self.prefix}.')!r} "
+                f"of prefix={self.prefix!r}, which only that ledger writes: choose another name"
+            )
+            raise ValueError(message)
         return self
+
+    @property
+    def command(self) -> str:
+        """What a command of this ledger begins with, for remedies."""
+        return "driftledger" if self.ledger == DEFAULT_LEDGER else f"driftledger --ledger {self.ledger}"
 
     @classmethod
     def settings_customise_sources(
@@ -194,12 +241,35 @@ def load(config: Path | None = None, ledger: str | None = None, **overrides: Any
     path = config or DEFAULT_CONFIG
     table = _read(path, required=config is not None)
     explicit = {key: value for key, value in overrides.items() if value is not None}
-    chosen = _choose(table, ledger, path)
+    chosen, named_by = _choose(table, ledger, path)
+    name = chosen.pop("ledger")
     from_file = {key: value for key, value in chosen.items() if _variable(key) not in _environment()}
+    places = {
+        **{key: f"{path}: {key}" for key in from_file},
+        **{key: f"option --{key.replace('_', '-')}" for key in explicit},
+        "ledger": named_by,
+    }
     try:
-        return Settings(**{**from_file, **explicit})
+        return Settings(**{**from_file, **explicit, "ledger": name})
     except ValidationError as error:
-        _refuse(error, path, from_file, explicit)
+        _refuse(error, path, places)
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Variables of our prefix that nothing reads, each with the known one that it resembles most, None for none."""
+    known = [_variable(field) for field in Settings.model_fields]
+    unknown = [
+        name
+        for name in sorted(_environment())
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and not name.startswith(_TEST_VARIABLES)
+    ]
+    return {name: next(iter(difflib.get_close_matches(name, known, 1, _RESEMBLES)), None) for name in unknown}
+
+
+def _split_ending(name: str) -> tuple[str, str]:
+    """What stands before the ending of our own topics, and that ending; two empty texts where it has none."""
+    ending = next((ending for ending in _OWN_ENDINGS if name.endswith(ending)), "")
+    return (name.removesuffix(ending), ending) if ending else ("", "")
 
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:
@@ -215,21 +285,37 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
         raise BadInputError(f"{path}: not TOML: {error}. Mend that line") from error
 
 
-def _choose(table: dict[str, Any], ledger: str | None, path: Path) -> dict[str, Any]:
-    """Merge the file's common values with those of one of its ledgers."""
+def _choose(table: dict[str, Any], ledger: str | None, path: Path) -> tuple[dict[str, Any], str]:
+    """Merge the file's common values with those of one of its ledgers; also, what named that ledger."""
     common = {key: value for key, value in table.items() if key != "ledger"}
     ledgers = table.get("ledger", [])
-    if not isinstance(ledgers, list) or not all(isinstance(entry, dict) and "name" in entry for entry in ledgers):
-        raise BadInputError(f'{path}: ledger = {ledgers!r} is not a list of tables. Write [[ledger]] with name = "..."')
+    _check_ledgers(ledgers, path)
     names = [entry["name"] for entry in ledgers]
     if len(set(names)) < len(names):
         raise BadInputError(f"{path}: two [[ledger]] tables have one name ({', '.join(names)}). Rename one")
-    wanted = ledger or _environment().get(_variable("ledger")) or (names[0] if names else DEFAULT_LEDGER)
+    variable = _environment().get(_variable("ledger"))
+    wanted = ledger or variable or (names[0] if names else DEFAULT_LEDGER)
+    named_by = "option --ledger" if ledger else _variable("ledger") if variable else f"{path}: [[ledger]] name"
     if names and wanted not in names:
         raise BadInputError(f"{path}: no ledger {wanted!r}; it has {', '.join(names)}. Name one of them")
     own: dict[str, Any] = next((entry for entry in ledgers if entry["name"] == wanted), {})
     own = {key: value for key, value in own.items() if key != "name"}
-    return {**common, **own, "ledger": wanted}
+    return {**common, **own, "ledger": wanted}, named_by
+
+
+def _check_ledgers(ledgers: Any, path: Path) -> None:
+    """Refuse what is no list of tables with a name."""
+    if not isinstance(ledgers, list) or not all(isinstance(entry, dict) for entry in ledgers):
+        shown = "[ledger]" if isinstance(ledgers, dict) else f"ledger = {ledgers!r}"
+        raise BadInputError(
+            f'{path}: {shown} is not how a ledger is written. Write [[ledger]] and below it name = "..."'
+        )
+    for entry in ledgers:
+        if "name" not in entry:
+            has = f"it has {', '.join(entry)}" if entry else "it is empty"
+            raise BadInputError(f'{path}: a [[ledger]] table without name; {has}. Give it name = "..."')
+        if not isinstance(entry["name"], str):
+            raise BadInputError(f"{path}: [[ledger]] name = {entry['name']!r} is no text. Put it in quotes")
 
 
 def _variable(field: str) -> str:
@@ -241,23 +327,25 @@ def _environment() -> Mapping[str, str]:
     return {key.upper(): value for key, value in os.environ.items() if value}
 
 
-def _refuse(error: ValidationError, path: Path, from_file: dict[str, Any], explicit: dict[str, Any]) -> NoReturn:
-    raise BadInputError("; ".join(_describe(e, path, from_file, explicit) for e in error.errors())) from error
+def _refuse(error: ValidationError, path: Path, places: Mapping[str, str]) -> NoReturn:
+    told = [details for details in error.errors() if not _follows(details, places)]
+    raise BadInputError("; ".join(_describe(details, path, places) for details in told)) from error
 
 
-def _describe(details: ErrorDetails, path: Path, from_file: dict[str, Any], explicit: dict[str, Any]) -> str:
+def _follows(details: ErrorDetails, places: Mapping[str, str]) -> bool:
+    """Whether nobody gave the value: it was derived from one that is refused as well."""
+    field = details["loc"][0] if details["loc"] else ""
+    return field in _DERIVED and field not in places and _variable(str(field)) not in _environment()
+
+
+def _describe(details: ErrorDetails, path: Path, places: Mapping[str, str]) -> str:
     reason = details["msg"].removeprefix("Value error, ")
     if not details["loc"]:
         return f"settings do not fit together: {reason}. Change one of the two (environment, {path} or option)"
     field = str(details["loc"][0])
     if details["type"] == "extra_forbidden":
         return f"{path}: unknown setting {field!r}. Remove it, or mend its spelling"
-    if field in explicit:
-        place = f"option --{field.replace('_', '-')}"
-    elif field in from_file:
-        place = f"{path}: {field}"
-    else:
-        place = _variable(field)
+    place = places.get(field, _variable(field))
     return (
         f"{place} = {details['input']!r}: {reason[0].lower()}{reason[1:]}. Give another value, or none for the default"
     )

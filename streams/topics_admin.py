@@ -86,9 +86,10 @@ class PartitionFacts(NamedTuple):
 
 
 class Creation(NamedTuple):
-    """What `create` did. created: names; differences: of topics that were there before."""
+    """What `create` did. created: names; found: the others, as they are; differences: of those."""
 
     created: list[str]
+    found: dict[str, FoundTopic]
     differences: list[Difference]
 
 
@@ -142,16 +143,15 @@ class TopicsAdmin:
 
         Raises BadInputError when the cluster cannot hold a topic as it is wanted (more replicas than brokers).
         """
-        found = self.find([spec.name for spec in wanted])
-        differences = [d for spec in wanted if found[spec.name] for d in compare(spec, found[spec.name])]
-        missing = [spec for spec in wanted if found[spec.name] is None]
+        found, missing = self._split(wanted)
+        differences = _differences(wanted, found)
         if not missing or any(difference.refused for difference in differences):
-            return Creation([], differences)
+            return Creation([], found, differences)
         self._order(missing, validate_only=True)
         created = self._order(missing, validate_only=False)
         self._wait_for_leaders([spec.name for spec in wanted])
-        elsewhere = [spec for spec in missing if spec.name not in created]
-        return Creation(created, differences + self.check(elsewhere))
+        others, _ = self._split([spec for spec in missing if spec.name not in created])
+        return Creation(created, found | others, differences + _differences(missing, others))
 
     def partitions(self, names: Sequence[str]) -> list[PartitionFacts]:
         """Every partition of the topics that exist, in order."""
@@ -177,6 +177,12 @@ class TopicsAdmin:
         ]
 
     # ------------------------------------------------------------------------------------------------------ questions
+
+    def _split(self, wanted: Sequence[TopicSpec]) -> tuple[dict[str, FoundTopic], list[TopicSpec]]:
+        """Those that exist, by name, and those that do not."""
+        found = self.find([spec.name for spec in wanted])
+        there = {name: topic for name, topic in found.items() if topic is not None}
+        return there, [spec for spec in wanted if spec.name not in there]
 
     def _describe(self, names: Sequence[str]) -> dict[str, TopicDescription | None]:
         futures = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT_S)
@@ -284,13 +290,18 @@ class TopicsAdmin:
 
     def _failed(self, what: str, error: KafkaException) -> DriftledgerError:
         cause = error.args[0]
+        said = cause.str().rstrip(". ")
         if cause.code() in _UNREACHABLE | _NO_LEADER_YET:
-            return UnreachableError(f"Kafka at {self._bootstrap} did not answer about {what}: {cause.str()}. Is it up?")
+            return UnreachableError(f"Kafka at {self._bootstrap} did not answer about {what}: {said}. Is it up?")
         if cause.code() == KafkaError.INVALID_REPLICATION_FACTOR:
-            return BadInputError(f"{what}: {cause.str()}. Start more brokers, or lower replication_factor")
+            return BadInputError(f"{what}: {said}. Start more brokers, or lower replication_factor")
         if cause.code() in (KafkaError.TOPIC_EXCEPTION, KafkaError.INVALID_PARTITIONS, KafkaError.INVALID_CONFIG):
-            return BadInputError(f"{what}: {cause.str()}. Change the setting it names")
-        return DriftledgerError(f"Kafka at {self._bootstrap} refused {what}: {cause.str()}")
+            return BadInputError(f"{what}: {said}. Change the setting it names")
+        return DriftledgerError(f"Kafka at {self._bootstrap} refused {what}: {said}")
+
+
+def _differences(wanted: Sequence[TopicSpec], found: Mapping[str, FoundTopic]) -> list[Difference]:
+    return [d for spec in wanted if spec.name in found for d in compare(spec, found[spec.name])]
 
 
 def _leader(partition: TopicPartitionInfo) -> int:

@@ -34,7 +34,7 @@ from schemas.clock import PPM, Linear, Noisy, Periodic, SkewedTime, Step, System
 from schemas.codec import Framing
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.instants import NS_PER_MS, NS_PER_S
-from schemas.producer import DeliveryError, EventProducer
+from schemas.producer import EventProducer
 from streams.alert_log import record_of
 from streams.fleet import generate, parse_nab
 from streams.overview import parse_health
@@ -97,7 +97,10 @@ def lock(data_dir: Path) -> Iterator[None]:
 
 
 class Worker:
-    """`driftledger worker` as a child process, from construction until `stop`. options: those before its name."""
+    """`driftledger worker` as a child process, from construction until `stop`. options: those before its name.
+
+    Its log begins anew; what an earlier one left is worker.log.1.
+    """
 
     def __init__(self, data_dir: Path, bootstrap: str, options: Sequence[str]) -> None:
         self.log = data_dir / "worker.log"
@@ -106,7 +109,9 @@ class Worker:
             *(sys.executable, "-I", "-S", str(Path(__file__).with_name("launcher.py"))),
             *(str(os.getpid()), str(data_dir / "worker.pid")),
         ]
-        self.log.write_bytes(b"")
+        self._last_log = data_dir / "worker.log.1"
+        if self.log.exists():
+            self.log.replace(self._last_log)
         with self.log.open("ab") as output:  # appending, so that it can be cut while it is written
             self._process = subprocess.Popen(
                 [*launcher, sys.executable, *_COMMAND, *options, "worker"],
@@ -149,7 +154,7 @@ class Worker:
     def limit_log(self) -> None:
         """Keep the log, and one before it, below LOG_BYTES_MAX each; lines written at that moment may be lost."""
         if self.log.stat().st_size > LOG_BYTES_MAX:
-            shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+            shutil.copyfile(self.log, self._last_log)
             os.truncate(self.log, 0)
 
     def log_tail(self) -> str:
@@ -237,12 +242,9 @@ class Fleet:
         clocks = [SkewedTime(_time, offset_of(s.clock, begin_wall_ns, n)) for n, s in enumerate(self._sources)]
         counts = [source.due(0) for source in self._sources]
         with self._producer as producer:
-            # One event alone, until it is delivered: a connection that is being made would make all clocks look slow.
-            while not self._stopping.is_set():
-                self._send(producer, self._sources[0], clocks[0], counts[0] - 1)
-                with contextlib.suppress(DeliveryError):
-                    producer.flush()
-                    break
+            # What waits for the connection would make all clocks look slow.
+            while not producer.connect() and not self._stopping.wait(_TICK_S):
+                pass
             begin_ns = _time.monotonic_ns()
             while not self._stopping.wait(_TICK_S):
                 elapsed_ns = _time.monotonic_ns() - begin_ns

@@ -2,13 +2,15 @@
 
 Guarantees: machine output on stdout, everything else on stderr; an error is one line saying what happened and what to
 do, without a traceback; the exit code is 0 fine, 1 found something wrong, 2 usage, 3 cannot reach what it needs (130
-after Ctrl-C). A traceback means a defect of ours.
+after Ctrl-C, 141 when the reader of stdout went away, as shells count it: an answer that was cut off is not fine). A
+traceback means a defect of ours.
 
 `--help` answers at once because heavy modules (Kafka, numba, Faust) are imported by the commands that need them.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +22,14 @@ from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from streams.cli import broker, drift, halts, publish, sequence, status, topics, up, worker
 from streams.cli.context import FINE, UNREACHABLE, USAGE, WRONG, Asked
 
+#: 128 and the number of SIGPIPE.
+CLOSED_PIPE = 141
+
 app = typer.Typer(
     name="driftledger",
     help="A ledger for event streams whose clocks cannot be trusted.",
     epilog="Settings: DRIFTLEDGER_* variables, then driftledger.toml. Exit codes: 0 fine, 1 found something wrong, "
-    "2 usage, 3 cannot reach what it needs.",
+    "2 usage, 3 cannot reach what it needs, 141 the reader of stdout went away.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,6 +70,18 @@ def _root(
 ) -> None:
     context.obj = Asked(config, ledger)
     _log_to_stderr()
+    _warn_of_variables()
+
+
+def _warn_of_variables() -> None:
+    """Name the variables that were meant as settings and are none."""
+    if not any(name.upper().startswith("DRIFTLEDGER_") for name in os.environ):
+        return  # and no settings to be imported for --help
+    from streams.settings import unknown_variables
+
+    for name, near in unknown_variables().items():
+        remedy = f"Did you mean {near}?" if near else "Unset it"
+        typer.echo(f"driftledger: {name} is no setting and has no effect. {remedy}", err=True)
 
 
 def _log_to_stderr() -> None:
@@ -85,15 +102,30 @@ def _log_to_stderr() -> None:
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are told on stderr."""
     try:
-        app(arguments, prog_name="driftledger")
-    except SystemExit as ended:  # typer's way out: fine, usage errors, typer.Exit, Ctrl-C and a closed pipe
+        code = app(arguments, prog_name="driftledger", standalone_mode=False)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer's way out of it
+            return CLOSED_PIPE
         return ended.code if isinstance(ended.code, int) else FINE
+    except typer.TyperException as error:
+        typer.echo(_describe(error), err=True)
+        return USAGE
     except DriftledgerError as error:
         typer.echo(f"driftledger: {error}", err=True)
         if isinstance(error, BadInputError):
             return USAGE
         return UNREACHABLE if isinstance(error, UnreachableError) else WRONG
-    return FINE
+    return code if isinstance(code, int) else FINE
+
+
+def _describe(error: typer.TyperException) -> str:
+    """One line for a command line that is none; the help of a group that was given no command."""
+    text = error.format_message()
+    if text.startswith("Usage:"):
+        return text
+    line = " ".join(text.replace("Value error, ", "").split()).rstrip(".")
+    command = getattr(getattr(error, "ctx", None), "command_path", "driftledger")
+    return f"driftledger: {line}. See `{command} --help`"
 
 
 def run() -> None:

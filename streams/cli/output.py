@@ -35,15 +35,17 @@ OutputOption = Annotated[
 ]
 
 
-def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output) -> None:
-    """Write rows, the named columns in that order; a missing or None value is "-" in a table, null or empty elsewhere.
+def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output) -> int:
+    """Write rows, the named columns in that order; return how many there were.
 
-    Values: str, int, float, bool, None; bytes are written as lower-case hex; enum members by value.
+    A missing or None value is "-" in a table, null or empty elsewhere. Values: str, int, float, bool, None; bytes are
+    written as lower-case hex; enum members by value; lists and dicts as compact JSON.
     """
+    count = 0
     if output is Output.TABLE:
-        _table(rows, columns)
+        count = _table(rows, columns)
     elif output is Output.JSONL:
-        for row in rows:
+        for count, row in enumerate(rows, 1):  # noqa: B007 - returned
             line = orjson.dumps(
                 {column: row.get(column) for column in columns}, default=_plain, option=orjson.OPT_APPEND_NEWLINE
             )
@@ -52,9 +54,11 @@ def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Outp
     else:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
-        for row in rows:
+        for count, row in enumerate(rows, 1):  # noqa: B007 - returned
             writer.writerow(["" if row.get(column) is None else _plain(row[column]) for column in columns])
             sys.stdout.flush()
+    sys.stdout.flush()  # a closed pipe is found here, not after the command
+    return count
 
 
 def emit_lines(
@@ -87,10 +91,12 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return orjson.dumps(value, default=_plain).decode()
     return value if isinstance(value, str | int | float) else str(value)
 
 
-def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -110,3 +116,4 @@ def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
             definition.justify = "right"
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     console.print(table)
+    return table.row_count

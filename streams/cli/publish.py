@@ -57,19 +57,28 @@ def publish(
     from streams.topics_admin import TopicsAdmin
 
     settings = settings_of(context)
-    chosen = form or (Format.JSONL if file == STDIN else format_of(Path(file).suffix))
+    if file != STDIN and Path(file).is_dir():
+        raise BadInputError(f"{file} is a directory. Name a file, or - for stdin")
+    chosen = form or (Format.JSONL if file == STDIN else format_of(file, Path(file).suffix))
     with _open(file) as stream:
         bootstrap = reach(settings)
         if TopicsAdmin(bootstrap).find([settings.input_topic])[settings.input_topic] is None:
-            raise UnreachableError(f"topic {settings.input_topic} does not exist. Run `driftledger topics create`")
+            raise UnreachableError(
+                f"topic {settings.input_topic} does not exist. Run `{settings.command} topics create`"
+            )
         lines = read(stream, chosen, {"kind": kind} if source is None else {"kind": kind, "source": source})
         producer = EventProducer(bootstrap, settings.input_topic, framing=Framing(settings.framing))
         with _new_progress() as progress:
             publication = _Publication(file, settings.input_topic, progress)
             publication.send_all(lines, producer, stream)
-    typer.echo(f"{publication.delivered} events sent to {settings.input_topic}, {publication.bad} bad lines", err=True)
+    sent, bad = _count(publication.delivered, "event"), _count(publication.bad, "bad line")
+    typer.echo(f"{sent} sent to {settings.input_topic}, {bad}", err=True)
     if publication.bad:
         raise typer.Exit(WRONG)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 class _Publication:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -36,6 +37,9 @@ LastOption = Annotated[
 FollowOption = Annotated[
     bool, typer.Option("--follow", "-f", help="List oldest first and go on with what comes, a line each, until Ctrl-C.")
 ]
+
+
+_NUMBER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
 
 class Span(NamedTuple):
@@ -73,11 +77,19 @@ def only_partition(ledger: Ledger, partition: int | None) -> int:
 
 
 def check_range(last: int | None, first: object, to: object, *, follow: bool) -> None:
-    """--last and a range exclude each other, and so do --to and --follow. Raises BadInputError."""
+    """Refuse --last with a range, --to with --follow, and a number with an instant. Raises BadInputError."""
     if last is not None and (first is not None or to is not None):
         raise BadInputError("--last counts back from the end, --from and --to name a range. Give one or the other")
     if follow and to is not None:
         raise BadInputError("--to ends a range, --follow goes on. Give one or the other")
+    if isinstance(first, str) and isinstance(to, str) and _is_number(first) != _is_number(to):
+        raise BadInputError(
+            f"--from {first} and --to {to}: one is a number, the other an instant. Give two numbers or two instants"
+        )
+
+
+def _is_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text.strip()) is not None
 
 
 def span_of(first: str | None, to: str | None) -> Span:

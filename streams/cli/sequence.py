@@ -100,8 +100,11 @@ def list_range(
             start = _start(ledger.get_max_sequence(chosen), last) if first is None else first
             emit_lines(ledger.follow_events(chosen, start), _LINE_COLUMNS, EVENT_FIELDS, output)
             return
-        rows = _range(ledger, chosen, first, to, last)
-        emit(rows, EVENT_COLUMNS if output is Output.TABLE else EVENT_FIELDS, output)
+        highest = ledger.get_max_sequence(chosen)
+        rows = _range(ledger, chosen, highest, first, to, last)
+        if not emit(rows, EVENT_COLUMNS if output is Output.TABLE else EVENT_FIELDS, output):
+            there = f"has the sequences 1 to {highest}" if highest else "is empty"
+            typer.echo(f"nothing is in that range: partition {chosen} {there}", err=True)
 
 
 def _start(highest: int, last: int | None) -> int:
@@ -110,9 +113,8 @@ def _start(highest: int, last: int | None) -> int:
 
 
 def _range(
-    ledger: Ledger, partition: int, first: int | None, to: int | None, last: int | None
+    ledger: Ledger, partition: int, highest: int, first: int | None, to: int | None, last: int | None
 ) -> Iterator[dict[str, Any]]:
-    highest = ledger.get_max_sequence(partition)
     if first is None and to is None:
         if highest == 0:
             return iter(())

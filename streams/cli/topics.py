@@ -47,17 +47,20 @@ def create(
     rows = [
         {
             "topic": spec.name,
-            "partitions": spec.partitions,
-            "replication_factor": spec.replication_factor,
+            "partitions": found.partitions if found else spec.partitions,
+            "replication_factor": found.replication_factor if found else spec.replication_factor,
             "key": spec.topic.key,
             "record": spec.topic.record,
-            "state": "created" if spec.name in creation.created else "exists",
+            "state": "exists" if found else "created",
         }
         for spec in wanted
+        for found in (creation.found.get(spec.name),)
     ]
     emit(rows, ("topic", "partitions", "replication_factor", "key", "record", "state"), output)
     standing = settings_of(context)
     for name in ("partitions", "lanes", "replication_factor"):
+        if name == "replication_factor" and not creation.created:
+            continue  # nothing has it
         if getattr(settings, name) != getattr(standing, name):
             typer.echo(
                 f"note: set {name} = {getattr(settings, name)} (driftledger.toml or DRIFTLEDGER_{name.upper()}): other "
@@ -66,6 +69,13 @@ def create(
             )
     for difference in creation.differences:
         typer.echo(f"note: {difference}", err=True)
+    copies = creation.found.get(settings.input_topic)
+    if copies and copies.replication_factor < settings.replication_factor:  # the user's own, so no difference
+        typer.echo(
+            f"note: {copies.name} exists with replication factor {copies.replication_factor}, not "
+            f"{settings.replication_factor}. It is left as it is; kafka-reassign-partitions.sh adds replicas",
+            err=True,
+        )
 
 
 @app.command()
@@ -109,7 +119,7 @@ def inspect(context: typer.Context, output: OutputOption = Output.TABLE) -> None
     emit((fact._asdict() for fact in facts), PartitionFacts._fields, output)
     missing = [name for name in names if name not in {fact.topic for fact in facts}]
     if missing:
-        typer.echo(f"missing: {', '.join(missing)}. Run `driftledger topics create`", err=True)
+        typer.echo(f"missing: {', '.join(missing)}. Run `{settings.command} topics create`", err=True)
         raise typer.Exit(WRONG)
 
 

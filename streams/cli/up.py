@@ -115,19 +115,20 @@ class _Run:
         settings = self._settings
         with contextlib.ExitStack() as stack:
             stack.enter_context(lock(settings.data_dir))
-            stack.callback(self._say, "", f"ended; `driftledger up` goes on with the data in {settings.data_dir}")
             self._say("", "Ctrl-C ends all of this; the data stays")
+            ended = stack.enter_context(contextlib.ExitStack())  # says so after Kafka has ended, if it ever ran
             with self._busy("starting Kafka"):
                 bootstrap = stack.enter_context(broker.locate(settings))
             embedded = None if settings.bootstrap else broker.Cluster.of_folder(settings.data_dir)
             if embedded is not None and bootstrap != embedded.bootstrap:
                 embedded = None  # a container
+            ended.callback(self._say, "", self._ending(bootstrap, embedded))
             self._say("kafka", bootstrap if embedded is None else f"{bootstrap}   its data: {embedded.directory}")
             if not self._create_topics(bootstrap):
                 return WRONG
             worker = Worker(settings.data_dir, bootstrap, self._options)
             stack.callback(worker.stop)
-            overview = Overview()
+            overview = Overview(partitions=settings.partitions)
             # Before the worker is ready: what is sent while it compiles is judged by when it was appended all the same.
             fleet = self._start_fleet(stack, bootstrap, overview) if sample else None
             stack.callback(self._say, "", "ending ...")
@@ -140,6 +141,14 @@ class _Run:
                 self._complain(f"the worker ended by itself, exit code {code}; its log, {worker.log}, ends with:")
                 self._complain(worker.log_tail())
             return FINE if code is None else code
+
+    def _ending(self, bootstrap: str, embedded: Any) -> str:
+        """What to say at the end of where the data is."""
+        if embedded is not None:
+            return f"ended; `driftledger up` goes on with the data in {self._settings.data_dir}"
+        if self._settings.bootstrap:
+            return f"ended; the data is in the Kafka at {bootstrap}"
+        return "ended; the data is gone with the container of its Kafka"
 
     # ------------------------------------------------------------------------------------------------------- starting
 

@@ -26,22 +26,34 @@ _FRAME_LINES = 10
 _ALERTS_MIN = 3
 NOTHING_SERVED = "the worker serves no partition yet"
 _STYLES = {"RED": "bold red", "YELLOW": "yellow", "GREEN": "green"}
+#: Nobody counts sources that never had an alert, but for the fleet's.
+_NAMES = {"RED": "RED", "YELLOW": "YELLOW", "GREEN": "GREEN of the fleet"}
 _TIME_OF_DAY = slice(11, 19)
 
 
 @dataclass(slots=True)
 class Overview:
-    """What is known now. sources: those of the fleet; health: None while the worker does not answer."""
+    """What is known now.
+
+    sources: those of the fleet. partitions: of the ledger, also those that other workers serve. events_per_s: None
+    until it is known. health: None while the worker does not answer.
+    """
 
     sources: Collection[str] = ()
-    events_per_s: float = 0.0
+    partitions: int = 0
+    events_per_s: float | None = None
     health: Health | None = None
     board: AlertBoard = field(default_factory=AlertBoard)
 
     def severities(self) -> list[tuple[str, int]]:
-        """Sources by severity, worst first; GREEN only where all sources are known."""
+        """Sources with an open alert by severity, worst first; GREEN: those of the fleet that have none."""
         counts = self.board.severities(self.sources)
         return [(severity, counts[severity]) for severity in _STYLES if self.sources or severity != "GREEN"]
+
+    def part(self) -> str:
+        """How much of the ledger the worker serves, where that is not all of it: rate and sequences are of that."""
+        served = len(self.health.partitions) if self.health else 0
+        return f" ({served} of {self.partitions} partitions here)" if 0 < served < self.partitions else ""
 
     def troubles(self) -> list[str]:
         """What keeps the ledger from being whole, a line each."""
@@ -117,18 +129,20 @@ def status_line(overview: Overview) -> str:
     if not partitions:
         return NOTHING_SERVED
     sequences = " ".join(f"{state.partition}:{state.sequence}" for state in partitions)
-    severities = ", ".join(f"{count} {severity}" for severity, count in overview.severities())
+    severities = ", ".join(f"{count} {_NAMES[severity]}" for severity, count in overview.severities())
+    rate = "-" if overview.events_per_s is None else f"{overview.events_per_s:.0f}"
     return (
-        f"{overview.events_per_s:.0f} events/s | sequence {sequences} | sources {severities} | "
+        f"{rate} events/s{overview.part()} | sequence {sequences} | sources {severities} | "
         f"alerts {len(overview.board)} open, {overview.board.closed} closed"
     )
 
 
 def picture(overview: Overview, alerts_max: int) -> RenderableType:
     """The live picture with at most so many alerts."""
-    headline = Text.assemble((f"{overview.events_per_s:,.0f}", "bold"), " events/s", "     sources:")
+    rate = "-" if overview.events_per_s is None else f"{overview.events_per_s:,.0f}"
+    headline = Text.assemble((rate, "bold"), " events/s", (overview.part(), "dim"), "     sources:")
     for severity, count in overview.severities():
-        headline.append(f" {count} {severity}", _STYLES[severity])
+        headline.append(f" {count} {_NAMES[severity]}", _STYLES[severity])
     board = overview.board
     headline.append(f"     alerts: {len(board)} open, {board.closed} closed")
     parts: list[RenderableType] = [Text(), headline, Text(), _partitions(overview)]

@@ -16,9 +16,11 @@ def worker(
     Any number of workers share the lanes of a ledger; each takes what the group gives it. Needs the topics
     (`driftledger topics create`).
 
-    Example: driftledger worker
+    Examples:
 
-    Example: driftledger --ledger meters worker --http-port 0
+        driftledger worker
+
+        driftledger --ledger meters worker --http-port 0
     """
     from streams.app import check_topics
     from streams.broker import reach

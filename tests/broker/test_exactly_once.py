@@ -12,7 +12,7 @@ import pytest
 from schemas.canonical import EntryKind
 from schemas.columns import Fault
 from schemas.memory import bytes_at
-from streams.admission import encode_control, read_control
+from streams.control import encode_control, read_control
 from streams.judge import Judge
 from streams.judge_kernel import Flag
 from streams.lane import Point

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
 
 from schemas.codec import decode
 from schemas.errors import HaltCode, HaltError
-from streams.admission import encode_control
+from streams.control import encode_control
 from streams.judge import Judge
 from streams.progress import lift_halt
 from tests.broker.harness import (

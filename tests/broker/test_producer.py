@@ -11,9 +11,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.clock import SimulatedTime, SkewedTime, Step
+from schemas.clock import SimulatedTime, SkewedTime, Step, SystemTime
 from schemas.codec import Framing, decode
 from schemas.errors import BadInputError
+from schemas.instants import NS_PER_S
 from schemas.producer import Delivery, DeliveryError, EventProducer, uuid7
 from schemas.topics import partition_for
 
@@ -90,6 +91,50 @@ def test_an_event_without_id_and_time_gets_both_from_the_time_source(kafka: Any,
     assert event["local_timestamp"] == NOON_US + 86_400_000_000
     assert uuid.UUID(sent).int >> 80 == (NOON_US + 86_400_000_000) // 1_000
     assert (event["value"], event["payload"], event["exchange"]) == (None, b"", None)
+
+
+class Watched(SystemTime):
+    """The machine's time, and whether a producer could send at once each time it was read."""
+
+    def __init__(self) -> None:
+        self.producer: EventProducer | None = None
+        self.reads: list[tuple[int, bool]] = []
+
+    def now_us(self) -> int:
+        """Read and noted."""
+        now_us = super().now_us()
+        assert self.producer is not None
+        self.reads.append((now_us, self.producer._identified))
+        return now_us
+
+
+def test_an_event_is_dated_when_it_can_leave(kafka: Any, topic: str) -> None:
+    """Not before there is a connection: an honest clock would look slow."""
+    watched = Watched()
+    with EventProducer(kafka.bootstrap, topic, time_source=watched) as producer:
+        watched.producer = producer
+        producer.send(source="s", kind="k")
+    event = decode("Event", records(kafka.bootstrap, topic, 1)[0].value() or b"")
+    assert (event["local_timestamp"], True) == watched.reads[-1]
+
+
+def test_the_connection_is_waited_for_once_and_only_by_events_without_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no broker answers, `send` is not held up by each event anew."""
+    monkeypatch.setattr("schemas.producer.CONNECT_TIMEOUT_S", 2)
+    producer = EventProducer(NOWHERE, "any", delivery_timeout_s=2)
+    time = SystemTime()
+
+    def waited_s(local_timestamp_us: int | None = None) -> float:
+        begun_ns = time.monotonic_ns()
+        producer.send(source="s", kind="k", local_timestamp_us=local_timestamp_us)
+        return (time.monotonic_ns() - begun_ns) / NS_PER_S
+
+    assert waited_s(0) < 1.5
+    assert 1.5 < waited_s() < 5
+    assert waited_s() < 1.5
+    assert not producer.connect()
+    with pytest.raises(DeliveryError, match="3 events were not delivered"):
+        producer.close()
 
 
 def test_every_delivery_is_counted_and_told(kafka: Any, topic: str) -> None:

@@ -118,7 +118,7 @@ def test_a_line_that_kafka_refuses_is_a_bad_line(
     assert main(["publish", str(file)]) == 1
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith(f"{file}:2: Kafka refused it: ")
-    assert last == f"2 events sent to {settings.input_topic}, 1 bad lines"
+    assert last == f"2 events sent to {settings.input_topic}, 1 bad line"
     assert len(events(settings)) == 2
 
 
@@ -142,10 +142,11 @@ def test_a_file_that_cannot_be_used_is_a_usage_error(
     assert events(settings) == []
 
 
-def test_a_folder_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [[], ["--format", "csv"]])
+def test_a_folder_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     """Nor is a missing broker looked for first."""
-    assert main(["publish", str(tmp_path), "--format", "csv"]) == 2
-    assert "Is a directory" in capsys.readouterr().err
+    assert main(["publish", str(tmp_path), *options]) == 2
+    assert f"{tmp_path} is a directory" in capsys.readouterr().err
 
 
 def test_without_the_topic_it_says_how_to_make_it(
@@ -157,6 +158,8 @@ def test_without_the_topic_it_says_how_to_make_it(
     (tmp_path / "events.jsonl").write_text("{}")
     assert main(["publish", str(tmp_path / "events.jsonl")]) == 3
     assert f"topic {prefix}.events does not exist. Run `driftledger topics create`" in capsys.readouterr().err
+    assert main(["--ledger", "meters", "publish", str(tmp_path / "events.jsonl")]) == 3
+    assert "Run `driftledger --ledger meters topics create`" in capsys.readouterr().err
 
 
 def test_without_a_broker_it_ends_soon(

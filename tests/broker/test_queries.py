@@ -261,6 +261,25 @@ def test_range_lists_what_was_asked_for(
 
 
 @pytest.mark.usefixtures("_command")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["-p", "0", "--from", "99999999"], f"partition 0 has the sequences 1 to {EVENTS}"),
+        (["-p", "0", "--from", "99999998", "--to", "99999999"], f"partition 0 has the sequences 1 to {EVENTS}"),
+        (["-p", "1"], "partition 1 is empty"),
+    ],
+)
+def test_a_range_with_nothing_in_it_says_what_there_is(
+    capsys: pytest.CaptureFixture[str], options: list[str], told: str
+) -> None:
+    """On stderr; it is no fault."""
+    assert main(["sequence", "range", *options, "--output", "jsonl"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert told in printed.err
+
+
+@pytest.mark.usefixtures("_command")
 def test_range_shows_people_what_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     """A fault in place of an event; an empty partition is an empty table."""
     assert main(["sequence", "range", "--partition", "0", "--from", "19", "--to", "20"]) == 0

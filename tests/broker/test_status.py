@@ -10,8 +10,8 @@ import pytest
 from schemas.clock import SystemTime
 from schemas.errors import HaltCode, HaltError
 from schemas.topics import partition_for
-from streams.admission import read_control
 from streams.cli.main import main
+from streams.control import read_control
 from streams.drift_log import DriftLog
 from streams.progress import record_halt
 from streams.queries import Ledger

@@ -10,8 +10,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
-from schemas.errors import BadInputError, UnreachableError
+from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.topics import TopicNames
+from streams.app import check_topics
 from streams.cli.main import main
 from streams.settings import Settings
 from streams.topics_admin import TopicsAdmin, specs_of
@@ -88,7 +89,7 @@ def test_creating_again_changes_nothing(admin: TopicsAdmin, settings: Settings) 
     wanted = specs_of(settings)
     admin.create(wanted)
     before = admin.find(names(settings))
-    assert admin.create(wanted) == ([], [])
+    assert admin.create(wanted) == ([], before, [])
     assert admin.find(names(settings)) == before
 
 
@@ -121,7 +122,7 @@ def test_more_copies_than_brokers_are_refused_before_anything_is_created(
 ) -> None:
     """The cluster validates first."""
     impossible = settings.model_copy(update={"replication_factor": 7})
-    with pytest.raises(BadInputError, match="replication_factor"):
+    with pytest.raises(BadInputError, match=r"[^.]\. Start more brokers, or lower replication_factor"):
         admin.create(specs_of(impossible))
     assert set(admin.find(names(settings)).values()) == {None}
 
@@ -219,6 +220,51 @@ def test_counts_given_to_create_are_to_be_set_for_good(settings: Settings, capsy
     assert told.err.startswith("note: set partitions = 2 (driftledger.toml or DRIFTLEDGER_PARTITIONS)")
     assert settings.partitions == 3
     assert main(["topics", "check", "--output", "jsonl"]) == 1
+
+
+def test_create_shows_what_exists_as_it_is(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not as it was asked for; and says so of the input, whose copies are the user's choice, too."""
+    assert main(["topics", "create"]) == 0
+    capsys.readouterr()
+    assert main(["topics", "create", "--replication-factor", "3", "--output", "jsonl"]) == 0
+    told = capsys.readouterr()
+    assert {(row["replication_factor"], row["state"]) for row in jsonl(told.out)} == {(1, "exists")}
+    for name in names(settings):
+        assert f"note: {name}" in told.err
+    assert f"{settings.input_topic} exists with replication factor 1, not 3" in told.err
+    assert "set replication_factor = 3" not in told.err
+
+
+def test_a_remedy_names_the_ledger_it_is_for(
+    settings: Settings, capsys: pytest.CaptureFixture[str], kafka: Any
+) -> None:
+    """The same command without --ledger would be about another one."""
+    assert settings.ledger == "events"
+    assert main(["--ledger", "meters", "topics", "inspect"]) == 1
+    assert "Run `driftledger --ledger meters topics create`" in capsys.readouterr().err
+    with pytest.raises(DriftledgerError) as refused:
+        check_topics(settings.model_copy(update={"ledger": "meters"}), kafka.bootstrap)
+    assert str(refused.value).count("`") == 2
+    assert "`driftledger --ledger meters topics create`" in str(refused.value)
+
+
+def test_a_worker_is_told_of_unfit_topics_in_one_line(
+    settings: Settings, admin: TopicsAdmin, kafka: Any, alter: Callable[[str, str, str], None]
+) -> None:
+    """Each named once, with one remedy; a risk that is no refusal is not among them."""
+    wanted = specs_of(settings)
+    admin.create(wanted)
+    check_topics(settings, kafka.bootstrap)
+    alter(names(settings).control, "retention.ms", "1000")
+    check_topics(settings, kafka.bootstrap)
+    alter(names(settings).sequenced, "retention.ms", "1000")
+    alter(names(settings).sequenced, "message.timestamp.type", "CreateTime")
+    with pytest.raises(DriftledgerError) as refused:
+        check_topics(settings, kafka.bootstrap)
+    assert str(refused.value) == (
+        f"the topics do not fit the ledger; not as it must be: {names(settings).sequenced}. "
+        "`driftledger topics check` says what is wrong and what to do"
+    )
 
 
 def test_a_lost_topic_is_made_again_only_when_asked(

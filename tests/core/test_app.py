@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from aiohttp import ClientSession
 from prometheus_client import generate_latest
 
 from streams import app as module
 from streams import metrics
-from streams.api import health
+from streams.api import Api, health
 from streams.app import Worker, build
 from streams.lane_host import State
 from streams.settings import Settings
@@ -71,6 +73,31 @@ def test_the_lag_of_a_closed_lane_is_shown_and_that_of_another_worker_is_not(wor
     del hosts[1]
     worker._look(log)
     assert _lags() == {}
+
+
+async def _pages(worker: Worker, *paths: str) -> list[tuple[int, str]]:
+    api = Api(worker, 0)
+    await api.start()
+    assert api._runner is not None
+    host, port = api._runner.addresses[0][:2]
+    found = []
+    async with ClientSession(f"http://{host}:{port}") as client:
+        for path in paths:
+            async with client.get(path) as answer:
+                found.append((answer.status, await answer.text()))
+    await api.stop()
+    return found
+
+
+def test_the_first_page_names_the_others(worker: Worker) -> None:
+    """Whoever knows only the port finds the rest; no metric has a second series that tells when it was made."""
+    metrics.DEAD.labels("EMPTY")
+    index, measured, unknown = asyncio.run(_pages(worker, "/", "/metrics", "/elsewhere"))
+    assert index == (200, "/health\n/metrics\n")
+    assert measured[0] == 200
+    assert "driftledger_dead_letters_total" in measured[1]
+    assert "_created" not in measured[1]
+    assert unknown[0] == 404
 
 
 def test_a_worker_is_healthy_without_lanes_but_not_without_its_membership(worker: Worker) -> None:

@@ -18,7 +18,7 @@ def _observe(outputs: Outputs) -> dict[str, float]:
     """What one transaction with these outputs adds to the dead letters, by fault."""
     before = _dead_letters()
     observe(0, Committed(len(outputs.events.fault), outputs.counts.events, 1_000_000, [(0, outputs)], 0, []))
-    return {fault: number - before.get(fault, 0) for fault, number in _dead_letters().items()}
+    return {fault: more for fault, number in _dead_letters().items() if (more := number - before.get(fault, 0))}
 
 
 def _dead_letters() -> dict[str, float]:

@@ -49,6 +49,24 @@ def test_csv_reads_back_whatever_the_values_hold(capsys: pytest.CaptureFixture[s
     ]
 
 
+def test_what_is_nested_is_json_in_a_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    """In csv and in a table; no spelling of Python's."""
+    rows = [{"a": {"b": None, "c": [True, "x", b"\x01"], "d": Colour.RED}}]
+    assert emit(rows, ("a",), Output.CSV) == 1
+    shown = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1][0]
+    assert shown == '{"b":null,"c":[true,"x","01"],"d":"RED"}'
+    assert emit(rows, ("a",), Output.TABLE) == 1
+    assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", list(Output))
+def test_the_rows_written_are_counted(capsys: pytest.CaptureFixture[str], output: Output) -> None:
+    """So that a command may say why there is none."""
+    assert emit(ROWS, COLUMNS, output) == len(ROWS)
+    assert emit([], COLUMNS, output) == 0
+    capsys.readouterr()
+
+
 def test_a_table_shows_a_dash_for_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     """And does not cut a hash or read markup in a value."""
     emit([{"id": "[red]x", "hash": "f" * 64, "delta_ms": None}], ("id", "hash", "delta_ms"), Output.TABLE)

@@ -91,10 +91,12 @@ def test_known_sources_without_an_alert_are_green() -> None:
 def test_the_rate_is_the_mean_of_the_window() -> None:
     """What lies further back does not count."""
     meter = RateMeter()
-    assert meter.events_per_s() == 0
-    for second in range(20):
+    assert meter.events_per_s() is None
+    meter.observe(0, served(p0=0, p1=0))
+    assert meter.events_per_s() is None
+    for second in range(1, 20):
         meter.observe(second * NS_PER_S, served(p0=max(second - 10, 0) * 100, p1=0))
-        assert meter.events_per_s() == pytest.approx(100 * min(max(second - 10, 0), 5) / (min(second, 5) or 1))
+        assert meter.events_per_s() == pytest.approx(100 * min(max(second - 10, 0), 5) / min(second, 5))
 
 
 def test_what_a_partition_held_before_it_was_seen_is_no_rate() -> None:
@@ -102,12 +104,15 @@ def test_what_a_partition_held_before_it_was_seen_is_no_rate() -> None:
     meter = RateMeter()
     meter.observe(0, ())
     meter.observe(NS_PER_S, served(p0=1_000_000))
-    assert meter.events_per_s() == 0
+    assert meter.events_per_s() is None
     meter.observe(2 * NS_PER_S, served(p0=1_000_010, p1=5_000))
+    assert meter.events_per_s() == pytest.approx(10)
     meter.observe(3 * NS_PER_S, served(p1=5_030))
-    assert meter.events_per_s() == 0
-    meter.observe(7 * NS_PER_S, served(p1=5_060))
-    assert meter.events_per_s() == pytest.approx(60 / 5)
+    assert meter.events_per_s() == pytest.approx(30)
+    meter.observe(4 * NS_PER_S, served(p0=9_000_000, p1=5_060))
+    assert meter.events_per_s() == pytest.approx(30)
+    meter.observe(5 * NS_PER_S, served(p0=9_000_005, p1=5_090))
+    assert meter.events_per_s() == pytest.approx(35)
 
 
 def test_health_is_taken_apart() -> None:
@@ -132,6 +137,18 @@ def test_the_picture_shows_alerts_newest_first_as_far_as_there_is_room() -> None
     assert "00:00:02  source-0:2 is off" in text
     assert "source-0:1 is off" not in text
     assert "and 1 more" in text
+
+
+def test_what_other_workers_serve_is_not_taken_for_standing_still() -> None:
+    """Rate and sequences are of this worker's partitions, and where those are not all that is said."""
+    overview = overview_of_three()
+    overview.partitions, overview.events_per_s = 4, None
+    assert status_line(overview).startswith("- events/s (1 of 4 partitions here) | sequence 1:1234 | ")
+    console, out = written()
+    console.print(picture(overview, 9))
+    assert "1 of 4 partitions here" in out.getvalue()
+    overview.partitions = 1
+    assert status_line(overview).startswith("- events/s | sequence 1:1234 | ")
 
 
 def test_without_alerts_and_lanes_the_picture_says_so() -> None:
@@ -177,6 +194,6 @@ def test_without_a_terminal_new_alerts_are_told_once_and_the_state_now_and_then(
 def test_the_status_line_holds_everything_but_the_texts() -> None:
     """For a log."""
     assert status_line(overview_of_three()) == (
-        "900 events/s | sequence 1:1234 | sources 1 RED, 1 YELLOW, 1 GREEN | alerts 2 open, 1 closed"
+        "900 events/s | sequence 1:1234 | sources 1 RED, 1 YELLOW, 1 GREEN of the fleet | alerts 2 open, 1 closed"
     )
     assert status_line(Overview()) == "the worker serves no partition yet"

@@ -50,14 +50,14 @@ def reasons(found: list[Accepted | Rejected]) -> list[tuple[int, str]]:
 )
 def test_the_suffix_says_the_format(suffix: str, form: Format) -> None:
     """In either case of letters."""
-    assert format_of(suffix) is form
+    assert format_of(f"of/events{suffix}", suffix) is form
 
 
-@pytest.mark.parametrize("suffix", ["", ".txt", ".gz"])
-def test_an_unknown_suffix_is_not_guessed(suffix: str) -> None:
-    """The remedy is an option."""
-    with pytest.raises(BadInputError, match="--format"):
-        format_of(suffix)
+@pytest.mark.parametrize(("suffix", "said"), [("", "without suffix"), (".txt", r"\.txt"), (".gz", r"\.gz")])
+def test_an_unknown_suffix_is_not_guessed(suffix: str, said: str) -> None:
+    """The file is named, and the remedy is an option."""
+    with pytest.raises(BadInputError, match=f"^of/events{suffix}: .*{said} .* --format"):
+        format_of(f"of/events{suffix}", suffix)
 
 
 def test_a_complete_json_line_is_taken_as_it_is() -> None:
@@ -117,6 +117,13 @@ def test_without_a_default_a_line_must_name_its_source() -> None:
         ('{"value": "four"}', "value is 'four'"),
         ('{"local_timestamp": "yesterday"}', "not an instant"),
         ('{"local_timestamp": 9223372036854775808}', "local_timestamp"),
+        ('{"local_timestamp": 1.5}', "local_timestamp is 1.5, it must be RFC 3339 text or an integer of microseconds"),
+        ('{"local_timestamp": true}', "RFC 3339"),
+        ('{"causes": [{"partition": 0, "sequence": 1}, {"partition": 0}]}', "causes[1].sequence is missing"),
+        ('{"causes": [{"partition": 0, "sequence": 1, "x": 1}]}', "causes[0]: unknown member 'x'; the members are"),
+        ('{"causes": [7]}', "causes[0] is 7, it must be an object of partition, sequence"),
+        ('{"causes": {"partition": 0}}', "causes is an object of 1, it must be a list"),
+        ('{"exchange": {"partition": 0}}', "exchange.offset is missing"),
         ('{"payload": "a", "payload_base64": "YQ=="}', "exclude each other"),
     ],
 )
@@ -131,7 +138,7 @@ def test_a_bad_line_costs_only_itself(line: str, reason: str) -> None:
 
 def test_bytes_that_are_not_utf8_cost_only_their_line() -> None:
     """In both formats."""
-    assert reasons(lines(b'{"kind": "\xff"}\n{}\n', Format.JSONL))[0][0] == 1
+    assert reasons(lines(b'{"kind": "\xff"}\n{}\n', Format.JSONL)) == [(1, "it is not UTF-8")]
     assert reasons(lines(b"kind\n\xff\nfine\n", Format.CSV)) == [(2, "it is not UTF-8")]
 
 

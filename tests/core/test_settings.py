@@ -11,7 +11,7 @@ import pytest
 from schemas.errors import BadInputError
 from streams import settings as settings_module
 from streams.definitions import threshold_us_from_ms
-from streams.settings import Settings, load
+from streams.settings import Settings, load, unknown_variables
 from streams.severity import THRESHOLD_LIMIT_US
 
 
@@ -96,8 +96,13 @@ def test_the_ledger_may_be_named_by_variable(monkeypatch: pytest.MonkeyPatch) ->
         ("partitions =", "not TOML"),
         ("partitons = 3", "unknown setting 'partitons'"),
         ("partitions = 0", "driftledger.toml: partitions = 0"),
-        ("ledger = 'events'", "[[ledger]]"),
-        ("[[ledger]]\nprefix = 'x'", "[[ledger]]"),
+        ("ledger = 'events'", "ledger = 'events' is not how a ledger is written. Write [[ledger]] and below it name"),
+        ("[ledger]\nname = 'x'", "[ledger] is not how a ledger is written. Write [[ledger]]"),
+        ("[[ledger]]\nnam = 'x'", "a [[ledger]] table without name; it has nam. Give it name"),
+        ("[[ledger]]\n", "a [[ledger]] table without name; it is empty. Give it name"),
+        ("[[ledger]]\nname = 3", "[[ledger]] name = 3 is no text"),
+        ("[[ledger]]\nname = 'a b'", "[[ledger]] name = 'a b'"),
+        ("bootstrap = 'nohost'", "bootstrap = 'nohost'"),
         ("[[ledger]]\nname = 'x'\n[[ledger]]\nname = 'x'", "two [[ledger]] tables"),
         ("[[ledger]]\nname = 'x'\ncolour = 1", "unknown setting 'colour'"),
         ("framing = 'guess'", "framing = 'guess'"),
@@ -150,6 +155,77 @@ def test_a_bad_option_is_refused_by_name_and_value() -> None:
     """With the spelling of the command line."""
     with pytest.raises(BadInputError, match="--http-port = 70000"):
         load(http_port=70_000)
+
+
+@pytest.mark.parametrize("named_by", ["option --ledger", "DRIFTLEDGER_LEDGER"])
+def test_a_bad_name_is_blamed_on_what_gave_it_and_on_nothing_else(
+    named_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not on a file that is not there, nor on the input topic that follows from the name."""
+    if named_by == "DRIFTLEDGER_LEDGER":
+        monkeypatch.setenv(named_by, "a b")
+    with pytest.raises(BadInputError) as refused:
+        load(ledger=None if named_by == "DRIFTLEDGER_LEDGER" else "a b")
+    assert str(refused.value).startswith(f"{named_by} = 'a b': ")
+    assert "toml" not in str(refused.value)
+    assert "input" not in str(refused.value)
+
+
+def test_lanes_that_follow_from_bad_partitions_are_not_blamed() -> None:
+    """Nobody gave them."""
+    with pytest.raises(BadInputError) as refused:
+        load(partitions=-5)
+    assert "lanes" not in str(refused.value).lower()
+
+
+def test_the_option_names_the_ledger_over_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it: also the name."""
+    write('[[ledger]]\nname = "a"\npartitions = 2\n[[ledger]]\nname = "b"\n')
+    monkeypatch.setenv("DRIFTLEDGER_LEDGER", "b")
+    assert (load(ledger="a").ledger, load(ledger="a").partitions) == ("a", 2)
+
+
+@pytest.mark.parametrize("address", ["kafka:9092", "a:1,b.c:2,10.0.0.1:65535", "[::1]:9092"])
+def test_an_address_has_a_host_and_a_port(address: str) -> None:
+    """One or many."""
+    assert load(bootstrap=address).bootstrap == address
+
+
+@pytest.mark.parametrize(
+    "address", ["nohost", "kafka:", ":9092", "kafka:0", "kafka:65536", "a:1,", "a:1, b:2", "a:1;b:2", "a:b", "x://a:1"]
+)
+def test_an_address_that_is_none_is_refused_before_anybody_waits_for_it(address: str) -> None:
+    """With the form it must have."""
+    with pytest.raises(BadInputError, match=r"host:port\[,host:port\.\.\.\]"):
+        load(bootstrap=address)
+
+
+@pytest.mark.parametrize("ending", ["control", "sequenced", "drift.alerts", "dead.letters", "progress", "snapshots"])
+def test_a_topic_of_another_ledger_is_no_input(ending: str) -> None:
+    """Neither by the name of the ledger nor given; a topic of that name elsewhere is the user's."""
+    with pytest.raises(BadInputError, match=rf"--ledger = .* ends in \.{ending} .* the ledger 'events'"):
+        load(ledger=f"events.{ending}")
+    with pytest.raises(BadInputError, match="is a topic of the ledger 'meters' of prefix='plant'"):
+        load(prefix="plant", input_topic=f"plant.meters.{ending}")
+    assert load(ledger=ending).ledger == ending
+    assert load(input_topic=f"raw.{ending}").input_topic == f"raw.{ending}"
+
+
+def test_variables_that_nothing_reads_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with the setting it resembles; those of the tests, and those set to nothing, are no mistake."""
+    for name in ("PARTITONS", "TEST_SEED", "REQUIRE_CASES", "CASES", "COLOUR"):
+        monkeypatch.setenv(f"DRIFTLEDGER_{name}", "1")
+    monkeypatch.setenv("DRIFTLEDGER_EMPTY", "")
+    assert unknown_variables() == {
+        "DRIFTLEDGER_COLOUR": None,
+        "DRIFTLEDGER_PARTITONS": "DRIFTLEDGER_PARTITIONS",
+    }
+
+
+def test_a_command_line_names_the_ledger_unless_it_is_the_default() -> None:
+    """For remedies."""
+    assert load().command == "driftledger"
+    assert load(ledger="meters").command == "driftledger --ledger meters"
 
 
 @pytest.mark.parametrize(

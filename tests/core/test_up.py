@@ -81,6 +81,19 @@ def test_the_log_of_a_worker_has_a_limit(
     assert worker.log_tail() == "empty"
 
 
+def test_the_log_of_the_worker_before_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    """The traceback of one that died outlives the next start, and the new log begins empty."""
+    monkeypatch.setattr(up, "_COMMAND", ("-c", "import sys; print(sys.argv[1])"))
+    first = Worker(tmp_path, "127.0.0.1:1", ["first"])
+    wait_until(lambda: first.exit_code() is not None, 10, "it ends")
+    second = Worker(tmp_path, "127.0.0.1:1", ["second"])
+    wait_until(lambda: second.exit_code() is not None, 10, "it ends")
+    assert second.log_tail() == "second"
+    assert (tmp_path / "worker.log.1").read_text() == "first\n"
+
+
 def test_without_nab_series_are_generated_and_that_is_said(tmp_path: Path) -> None:
     """A clone has no reference cases."""
     series, origin = read_series(tmp_path)
