@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from schemas.clock import SystemTime
 from schemas.errors import DriftledgerError
 from schemas.topics import topic_names
-from streams.app import judge_settings
 from streams.judge import Judge
 from streams.lane import Lane
 from streams.up import Worker
@@ -112,7 +111,7 @@ class _LanesProcess:
         self._process = context.Process(
             target=_serve,
             args=(
-                settings, bootstrap, Judge() if judged else None, judge_settings(settings), self._ready, self._stop,
+                settings, bootstrap, Judge() if judged else None, settings.judge(), self._ready, self._stop,
             ),
             daemon=True,
         )  # fmt: skip

@@ -28,7 +28,6 @@ from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
 from schemas.clock import source as time_source
-from schemas.codec import Framing
 from schemas.errors import DriftledgerError, HaltError, UnreachableError
 from schemas.topics import TopicNames, topic_names
 from streams import heap, metrics
@@ -36,7 +35,6 @@ from streams.admission import deployment
 from streams.agents import alert_agent, lane_agent
 from streams.api import Api
 from streams.broker import reach
-from streams.definitions import JudgeSettings, threshold_us_from_ms
 from streams.heartbeats import Heart
 from streams.judge import Judge
 from streams.lane import Lane
@@ -86,17 +84,6 @@ class _Boot(BootStrategy):
         return [*super().server(), self.worker]
 
 
-def judge_settings(settings: Settings) -> JudgeSettings:
-    """What the settings say to the judge; it becomes a DEFINITION entry."""
-    return JudgeSettings(
-        framing=Framing(settings.framing),
-        threshold_us=threshold_us_from_ms(settings.drift_threshold_ms),
-        confirm_events=settings.confirm_events,
-        dedupe_horizon=settings.dedupe_horizon,
-        sources_max=settings.sources_max,
-    )
-
-
 def check_topics(settings: Settings, bootstrap: str) -> None:
     """What every worker asks before it starts. Raises DriftledgerError."""
     refused = [d for d in TopicsAdmin(bootstrap).check(specs_of(settings)) if d.refused]
@@ -127,7 +114,7 @@ class Worker(Service):
         self.names: TopicNames = topic_names(settings.prefix, settings.ledger, settings.input_topic)
         self._at = at
         self._judge = Judge()
-        self._definition = judge_settings(settings)
+        self._definition = settings.judge()
         self._channels = {number: lane_agent(app, number) for number in range(settings.lanes)}
         self._warnings = WarningLog()
         #: Partitions whose next record is older than half the input's retention.

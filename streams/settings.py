@@ -34,9 +34,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from schemas.codec import Framing
 from schemas.errors import BadInputError
 from schemas.topics import TABLE, VALUE_BYTES_MAX
-from streams.definitions import CONFIRM_EVENTS_MAX, DEDUPE_HORIZON_MAX, SOURCES_MAX
+from streams.definitions import (
+    CONFIRM_EVENTS_MAX,
+    DEDUPE_HORIZON_MAX,
+    SOURCES_MAX,
+    JudgeSettings,
+    threshold_us_from_ms,
+)
 from streams.severity import THRESHOLD_LIMIT_US
 
 if TYPE_CHECKING:
@@ -209,6 +216,16 @@ class Settings(BaseSettings):
             )
             raise ValueError(message)
         return self
+
+    def judge(self) -> JudgeSettings:
+        """What they say to the judge; it becomes a DEFINITION entry."""
+        return JudgeSettings(
+            framing=Framing(self.framing),
+            threshold_us=threshold_us_from_ms(self.drift_threshold_ms),
+            confirm_events=self.confirm_events,
+            dedupe_horizon=self.dedupe_horizon,
+            sources_max=self.sources_max,
+        )
 
     @property
     def command(self) -> str:

@@ -11,9 +11,8 @@ from confluent_kafka import Producer
 
 from schemas.canonical import CHAIN_START, AuthorityKind, EntryFields, EntryKind, ValueState, chain_hash
 from schemas.clock import SystemTime
-from schemas.codec import Framing, encode
+from schemas.codec import encode
 from schemas.topics import TopicNames, topic_names
-from streams.definitions import JudgeSettings, threshold_us_from_ms
 from streams.judge import Judge
 from streams.lane import Lane
 from streams.ledger_reader import decode_entry
@@ -119,17 +118,18 @@ def lane_of(
     settings: Settings, number: int, judge: Judge | None = JUDGE, at: Callable[[Point], None] = lambda _point: None
 ) -> Lane:
     """A lane of a ledger, not opened."""
-    definition = JudgeSettings(
-        framing=Framing(settings.framing),
-        threshold_us=threshold_us_from_ms(settings.drift_threshold_ms),
-        confirm_events=settings.confirm_events,
-        dedupe_horizon=settings.dedupe_horizon,
-        sources_max=settings.sources_max,
-    )
     partitions = range(number, settings.partitions, settings.lanes)
     assert settings.bootstrap is not None
     return Lane(
-        settings, settings.bootstrap, names_of(settings), number, partitions, judge, definition, worker="test", at=at
+        settings,
+        settings.bootstrap,
+        names_of(settings),
+        number,
+        partitions,
+        judge,
+        settings.judge(),
+        worker="test",
+        at=at,
     )
 
 
