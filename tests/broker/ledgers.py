@@ -16,7 +16,7 @@ from schemas.topics import TopicNames, topic_names
 from streams.judge import Judge
 from streams.lane import Lane
 from streams.ledger_reader import decode_entry
-from streams.log import Log
+from streams.log import Log, wait_stable
 from streams.settings import Settings
 from streams.topics_admin import TopicsAdmin, specs_of
 
@@ -151,6 +151,12 @@ def sequence(settings: Settings, judge: Judge | None = JUDGE) -> None:
             assert time.monotonic_ns() < deadline_ns, "the lane does not reach the end of its input"
             lane.commit(lane.fetch())
         lane.close()
+        # A commit is answered before its markers stand in every partition.
+        outputs = [
+            (topic, p) for topic in (names.sequenced, names.drift_alerts, names.dead_letters) for p in partitions
+        ]
+        for topic, partition in [(names.progress, number), *outputs]:
+            assert wait_stable(log, topic, partition, LEVEL_TIMEOUT_S * 1_000), topic
     log.close()
 
 

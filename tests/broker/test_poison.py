@@ -25,6 +25,7 @@ from tests.broker.harness import (
     read_ledger,
     states_of,
     time,
+    wait_for,
 )
 
 if TYPE_CHECKING:
@@ -100,10 +101,17 @@ def _run(ledger: Ledger, *metrics: str) -> list[float]:
         worker.wait_live(ledger.settings.lanes)
         status, facts = worker.health()
         assert status == 200, facts
+        events = sum(_sequence(ledger, partition) for partition in ledger.partitions)
+        wait_for(lambda: worker.metric("driftledger_events_total") == events, "all are counted")
         values = [worker.metric(f"driftledger_{name}") for name in metrics]
         worker.stop()
     assert "lane_failed" not in worker.output
     return values
+
+
+def _sequence(ledger: Ledger, partition: int) -> int:
+    head = ledger.head(partition)
+    return 0 if head is None else head.sequence
 
 
 def _dead_letters(ledger: Ledger, partition: int = 0) -> list[dict[str, Any]]:
