@@ -35,7 +35,7 @@ from streams.control_feed import ControlFeed, control_records
 from streams.fold import FoldError
 from streams.fold_progress import NO_PROGRESS, Standing
 from streams.lane_clients import consumer_settings, producer_settings
-from streams.log import Log, wait_stable
+from streams.log import Log, offset_of, wait_stable
 from streams.outbox import Rows, byte_rows, ledger_rows
 from streams.progress import produce_durably, progress_message, read_lane
 from streams.rdkafka import ERROR_NO_SUCH_OFFSET, TIMESTAMP_LOG_APPEND, ClientError, NativeConsumer, NativeProducer
@@ -450,22 +450,29 @@ class Lane:
             outputs = self._step(judge, part.number, part.state, entries)
             progress = self._standing.catch_up(judge.name, judge.version, part.number, int(entries.index[-1]))
             self._write(producer, self._outgoing([], [(part.number, outputs)], progress))
-        body = {"fold": judge.name, "version": judge.version}
-        if part.state.written_by != judge.version and not self._waits(log, part, "FoldVersion", body):
-            value = encode_control("FoldVersion", body, self._worker, "a new version of the fold")
-            self._write_control(part.number, value)
+        if part.state.written_by != judge.version:
+            body = {"fold": judge.name, "version": judge.version}
+            self._tell(log, part, "FoldVersion", body, "a new version of the fold")
         if tail is None or part.state.settings != self._definition:
             definition = {"name": judge.name, "body": self._definition.canonical()}
-            value = encode_control("Definition", definition, self._worker, "settings of the worker")
-            offset = self._write_control(part.number, value)
+            offset = self._tell(log, part, "Definition", definition, "settings of the worker")
             if tail is None:
                 part.begins_with = offset
 
-    def _waits(self, log: Log, part: Part, kind: str, body: Mapping[str, Any]) -> bool:
-        """Whether such a record stands on the control topic and is not in the ledger yet."""
+    def _tell(self, log: Log, part: Part, kind: str, body: dict[str, Any], reason: str) -> int:
+        """Have a partition's ledger told of its fold, once: what was told before may still wait for its turn.
+
+        Returns the control offset of the record. Of its kind there are those of the one fold that a lane steps.
+        """
         end = log.bounds(self._names.control, part.number).stable_end
-        waiting = log.scan(self._names.control, part.number, part.head.control_offset + 1, end)
-        return any(read_control(message.value()) == (kind, body) for message in waiting)
+        told = -1
+        for message in log.scan(self._names.control, part.number, part.head.control_offset + 1, end):
+            found, said = read_control(message.value())
+            if found == kind:
+                told = offset_of(message) if said == body else -1
+        if told >= 0:
+            return told
+        return self._write_control(part.number, encode_control(kind, body, self._worker, reason))
 
     def _reader(self, log: Log, partition: int, tail: Tail | None) -> Read:
         """Entries of a partition by index, as long as nobody wants this lane to end."""
