@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from schemas.errors import HaltCode, HaltError
 from streams.control import encode_control
@@ -16,6 +18,8 @@ from streams.outbox import byte_rows
 from streams.progress import record_halt
 from streams.rdkafka import NativeProducer
 from streams.restore import entries_between
+from streams.topics_admin import TopicsAdmin, specs_of
+from tests.broker.harness import wait_for
 from tests.broker.ledgers import begin, event, lane_of, names_of, produce, records, sequence
 
 if TYPE_CHECKING:
@@ -148,3 +152,22 @@ def test_a_changed_setting_is_told_once_however_often_the_lane_opens(kafka: Any,
     kinds = [entry["kind"] for _, entry in records(settings)]
     assert kinds == ["CONTROL", "CONTROL", "DATA", "CONTROL", "CONTROL", "CONTROL", "CONTROL"]
     assert log.bounds(names.control, 0).end == before + 3
+
+
+def test_snapshots_of_another_count_of_lanes_are_deleted_and_nothing_is_lost(kafka: Any, prefix: str) -> None:
+    """What the halt says is what helps."""
+    settings = begin(kafka, prefix)
+    names = names_of(settings)
+    produce(settings, names.input, [(b"k", event("pump", "1", NOW_US), [])])
+    sequence(settings)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    admin.create_partitions([NewPartitions(names.snapshots, 2)])[names.snapshots].result(30)
+    remedy = f"Delete {names.snapshots}, a cache, and run `driftledger topics create`"
+    with pytest.raises(HaltError, match=re.escape(remedy)) as raised:
+        _open_and_close(settings)
+    assert raised.value.code is HaltCode.TOPIC_CHANGED
+    admin.delete_topics([names.snapshots])[names.snapshots].result(30)
+    topics = TopicsAdmin(kafka.bootstrap)
+    wait_for(lambda: topics.create(specs_of(settings)).created, "the name is free again")
+    assert _open_and_close(settings) == [0]
+    assert len(records(settings)) == 3
