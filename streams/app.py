@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streams.admission import Deployment
-    from streams.lane import Committed, Point
+    from streams.lane import Committed
+    from streams.transactions import Point
 
 _WATCH_INTERVAL_S = 5.0
 _GIVE_BACK_INTERVAL_S = 60.0

@@ -21,7 +21,6 @@ Not for two threads at once.
 
 from __future__ import annotations
 
-import enum
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,19 +28,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
 from streams import sequence
-from streams.admission import INPUT_TRUNCATED_REMEDY, SECOND_WRITER_REMEDY, admit, deployment, topic_missing
+from streams.admission import SECOND_WRITER_REMEDY, admit, deployment, topic_missing
+from streams.arrivals import check_cut, check_follows, check_records
 from streams.control import encode_control, read_control
 from streams.control_feed import ControlFeed, control_records
 from streams.fold import FoldError
 from streams.fold_progress import NO_PROGRESS, Standing
-from streams.lane_clients import consumer_settings, producer_settings
+from streams.lane_clients import consumer_settings
 from streams.log import Log, offset_of, wait_stable
 from streams.outbox import Rows, byte_rows, ledger_rows
 from streams.progress import produce_durably, progress_message, read_lane
-from streams.rdkafka import ERROR_NO_SUCH_OFFSET, TIMESTAMP_LOG_APPEND, ClientError, NativeConsumer, NativeProducer
+from streams.rdkafka import ERROR_NO_SUCH_OFFSET, ClientError, NativeConsumer
 from streams.records import slice_records
 from streams.restore import entries_between, restore
 from streams.snapshots import Snapshot, SnapshotWriter, read_snapshots
+from streams.transactions import Transactions
 from streams.warning_log import LOGGED_PER_SECOND, DriftWarning, warnings_of
 
 if TYPE_CHECKING:
@@ -58,26 +59,16 @@ if TYPE_CHECKING:
     from streams.records import Records
     from streams.restore import Read
     from streams.settings import Settings
+    from streams.transactions import Point
 
 #: How long a fetch waits where nothing comes: how late a control record may be seen on an idle input.
 FETCH_WAIT_MS = 50
 #: Of a control record, whatever the limit for values of the input is; the ledger's headroom holds it.
 CONTROL_VALUE_BYTES = 1_048_576
-_CALL_TIMEOUT_SLACK_MS = 5_000
 _PROGRESS_LOST_REMEDY = (
     "The progress topic lost records, so alerts would be written twice: restore it, or begin a new ledger under another"
     " name"
 )
-
-
-class Point(enum.StrEnum):
-    """Named moments of a transaction, in order."""
-
-    BEGUN = "begun"
-    HALF_PRODUCED = "half_produced"
-    PRODUCED = "produced"
-    COMMITTING = "committing"
-    COMMITTED = "committed"
 
 
 class Committed(NamedTuple):
@@ -147,7 +138,7 @@ class Lane:
         self._settings, self._bootstrap, self._names = settings, bootstrap, names
         self._judge, self._definition, self._at = judge, definition, at
         self.partitions = list(partitions)
-        self._producer: NativeProducer | None = None
+        self._transactions: Transactions | None = None
         self._readers: _Readers | None = None
         self._snapshots: SnapshotWriter | None = None
         self._snapshot_due_ns = 0
@@ -170,10 +161,10 @@ class Lane:
                 return
             now = self.deployment = deployment(log, self._names, free[0])
             transactional_id = f"{self._settings.prefix}.{self._settings.ledger}.{now.input_id}.{self.number}"
-            producer = self._producer = NativeProducer(
-                producer_settings(self._settings, self._bootstrap), transactional_id
+            transactions = self._transactions = Transactions(
+                self._settings, self._bootstrap, transactional_id, self._at
             )
-            producer.init_transactions(self._settings.transaction_timeout_ms + _CALL_TIMEOUT_SLACK_MS)
+            transactions.fence()
             self._wait_stable(log, free)
             recorded = read_lane(log, self._names.progress, self.number)
             self.halted = recorded.halts  # also those that stood behind an open transaction of an earlier owner
@@ -183,7 +174,7 @@ class Lane:
             tails = {partition: self._open_partition(log, partition, now, snapshots) for partition in free}
             if self._judge is not None:
                 for part in self.parts.values():
-                    self._open_judge(self._judge, log, producer, part, tails[part.number], snapshots)
+                    self._open_judge(self._judge, log, transactions, part, tails[part.number], snapshots)
             level = {} if self._judge is None else {self._judge.name: self._judge.version}
             self._standing.begin(level, {part.number: part.head.index for part in self.parts.values()})
         finally:
@@ -208,7 +199,8 @@ class Lane:
             return self._readers.input.fetch(rows_max, FETCH_WAIT_MS, linger_ms)
         except ClientError as error:
             if error.code == ERROR_NO_SUCH_OFFSET:
-                self._check_epoch(self.parts[error.partition], error)
+                position = self.parts[error.partition].position
+                check_cut(self._bootstrap, self._names.input, error.partition, position, error)
             raise
 
     def commit(self, batch: Batch | None) -> Committed | None:
@@ -234,14 +226,14 @@ class Lane:
         if self._readers is not None:
             self._readers.control.close()
             self._readers.input.close()
-        if self._producer is not None:
-            self._producer.destroy()
-        self._snapshots = self._readers = self._producer = None
+        if self._transactions is not None:
+            self._transactions.close()
+        self._snapshots = self._readers = self._transactions = None
 
     # ------------------------------------------------------------------------------------------------- one transaction
 
     def _commit(self, batch: Batch | None) -> Committed | None:
-        if self._readers is None or self._producer is None:  # every partition is halted
+        if self._readers is None or self._transactions is None:  # every partition is halted
             return None
         control = self._readers.control
         control.poll()
@@ -257,10 +249,10 @@ class Lane:
             sections: list[tuple[Records, int]] = []
             if batch is not None:
                 records = slice_records(batch.records, int(batch.starts[part.slot]), int(batch.ends[part.slot]))
-                self._check_follows(part, int(batch.before[part.slot]))
+                check_follows(self._names.input, part.number, part.position, int(batch.before[part.slot]))
                 position = int(batch.positions[part.slot])
                 if records.offset.size:
-                    self._check_records(part, records)
+                    check_records(self._names.input, part.number, part.position, records)
                     events += records.offset.size
                     sections.append((records, sequence.DATA))
             if taken := control.take(part.number, position):
@@ -282,7 +274,7 @@ class Lane:
             return None
         tails = {number: head.index for number, head in heads.items()}
         progress = self._standing.to_write(tails, time_source().monotonic_ns())
-        duration_ns = self._write(self._producer, self._outgoing(ledger, judged, progress))
+        duration_ns = self._transactions.write(self._outgoing(ledger, judged, progress))
         for number, head in heads.items():
             self.parts[number].head = head
         self._offer_snapshots()
@@ -301,37 +293,6 @@ class Lane:
         except FoldError as error:
             raise _fold_failed(partition, error) from error
 
-    def _check_follows(self, part: Part, before: int) -> None:
-        """A batch that got lost between fetch and commit would be a gap nobody sees: offsets may jump over markers."""
-        if before != part.position:
-            text = f"a batch of {self._names.input}[{part.number}] is missing: {part.position} is next, not {before}"
-            raise DriftledgerError(text)
-
-    def _check_epoch(self, part: Part, error: ClientError) -> None:
-        """An offset out of bounds is found when the lane opens again; one within is another record than it was."""
-        log = Log(self._bootstrap)
-        try:
-            bounds = log.bounds(self._names.input, part.number)
-        finally:
-            log.close()
-        if bounds.start <= part.position <= bounds.end:
-            detail = f"{self._names.input}[{part.number}] was cut before {part.position} and written on: {error}"
-            raise HaltError(part.number, HaltCode.INPUT_TRUNCATED, detail, INPUT_TRUNCATED_REMEDY) from error
-
-    def _check_records(self, part: Part, records: Records) -> None:
-        if records.offset[0] < part.position:
-            detail = f"offset {records.offset[0]} of {self._names.input}[{part.number}] came after {part.position - 1}"
-            raise HaltError(part.number, HaltCode.LEDGER_BROKEN, detail, "Report this: the client broke its order")
-        if (records.timestamp_type != TIMESTAMP_LOG_APPEND).any():
-            detail = (
-                f"{self._names.input}[{part.number}] holds records that carry the producer's time, not the broker's"
-            )
-            remedy = (
-                f"Set message.timestamp.type=LogAppendTime on {self._names.input}, delete its records up to the end, "
-                "and begin a new ledger under another name"
-            )
-            raise HaltError(part.number, HaltCode.TOPIC_CHANGED, detail, remedy)
-
     def _outgoing(
         self, ledger: list[Rows], judged: list[tuple[int, Outputs]], progress: Mapping[str, FoldProgress]
     ) -> list[tuple[str, Rows]]:
@@ -346,34 +307,6 @@ class Lane:
             messages = [progress_message(fold, progress[fold]) for fold in sorted(progress)]
             outgoing.append((names.progress, byte_rows(self.number, messages)))
         return [(topic, rows) for topic, rows in outgoing if len(rows.rows)]
-
-    def _write(self, producer: NativeProducer, outgoing: list[tuple[str, Rows]]) -> int:
-        """All of it in one transaction; returns its length in ns.
-
-        librdkafka points into the rows' memory until the commit is answered, so a producer that failed is ended here,
-        while they live.
-        """
-        clock = time_source()
-        began_ns = clock.monotonic_ns()
-        written = False
-        try:
-            producer.begin()
-            self._at(Point.BEGUN)
-            half = (len(outgoing) + 1) // 2
-            for topic, rows in outgoing[:half]:
-                producer.produce(topic, rows.partition, rows.rows)
-            self._at(Point.HALF_PRODUCED)
-            for topic, rows in outgoing[half:]:
-                producer.produce(topic, rows.partition, rows.rows)
-            self._at(Point.PRODUCED)
-            self._at(Point.COMMITTING)
-            producer.commit(self._settings.transaction_timeout_ms)
-            written = True
-        finally:
-            if not written:
-                producer.destroy()
-        self._at(Point.COMMITTED)
-        return clock.monotonic_ns() - began_ns
 
     def _offer_snapshots(self) -> None:
         if self._judge is None or self._snapshots is None:
@@ -420,7 +353,7 @@ class Lane:
         self,
         judge: Judge,
         log: Log,
-        producer: NativeProducer,
+        transactions: Transactions,
         part: Part,
         tail: Tail | None,
         snapshots: list[Snapshot],
@@ -449,7 +382,7 @@ class Lane:
         for entries in read(done + 1, part.head.index):
             outputs = self._step(judge, part.number, part.state, entries)
             progress = self._standing.catch_up(judge.name, judge.version, part.number, int(entries.index[-1]))
-            self._write(producer, self._outgoing([], [(part.number, outputs)], progress))
+            transactions.write(self._outgoing([], [(part.number, outputs)], progress))
         if part.state.written_by != judge.version:
             body = {"fold": judge.name, "version": judge.version}
             self._tell(log, part, "FoldVersion", body, "a new version of the fold")

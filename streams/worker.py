@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from signal import Signals
     from types import FrameType
 
-    from streams.lane import Point
     from streams.settings import Settings
+    from streams.transactions import Point
 
 #: Under the 10 s that supervisors commonly give before they kill, with time to say what was waited for.
 _STOP_WITHIN_S = 9.0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from schemas.columns import Entries
     from streams.judge import JudgeState, Outputs
-    from streams.lane import Point
+    from streams.transactions import Point
 
 #: A record as it is produced: key, value, headers.
 Message = tuple[bytes | None, bytes | None, list[tuple[str, str | bytes | None]]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import HaltCode, UnreachableError
 from streams.broker import Cluster
-from streams.lane import Point
+from streams.transactions import Point
 from tests.broker.harness import POLL_BROKER_S, Blow, Ledger, Load, check_exactly_once, read_ledger, time, wait_for
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from schemas.memory import bytes_at
 from streams.control import encode_control, read_control
 from streams.judge import Judge
 from streams.judge_kernel import Flag
-from streams.lane import Point
 from streams.ledger_reader import read_entries, read_tail
+from streams.transactions import Point
 from tests.broker.harness import (
     POLL_BROKER_S,
     Blow,

@@ -6,7 +6,7 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from streams.lane import Point
+from streams.transactions import Point
 from tests.broker.harness import Blow, Ledger, Load, Worker, check_exactly_once, side_by_side, wait_for
 
 if TYPE_CHECKING:

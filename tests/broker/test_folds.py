@@ -12,10 +12,10 @@ from schemas.errors import HaltCode, HaltError
 from streams import restore
 from streams.control import encode_control, read_control
 from streams.fold_progress import FoldProgress
-from streams.lane import Point
 from streams.ledger_reader import read_entries
 from streams.progress import lift_halt, read_lane, record_halt
 from streams.snapshots import Snapshot, SnapshotWriter
+from streams.transactions import Point
 from tests.broker.harness import POLL_BROKER_S, Blow, Ledger, Load, check_exactly_once, refold, wait_for
 from tests.broker.ledgers import JUDGE, Noted, lane_of, records, sequence
 

@@ -10,8 +10,8 @@ from confluent_kafka import Producer
 
 from schemas.errors import HaltCode
 from streams.broker import Cluster
-from streams.lane import Point
 from streams.progress import read_lane
+from streams.transactions import Point
 from tests.broker.harness import POLL_BROKER_S, Blow, Ledger, Load, check_exactly_once, wait_for
 
 if TYPE_CHECKING:
@@ -44,14 +44,25 @@ def test_aborting_a_commit_that_failed_and_going_on_is_caught(tmp_path: Path) ->
     """The broker stands still between a commit's request and its answer; afterwards it carries the commit out.
 
     The twin writes that batch a second time, and the check says so. The real lane gives the producer up, reads the
-    tail, and passes.
+    tail, and passes. On a busy machine the broker may stop before it has the request: then the twin goes again.
     """
     with ThreadPoolExecutor(2) as threads:
-        twin = threads.submit(_over_a_stopped_broker, tmp_path, "abort_and_go_on")
+        twin = threads.submit(_is_caught, tmp_path / "1")
         real = threads.submit(_over_a_stopped_broker, tmp_path, "real")
         real.result()
-        with pytest.raises(AssertionError, match="INDEX at index"):
-            twin.result()
+        assert twin.result() or _is_caught(tmp_path / "2") or _is_caught(tmp_path / "3")
+
+
+def _is_caught(folder: Path) -> bool:
+    """Whether the twin's double is seen; any other failure is raised."""
+    folder.mkdir()
+    try:
+        _over_a_stopped_broker(folder, "abort_and_go_on")
+    except AssertionError as error:
+        if "INDEX at index" not in str(error):
+            raise
+        return True
+    return False
 
 
 def _foreign(ledger: Ledger) -> Producer:

@@ -1,4 +1,4 @@
-"""A worker that hurts itself, or its broker, at a named point of a transaction; and the known-bad twin of its lane.
+"""A worker that hurts itself, or its broker, at a named point of a transaction; and the known-bad twin of those.
 
 Run as a program by tests/broker/harness.py: one argument, the plan as JSON. Settings come from the environment, as
 those of any worker.
@@ -16,15 +16,15 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from schemas.clock import SystemTime
-from streams import app
-from streams.lane import Lane, Point
+from streams import lane
 from streams.lane_clients import producer_settings
 from streams.rdkafka import _P, ClientError, NativeProducer, _call
 from streams.settings import Settings
+from streams.transactions import Point, Transactions
 from streams.worker import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _flush = _call("flush", ctypes.c_int, _P, ctypes.c_int)
 _abort_transaction = _call("abort_transaction", _P, _P, ctypes.c_int)
@@ -80,41 +80,43 @@ class Blow:
         os.kill(self._target, signal.SIGCONT)
 
 
-class AbortAndGoOn(Lane):
+class AbortAndGoOn(Transactions):
     """Known bad: takes a commit that failed for one that did not happen. It aborts, and writes the batch again.
 
     The abort goes to the same producer; while a commit is in doubt librdkafka refuses that, and the twin does what is
     then done: a new producer, and on from where it thinks it stands. It never asks the ledger what took effect.
     """
 
-    def _write(self, producer: NativeProducer, outgoing: list[tuple[str, Any]]) -> int:
+    def __init__(self, settings: Settings, bootstrap: str, transactional_id: str, at: Callable[[Point], None]) -> None:
+        super().__init__(settings, bootstrap, transactional_id, at)
+        self._make: Callable[[], NativeProducer] = lambda: NativeProducer(
+            producer_settings(settings, bootstrap), transactional_id
+        )
+
+    def write(self, outgoing: Sequence[tuple[str, Any]]) -> int:
+        """Until it succeeds."""
         clock = SystemTime()
         began_ns = clock.monotonic_ns()
         while True:
-            producer.begin()
+            self._producer.begin()
             for topic, rows in outgoing:
-                producer.produce(topic, rows.partition, rows.rows)
+                self._producer.produce(topic, rows.partition, rows.rows)
             self._at(Point.COMMITTING)
             try:
-                producer.commit(_TWIN_COMMIT_TIMEOUT_MS)
+                self._producer.commit(_TWIN_COMMIT_TIMEOUT_MS)
             except ClientError:
-                producer = self._producer = self._abort(producer)
+                self._abort()
                 continue
             return clock.monotonic_ns() - began_ns
 
-    def _abort(self, producer: NativeProducer) -> NativeProducer:
-        """The producer to go on with."""
+    def _abort(self) -> None:
         try:
-            producer._check("abort_transaction", _abort_transaction(producer._handle, _PATIENCE_MS))
+            self._producer._check("abort_transaction", _abort_transaction(self._producer._handle, _PATIENCE_MS))
         except ClientError:
-            assert self.deployment is not None
             SystemTime().sleep_s(_TWIN_BACKOFF_S)
-            producer.destroy()
-            settings = self._settings
-            transactional_id = f"{settings.prefix}.{settings.ledger}.{self.deployment.input_id}.{self.number}"
-            producer = NativeProducer(producer_settings(self._settings, self._bootstrap), transactional_id)
-            producer.init_transactions(_PATIENCE_MS)
-        return producer
+            self._producer.destroy()
+            self._producer = self._make()
+            self._producer.init_transactions(_PATIENCE_MS)
 
 
 def _deliver_first() -> None:
@@ -135,7 +137,7 @@ def main() -> None:
     settings = Settings()
     assert settings.bootstrap is not None
     if plan["lane"] == "abort_and_go_on":
-        vars(app)["Lane"] = AbortAndGoOn
+        vars(lane)["Transactions"] = AbortAndGoOn
     at: Callable[[Point], None] | None = Blow(plan["blow"]) if plan["blow"] else None
     if plan["deliver_first"]:
         _deliver_first()
