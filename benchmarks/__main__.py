@@ -10,6 +10,8 @@ import typer
 
 from benchmarks.cases import (
     FULL_SECONDS,
+    FULL_SPREAD_S,
+    HOT_ROWS,
     QUICK_EVENTS,
     QUICK_SECONDS,
     QUICK_WARM_S,
@@ -40,7 +42,15 @@ def benchmarks(
     ] = None,
     rate: Annotated[int, typer.Option(min=100, help="Events per second of the paced cases.")] = 50_000,
     seconds: Annotated[int, typer.Option(min=1, help="Length of the paced case.")] = 30,
-    full: Annotated[bool, typer.Option("--full", help=f"The paced case for {FULL_SECONDS} s.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help=f"Paced cases for {FULL_SECONDS} s, the cases with windows over {FULL_SPREAD_S} s."
+        ),
+    ] = False,
+    spread: Annotated[
+        int, typer.Option(min=0, max=800, help="Seconds that the local times span in the cases with windows.")
+    ] = 0,
     memory_minutes: Annotated[
         int, typer.Option(min=0, help="Add a paced case of so many minutes, for the growth of memory: 10 in a soak.")
     ] = 0,
@@ -62,7 +72,10 @@ def benchmarks(
     """Measure rate, cost, memory and latency; the ledger's contents are checked before a figure counts.
 
     Cases: sequence (lanes alone, without judge: the worker has no switch for it), lanes (with judge, without Faust),
-    worker (the product, 1,000 sources), sources (the product, 100,000 sources), paced (latency), memory (only with
+    worker (the product without windows and hot store, 1,000 sources), sources (likewise, 100,000 sources), whole
+    (everything: windows of 10 s and the hot store too), whole-sources (likewise, 100,000 sources), backfill (lanes
+    whose windows are behind), paced (latency), closings (from the event that closes a window of 1 s to its result),
+    queries (a hot store of two million rows), put (events through the API), memory (everything; only with
     --memory-minutes).
 
     Examples:
@@ -89,6 +102,8 @@ def benchmarks(
         seconds=length_s,
         warm_s=QUICK_WARM_S if quick else WARM_S,
         memory_minutes=memory_minutes,
+        spread_s=FULL_SPREAD_S if full else spread,
+        asked=QUICK_EVENTS if quick else HOT_ROWS,
     )
     from benchmarks.run import run  # noqa: PLC0415 - Kafka, numba and Faust, which --help does without
 

@@ -31,6 +31,13 @@ QUICK_WARM_S: Final = 5
 FULL_SECONDS: Final = 120
 #: Fewer events than this a lane would take in one or two batches: no rate can be told from that.
 EVENTS_MIN: Final = 100_000
+#: Windows of the cases with everything on, and of the one that measures how soon they close.
+WINDOW_MS: Final = 10_000
+CLOSING_WINDOW_MS: Final = 1_000
+#: Rows of the hot store that is asked, and events that are put.
+HOT_ROWS: Final = 2_000_000
+#: What local times span in the cases with everything on, in a full run: ten minutes.
+FULL_SPREAD_S: Final = 600
 
 
 class Subject(enum.StrEnum):
@@ -49,13 +56,23 @@ class Name(enum.StrEnum):
     LANES = "lanes"
     WORKER = "worker"
     SOURCES = "sources"
+    WHOLE = "whole"
+    WHOLE_SOURCES = "whole-sources"
+    BACKFILL = "backfill"
     PACED = "paced"
+    CLOSINGS = "closings"
+    QUERIES = "queries"
+    PUT = "put"
     MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Preloaded:
-    """Catch-up over so many events."""
+    """Catch-up over so many events.
+
+    window_ms: of the tumbling windows by source, 0 for none and no hot store. spread_s: how long the input takes to
+    fill, and so what the local times span; 0 for as fast as it goes.
+    """
 
     name: str
     subject: Subject
@@ -63,11 +80,16 @@ class Preloaded:
     sources: int
     batch_events: int
     events: int
+    window_ms: int = 0
+    spread_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """Events at a rate, for warm_s (discarded) and then for seconds."""
+    """Events at a rate, for warm_s (discarded) and then for seconds.
+
+    window_ms: as of Preloaded. closings: what is measured is how soon the results of closed windows can be read.
+    """
 
     name: str
     rate: int
@@ -75,6 +97,8 @@ class Paced:
     warm_s: int
     sources: int = SOURCES
     batch_events: int = PACED_BATCH_EVENTS
+    window_ms: int = 0
+    closings: bool = False
 
     @property
     def events(self) -> int:
@@ -82,11 +106,24 @@ class Paced:
         return self.rate * (self.warm_s + self.seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Questions of one kind, one after the other: to a hot store of so many rows, or events put through the API."""
+
+    name: str
+    events: int
+
+
+Case = Preloaded | Paced | Asked
+
 _PRELOADED: Final = {
-    Name.SEQUENCE: (Subject.LANES, False, SOURCES),
-    Name.LANES: (Subject.LANES, True, SOURCES),
-    Name.WORKER: (Subject.WORKER, True, SOURCES),
-    Name.SOURCES: (Subject.WORKER, True, SOURCES_MAX),
+    Name.SEQUENCE: (Subject.LANES, False, SOURCES, 0),
+    Name.LANES: (Subject.LANES, True, SOURCES, 0),
+    Name.WORKER: (Subject.WORKER, True, SOURCES, 0),
+    Name.SOURCES: (Subject.WORKER, True, SOURCES_MAX, 0),
+    Name.WHOLE: (Subject.WORKER, True, SOURCES, WINDOW_MS),
+    Name.WHOLE_SOURCES: (Subject.WORKER, True, SOURCES_MAX, WINDOW_MS),
+    Name.BACKFILL: (Subject.LANES, True, SOURCES, WINDOW_MS),
 }
 
 
@@ -99,7 +136,9 @@ def plan(
     seconds: int,
     warm_s: int,
     memory_minutes: int,
-) -> list[Preloaded | Paced]:
+    spread_s: int = 0,
+    asked: int = HOT_ROWS,
+) -> list[Case]:
     """The cases of a run, in order; no names: all of them, "memory" where memory_minutes are given.
 
     Raises BadInputError for what cannot be measured.
@@ -109,14 +148,17 @@ def plan(
     if Name.MEMORY in names and not memory_minutes:
         raise BadInputError("--case memory needs its length. Give --memory-minutes, 10 for a soak")
     chosen = set(names) or set(Name)
-    cases: list[Preloaded | Paced] = [
-        Preloaded(str(name), subject, judged, sources, batch, events)
-        for name, (subject, judged, sources) in _PRELOADED.items()
+    cases: list[Case] = [
+        Preloaded(str(name), subject, judged, sources, batch, events, window_ms, spread_s if window_ms else 0)
+        for name, (subject, judged, sources, window_ms) in _PRELOADED.items()
         if name in chosen
         for batch in batches
     ]
     if Name.PACED in chosen:
         cases.append(Paced(str(Name.PACED), rate, seconds, warm_s))
+    if Name.CLOSINGS in chosen:
+        cases.append(Paced(str(Name.CLOSINGS), rate, seconds, warm_s, window_ms=CLOSING_WINDOW_MS, closings=True))
+    cases += [Asked(str(name), asked) for name in (Name.QUERIES, Name.PUT) if name in chosen]
     if Name.MEMORY in chosen and memory_minutes:
-        cases.append(Paced(str(Name.MEMORY), rate, 60 * memory_minutes, warm_s))
+        cases.append(Paced(str(Name.MEMORY), rate, 60 * memory_minutes, warm_s, window_ms=CLOSING_WINDOW_MS))
     return cases

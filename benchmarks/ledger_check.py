@@ -2,8 +2,8 @@
 
 For each partition: index and sequence contiguous, every value hash and the whole chain (streams.sequence.verify); the
 input offsets 0, 1, 2, ... each once; keys and values those that were sent, byte for byte, in order (one running SHA-256
-against the loader's); and where there is a judge, its alerts and dead letters equal a second judging of the ledger,
-record for record.
+against the loader's); and where there are folds, alerts, dead letters and aggregates equal a second folding of the
+ledger, record for record (aggregates by count and one running SHA-256).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from schemas.canonical import EntryKind
 from schemas.columns import Scratch, allocate_entries, decode_entries
 from schemas.errors import DriftledgerError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, kernel, sha256_final, sha256_init, sha256_update
-from streams.judge import Judge
+from streams.folds import FOLDS, States
 from streams.log import Log
 from streams.rdkafka import NativeConsumer
 from streams.sequence import Break, Head, verify
@@ -117,16 +117,34 @@ def hash_data(entries: Entries, context: int) -> None:
                 sha256_update(context, entries.value_address[row], entries.value_length[row])
 
 
+@kernel
+def hash_records(
+    key_address: Int64s,
+    key_length: Int64s,
+    value_address: Int64s,
+    value_length: Int64s,
+    lengths: Int64s,
+    lengths_at: int,
+    context: int,
+) -> None:
+    """Add both lengths, key and value of each record. lengths: int64[2] at lengths_at, to put them in."""
+    for row in range(key_address.size):
+        lengths[0], lengths[1] = key_length[row], value_length[row]
+        sha256_update(context, lengths_at, 16)
+        sha256_update(context, key_address[row], key_length[row])
+        sha256_update(context, value_address[row], value_length[row])
+
+
 def check(bootstrap: str, names: TopicNames, loaded: Loaded, *, judged: bool) -> Checked:
     """Read the whole ledger and compare. Raises CheckFailedError."""
     appended: dict[int, int] = {}
-    judge = Judge()
     entries_total = markers_total = judged_total = green_total = 0
     log = Log(bootstrap)
     try:
         for partition, events in enumerate(loaded.counts):
             checker = PartitionCheck(partition)
-            state = judge.new_state(partition)
+            states = States(FOLDS.judge.new_state(partition), FOLDS.derive.new_state(partition))
+            aggregates = _Digest()
             alerts: list[tuple[bytes | None, bytes]] = []
             letters: list[tuple[bytes | None, bytes]] = []
             end = log.bounds(names.sequenced, partition).stable_end
@@ -138,7 +156,8 @@ def check(bootstrap: str, names: TopicNames, loaded: Loaded, *, judged: bool) ->
                 for instant, count in zip(instants.tolist(), counts.tolist(), strict=True):
                     appended[instant] = appended.get(instant, 0) + count
                 if judged:
-                    outputs = judge.step(state, entries)
+                    outputs, derived = FOLDS.step(states, entries)
+                    aggregates.add(*derived.aggregates[1:5])
                     alerts += outputs.alert_messages()
                     letters += outputs.dead_letter_messages()
                     judged_total += outputs.counts.events
@@ -146,6 +165,8 @@ def check(bootstrap: str, names: TopicNames, loaded: Loaded, *, judged: bool) ->
             checker.finish(events, loaded.digests[partition])
             _compare(log, names.drift_alerts, partition, alerts)
             _compare(log, names.dead_letters, partition, letters)
+            if judged:
+                _compare_aggregates(bootstrap, log, names.aggregates, partition, aggregates)
             entries_total += held
             markers_total += end - held
     finally:
@@ -158,6 +179,35 @@ def check(bootstrap: str, names: TopicNames, loaded: Loaded, *, judged: bool) ->
     )
 
 
+class _Digest:
+    """Of records in order: how many, and SHA-256 over the length of each key and value and what they hold."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._context = np.zeros(SHA256_CONTEXT_BYTES, np.uint8)
+        sha256_begin(address_of(self._context))
+
+    def add(self, key_address: Int64s, key_length: Int64s, value_address: Int64s, value_length: Int64s) -> None:
+        """The next records, as columns."""
+        self.count += key_address.size
+        lengths = np.zeros(2, np.int64)
+        hash_records(
+            key_address,
+            key_length,
+            value_address,
+            value_length,
+            lengths,
+            address_of(lengths),
+            address_of(self._context),
+        )
+
+    def hex(self) -> str:
+        """Finish."""
+        found = np.zeros(32, np.uint8)
+        sha256_end(address_of(found), address_of(self._context))
+        return found.tobytes().hex()
+
+
 def _compare(log: Log, topic: str, partition: int, expected: list[tuple[bytes | None, bytes]]) -> None:
     bounds = log.bounds(topic, partition)
     found = [(m.key(), m.value()) for m in log.scan(topic, partition, bounds.start, bounds.stable_end)]
@@ -168,10 +218,29 @@ def _compare(log: Log, topic: str, partition: int, expected: list[tuple[bytes | 
         )
 
 
+def _compare_aggregates(bootstrap: str, log: Log, topic: str, partition: int, expected: _Digest) -> None:
+    found = _Digest()
+    for batch in _batches(bootstrap, topic, partition, log.bounds(topic, partition).stable_end):
+        records = batch.records
+        columns_of = (records.key_address, records.key_length, records.value_address, records.value_length)
+        found.add(*(column[: batch.rows] for column in columns_of))
+    if (found.count, found.hex()) != (expected.count, expected.hex()):
+        raise CheckFailedError(
+            f"{topic}[{partition}] holds {found.count} results, a second folding of the ledger gives {expected.count}, "
+            "and they are not equal. No figure counts"
+        )
+
+
 def _read(bootstrap: str, topic: str, partition: int, end: int) -> Iterator[tuple[Entries, Int64s]]:
     """Entries up to an offset, and when the broker appended each; valid until the next are asked for."""
-    consumer = open_ledger(bootstrap, topic, [partition])
     scratch = Scratch()
+    for batch in _batches(bootstrap, topic, partition, end):
+        yield columns(batch, topic, scratch), batch.records.timestamp_ms[: batch.rows]
+
+
+def _batches(bootstrap: str, topic: str, partition: int, end: int) -> Iterator[Batch]:
+    """Batches up to an offset, each valid until the next is asked for."""
+    consumer = open_ledger(bootstrap, topic, [partition])
     position = waited_ms = 0
     try:
         while position < end:
@@ -185,7 +254,7 @@ def _read(bootstrap: str, topic: str, partition: int, end: int) -> Iterator[tupl
             position = int(batch.positions[0])
             try:
                 if batch.rows:
-                    yield columns(batch, topic, scratch), batch.records.timestamp_ms[: batch.rows]
+                    yield batch
             finally:
                 batch.release()
     finally:

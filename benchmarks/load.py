@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 #: Sent for a partition at once; what waits in the client stays near this, so that stamps are fresh when appended.
 CHUNK_EVENTS: Final = 10_000
 _WAITING_EVENTS_MAX: Final = 40_000
-#: Kafka's own limit is 15 minutes; loading takes seconds.
-_GATE_TIMEOUT_MS: Final = 600_000
+#: Kafka's own limit; loading takes seconds, or ten minutes where local times are to span them.
+_GATE_TIMEOUT_MS: Final = 900_000
 _REQUEST_TIMEOUT_S: Final = 30
 _TICK_S: Final = 0.005
+#: Of a load that is spread over time.
+_CHUNKS_A_SECOND: Final = 4
 _NS_PER_S: Final = 1_000_000_000
 
 _time = SystemTime()
@@ -125,13 +127,19 @@ class Preload:
             }
         )
 
-    def load(self, events: int) -> Loaded:
-        """Fill the topic with so many events, the same number in each partition give or take one."""
+    def load(self, events: int, spread_s: int = 0) -> Loaded:
+        """Fill the topic with so many events, evenly over its partitions and over spread_s."""
         self._close_gate()
+        began_ns, chunk = _time.monotonic_ns(), CHUNK_EVENTS
+        if spread_s:
+            chunk = min(chunk, max(1, events // self._partitions // (spread_s * _CHUNKS_A_SECOND)))
         left = [events // self._partitions + (p < events % self._partitions) - 1 for p in range(self._partitions)]
         while any(left):
+            due_s = spread_s * (1 - sum(left) / events)
+            while (_time.monotonic_ns() - began_ns) / _NS_PER_S < due_s:
+                self._loader.producer.poll(_TICK_S)
             for partition, rest in enumerate(left):
-                count = min(rest, CHUNK_EVENTS)
+                count = min(rest, chunk)
                 if count:
                     self._loader.send(partition, count)
                     left[partition] -= count

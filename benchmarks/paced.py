@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from benchmarks.closings import Closings
 from benchmarks.figures import PERCENTILES, Arrivals, Latencies, slope
 from benchmarks.ledger_check import CheckFailedError, check, columns, open_ledger
 from benchmarks.load import NotLoadedError, pace
@@ -45,9 +46,12 @@ _time = SystemTime()
 
 
 class PacedFigures(NamedTuple):
-    """What a paced case showed. rate: events per second really sent. backlog: events produced and not yet seen."""
+    """What a paced case showed. rate: events per second really sent. backlog: events produced and not yet seen.
 
-    events: int
+    measured: events, or closings, whose latency counts.
+    """
+
+    measured: int
     rate: float
     p50_ms: float
     p95_ms: float
@@ -67,7 +71,8 @@ class PacedFigures(NamedTuple):
 class _Sink:
     """Reads the ledger and notes when each event could be read."""
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+    def __init__(self, bootstrap: str, topic: str, partitions: int, closings: Closings | None) -> None:
+        self._closings = closings
         self._consumer = open_ledger(bootstrap, topic, list(range(partitions)), fetch_wait_max_ms=10)
         self._topic = topic
         self._scratch = Scratch()
@@ -99,6 +104,8 @@ class _Sink:
                 if np.count_nonzero(read) != np.count_nonzero(entries.kind == _DATA):
                     raise CheckFailedError("the ledger holds events that cannot be decoded. No figure counts")
                 produced_us = events.local_us[read]
+                if self._closings is not None:
+                    self._closings.note(batch, entries, events)
                 self.seen += produced_us.size
                 self.arrivals.add(produced_us, now_us)
                 self.latencies.add(now_us - produced_us[produced_us >= self.begin_measuring_us])
@@ -114,7 +121,8 @@ def measure(case: Paced, around: Surroundings) -> PacedFigures:
     """Run the case on fresh topics, with the worker."""
     settings, bootstrap, names = around.settings, around.bootstrap, around.names
     subject = start_worker(settings, bootstrap, around.folder)
-    sink = _Sink(bootstrap, names.sequenced, settings.partitions)
+    closings = Closings(bootstrap, names.aggregates, settings.partitions) if case.closings else None
+    sink = _Sink(bootstrap, names.sequenced, settings.partitions, closings)
     try:
         wait_until_ready(subject)
         with Sampler(subject.pid, around.brokers, _SAMPLE_S) as sampler:
@@ -122,15 +130,18 @@ def measure(case: Paced, around: Surroundings) -> PacedFigures:
         subject.check()
     finally:
         sink.close()
+        if closings is not None:
+            closings.close()
         subject.stop()
     checked = check(bootstrap, names, loaded, judged=True)
     begin_us, end_us = sink.begin_measuring_us, sink.begin_measuring_us + case.seconds * _US_PER_S
     use = sampler.used(begin_us, end_us)
     events = case.rate * case.seconds
     backlog = sink.arrivals.backlog(case.warm_s, case.warm_s + case.seconds)
-    p50_ms, p95_ms, p99_ms, p99_9_ms = (sink.latencies.percentile_ms(percent) for percent in PERCENTILES)
+    latencies = sink.latencies if closings is None else closings.latencies(begin_us)
+    p50_ms, p95_ms, p99_ms, p99_9_ms = (latencies.percentile_ms(percent) for percent in PERCENTILES)
     return PacedFigures(
-        events=sink.latencies.count,
+        measured=latencies.count,
         rate=loaded.events / loaded.seconds,
         p50_ms=p50_ms,
         p95_ms=p95_ms,

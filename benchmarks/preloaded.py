@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from benchmarks.cases import OFF_PERCENT, Subject
+from benchmarks.backfill import fold_again, forget_windows
+from benchmarks.cases import OFF_PERCENT, Name, Subject
 from benchmarks.events import EventFactory
 from benchmarks.figures import rates
 from benchmarks.ledger_check import check
@@ -23,6 +24,8 @@ from streams.log import Log
 
 if TYPE_CHECKING:
     from benchmarks.cases import Preloaded
+    from benchmarks.ledger_check import Checked
+    from benchmarks.load import Loaded
     from benchmarks.subjects import Running
     from benchmarks.surroundings import Surroundings
     from schemas.topics import TopicNames
@@ -66,7 +69,7 @@ def measure(case: Preloaded, around: Surroundings) -> PreloadedFigures:
     )
     try:
         wait_until_ready(subject)
-        loaded = preload.load(case.events)
+        loaded = preload.load(case.events, case.spread_s)
         with Sampler(subject.pid, around.brokers, _SAMPLE_S) as sampler:
             released_us = _time.now_us()
             preload.release()
@@ -75,6 +78,8 @@ def measure(case: Preloaded, around: Surroundings) -> PreloadedFigures:
     finally:
         subject.stop()
     checked = check(bootstrap, names, loaded, judged=case.judged)
+    if case.name == Name.BACKFILL:
+        return _measure_backfill(around, loaded, checked)
     rate = rates(checked.appended_ms, checked.events)
     ended_us = rate.last_ms * _US_PER_MS + _TAIL_US
     use = sampler.used(released_us, ended_us)
@@ -88,6 +93,25 @@ def measure(case: Preloaded, around: Surroundings) -> PreloadedFigures:
         broker_us=None if use.broker_s is None else use.broker_s * _US_PER_S / loaded.events,
         others_percent=100 * use.others_s * _US_PER_S / (around.cores * (ended_us - released_us)),
         rss_peak_mb=sampler.peak_bytes() / 2**20,
+        green_percent=checked.green_percent,
+        load_s=loaded.seconds,
+    )
+
+
+def _measure_backfill(around: Surroundings, loaded: Loaded, checked: Checked) -> PreloadedFigures:
+    forget_windows(around.bootstrap, around.names, around.settings.lanes)
+    folded = fold_again(around)
+    per_s = loaded.events / folded.wall_s
+    return PreloadedFigures(
+        events=loaded.events,
+        per_s=per_s,
+        first_half_per_s=per_s,
+        second_half_per_s=per_s,
+        entries_per_transaction=around.settings.batch_events_max,
+        client_us=folded.cpu_s * _US_PER_S / loaded.events,
+        broker_us=None,
+        others_percent=0.0,
+        rss_peak_mb=folded.peak_mb,
         green_percent=checked.green_percent,
         load_s=loaded.seconds,
     )

@@ -8,7 +8,8 @@ import orjson
 from rich.box import SIMPLE
 from rich.table import Table
 
-from benchmarks.cases import Name, Paced, Preloaded
+from benchmarks.asked import AskedFigures
+from benchmarks.cases import Asked, Name, Paced, Preloaded
 from benchmarks.figures import BUCKET_US
 from benchmarks.paced import PacedFigures
 from benchmarks.preloaded import PreloadedFigures
@@ -16,7 +17,9 @@ from benchmarks.preloaded import PreloadedFigures
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    Figures = PreloadedFigures | PacedFigures
+    from benchmarks.cases import Case
+
+    Figures = PreloadedFigures | PacedFigures | AskedFigures
     Row = tuple[str, ...]
 
 _NONE: Final = "-"
@@ -28,6 +31,9 @@ _PACED_COLUMNS: Final = (
     "case", "sent/s", "seconds", "entries/txn", "p50 ms", "p95 ms", "p99 ms", "p99.9 ms", "backlog", "growth/s",
     "lag flat", "client us/ev", "broker us/ev", "others %", "peak MB", "MB/min",
 )  # fmt: skip
+_ASKED_COLUMNS: Final = ("case", "what", "figure", "peak MB")
+#: Rates are shown without decimals, times with.
+_WHOLE_FROM: Final = 1_000
 LEGEND: Final = (
     "events/s: first to last append to the ledger; halves: of the events. client: CPU of the measured process, from "
     "the moment the events are visible. others: what everything else took of the machine, this program and the sender "
@@ -39,14 +45,20 @@ LEGEND: Final = (
 class Measured(NamedTuple):
     """A case and what it showed."""
 
-    case: Preloaded | Paced
+    case: Case
     figures: Figures
 
 
 def tables(measured: Sequence[Measured]) -> list[Table]:
-    """One for the preloaded cases and one for the paced, those that there are."""
+    """One for the preloaded cases, one for the paced and one for the asked, those that there are."""
     preloaded = [
         _preloaded_row(c, f) for c, f in measured if isinstance(c, Preloaded) and isinstance(f, PreloadedFigures)
+    ]
+    asked = [
+        (case.name, what, f"{figure:,.2f}" if figure < _WHOLE_FROM else f"{figure:,.0f}", f"{figures.rss_peak_mb:,.0f}")
+        for case, figures in measured
+        if isinstance(case, Asked) and isinstance(figures, AskedFigures)
+        for what, figure in figures.found.items()
     ]
     paced = [_paced_row(c, f) for c, f in measured if isinstance(c, Paced) and isinstance(f, PacedFigures)]
     return [
@@ -54,6 +66,7 @@ def tables(measured: Sequence[Measured]) -> list[Table]:
         for title, columns, rows in (
             ("catch-up over events that lie ready", _PRELOADED_COLUMNS, preloaded),
             ("events at a rate", _PACED_COLUMNS, paced),
+            ("questions (ms, median) and puts (events/s)", _ASKED_COLUMNS, asked),
         )
         if rows
     ]
@@ -69,6 +82,8 @@ def ratios(measured: Sequence[Measured]) -> list[str]:
     lines = []
     for above, below, text in (
         (Name.SOURCES, Name.WORKER, "worker, 100,000 sources against 1,000"),
+        (Name.WHOLE_SOURCES, Name.WHOLE, "everything, 100,000 sources against 1,000"),
+        (Name.WHOLE, Name.WORKER, "everything against the worker without windows and hot store"),
         (Name.WORKER, Name.LANES, "worker against its lanes alone"),
         (Name.LANES, Name.SEQUENCE, "lanes with judge against without"),
     ):
@@ -94,7 +109,7 @@ def line(measured: Measured, facts: Mapping[str, Any], at: str) -> bytes:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column in {"case", "measured", "judge"} else "right")
+        table.add_column(column, justify="left" if column in {"case", "measured", "judge", "what"} else "right")
     for row in rows:
         table.add_row(*row)
     return table

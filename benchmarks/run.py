@@ -13,17 +13,18 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
-from benchmarks import paced, preloaded
-from benchmarks.cases import PARTITIONS, SOURCES, Paced, Preloaded, Subject
+from benchmarks import asked, paced, preloaded
+from benchmarks.cases import PARTITIONS, SOURCES, WINDOW_MS, Asked, Case, Name, Preloaded, Subject
 from benchmarks.machine import facts
 from benchmarks.report import LEGEND, Measured, line, ratios, tables
+from benchmarks.subjects import windows_of
 from benchmarks.surroundings import Surroundings
 from schemas.clock import SystemTime
 from schemas.errors import BadInputError, UnreachableError
@@ -44,10 +45,12 @@ _DELETE_TIMEOUT_S: Final = 30
 _ANSWER_TIMEOUT_S: Final = 10
 _LEDGER: Final = "events"
 _JAVA: Final = "DRIFTLEDGER_JAVA"
+_BATCH_EVENTS: Final = 5_000
+_WITHOUT_SNAPSHOTS: Final[dict[str, Any]] = {"snapshot_interval_ms": 86_400_000, "snapshot_entries": 10**9}
 
 
 def run(
-    cases: list[Preloaded | Paced],
+    cases: list[Case],
     *,
     output: Path | None,
     data_dir: Path | None,
@@ -68,7 +71,7 @@ def run(
 
 
 def _measure_all(
-    cases: list[Preloaded | Paced],
+    cases: list[Case],
     bootstrap: str,
     brokers: list[int],
     folder: Path,
@@ -86,8 +89,8 @@ def _measure_all(
         _measure(_WARM_UP, f"{run_id}.0", bootstrap, brokers, folder)
     measured = []
     for number, case in enumerate(cases, start=1):
-        batch = f"batches of {case.batch_events:,}"
-        typer.echo(f"{number} of {len(cases)}: {case.name}, {case.events:,} events, {batch}", err=True)
+        batch = "" if isinstance(case, Asked) else f", batches of {case.batch_events:,}"
+        typer.echo(f"{number} of {len(cases)}: {case.name}, {case.events:,} events{batch}", err=True)
         found = _measure(case, f"{run_id}.{number}", bootstrap, brokers, folder)
         write(line(found, machine, format_us(clock.now_us())))
         measured.append(found)
@@ -99,7 +102,7 @@ def _measure_all(
     return measured
 
 
-def _measure(case: Preloaded | Paced, prefix: str, bootstrap: str, brokers: list[int], folder: Path) -> Measured:
+def _measure(case: Case, prefix: str, bootstrap: str, brokers: list[int], folder: Path) -> Measured:
     """One case on topics of its own."""
     home = folder / prefix
     home.mkdir()
@@ -107,14 +110,20 @@ def _measure(case: Preloaded | Paced, prefix: str, bootstrap: str, brokers: list
         prefix=prefix,
         ledger=_LEDGER,
         partitions=PARTITIONS,
-        batch_events_max=case.batch_events,
+        batch_events_max=_BATCH_EVENTS if isinstance(case, Asked) else case.batch_events,
         data_dir=home / ".driftledger",
         http_port=0,
+        windows=windows_of(WINDOW_MS if isinstance(case, Asked) else case.window_ms),
+        hot_store=isinstance(case, Asked) or case.window_ms > 0,
+        **_WITHOUT_SNAPSHOTS if case.name == Name.BACKFILL else {},
     )
     names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
     around = Surroundings(settings, bootstrap, names, brokers, home, os.cpu_count() or 1)
     TopicsAdmin(bootstrap).create(specs_of(settings))
     try:
+        if isinstance(case, Asked):
+            measure = asked.measure_queries if case.name == Name.QUERIES else asked.measure_put
+            return Measured(case, measure(case, around))
         if isinstance(case, Preloaded):
             return Measured(case, preloaded.measure(case, around))
         return Measured(case, paced.measure(case, around))
@@ -164,7 +173,7 @@ def _writer(output: Path | None) -> Iterator[Callable[[bytes], object]]:
 
 
 @contextlib.contextmanager
-def _folder(data_dir: Path | None, cases: list[Preloaded | Paced]) -> Iterator[Path]:
+def _folder(data_dir: Path | None, cases: list[Case]) -> Iterator[Path]:
     """A new folder with room for the largest cases. Removed afterwards."""
     needed = max(case.events for case in cases) * _DISK_BYTES_PER_EVENT
     try:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from schemas.clock import SystemTime
 from schemas.errors import DriftledgerError
 from schemas.topics import topic_names
-from streams.judge import Judge
+from streams.folds import Configured
 from streams.lane import Lane
 from streams.up import Worker
 from streams.warm import warm
+from streams.windows import WindowDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from streams.definitions import JudgeSettings
     from streams.settings import Settings
 
 #: Compiling takes half a minute where the cache is empty; opening lanes takes a second.
@@ -29,6 +29,7 @@ READY_TIMEOUT_S: Final = 180
 _STOP_TIMEOUT_S: Final = 20
 _POLL_S: Final = 0.1
 _NS_PER_S: Final = 1_000_000_000
+_US_PER_MS: Final = 1_000
 _NAME: Final = "benchmark"
 _time = SystemTime()
 
@@ -61,9 +62,13 @@ class Running(Protocol):
 def start_worker(settings: Settings, bootstrap: str, folder: Path) -> Running:
     """`driftledger worker` on one ledger; its settings and its log are in the folder."""
     config = folder / "driftledger.toml"
-    fields = ("prefix", "ledger", "partitions", "lanes", "batch_events_max", "http_port")
-    lines = [f"{name} = {_toml(getattr(settings, name))}\n" for name in fields if name != "ledger"]
-    config.write_text(f'{"".join(lines)}[[ledger]]\nname = "{settings.ledger}"\n', encoding="utf-8")
+    fields = ("prefix", "partitions", "lanes", "batch_events_max", "http_port", "hot_store", "data_dir")
+    lines = [f"{name} = {_toml(getattr(settings, name))}\n" for name in fields]
+    lines += [] if settings.windows else ["window = []\n"]
+    lines.append(f'[[ledger]]\nname = "{settings.ledger}"\n')
+    for window in settings.windows:
+        lines.append(f'[[window]]\nname = "{window.name}"\nsize_ms = {window.size_us // _US_PER_MS}\n')
+    config.write_text("".join(lines), encoding="utf-8")
     return _WorkerProcess(Worker(folder, bootstrap, ("--config", str(config))), settings.lanes)
 
 
@@ -111,7 +116,8 @@ class _LanesProcess:
         self._process = context.Process(
             target=_serve,
             args=(
-                settings, bootstrap, Judge() if judged else None, settings.judge(), self._ready, self._stop,
+                settings, bootstrap, Configured(settings.judge(), settings.windows) if judged else None, self._ready,
+                self._stop,
             ),
             daemon=True,
         )  # fmt: skip
@@ -134,20 +140,23 @@ class _LanesProcess:
             self._process.join()
 
 
-def _toml(value: str | int) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
+def windows_of(window_ms: int) -> tuple[WindowDefinition, ...]:
+    """The definition of the cases with windows: tumbling, by source, local, with the usual functions; none for 0."""
+    return (WindowDefinition("benchmark", size_us=window_ms * _US_PER_MS),) if window_ms else ()
 
 
-def _serve(
-    settings: Settings, bootstrap: str, judge: Judge | None, definition: JudgeSettings, ready: Any, stop: Any
-) -> None:
+def _toml(value: str | int | Path) -> str:
+    return str(value).lower() if isinstance(value, int) else f'"{value}"'
+
+
+def _serve(settings: Settings, bootstrap: str, configured: Configured | None, ready: Any, stop: Any) -> None:
     """The entry point of the lanes' process. Ends when told to, when its parent is gone, or with a lane's error."""
     warm()
     names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
     lanes = []
     for number in range(settings.lanes):
         partitions = range(number, settings.partitions, settings.lanes)
-        lanes.append(Lane(settings, bootstrap, names, number, partitions, judge, definition, worker=_NAME))
+        lanes.append(Lane(settings, bootstrap, names, number, partitions, configured, worker=_NAME))
     parent = multiprocessing.parent_process()
     with ThreadPoolExecutor(settings.lanes) as threads:
         list(threads.map(Lane.open, lanes))

@@ -87,7 +87,9 @@ class Shape:
                     position = self._walk(field["type"], data, position, f"{path}.{field['name']}")
                 return position
             case "array":
-                return self._walk_array(schema["items"], data, position, path)
+                return self._walk_blocks(schema["items"], data, position, path, is_map=False)
+            case "map":
+                return self._walk_blocks(schema["values"], data, position, path, is_map=True)
         raise TypeError(f"{self.record}.{path} has the type {kind!r}, which is not used in any schema of this package")
 
     def _walk_boolean(self, data: bytes, position: int, path: str) -> int:
@@ -139,7 +141,7 @@ class Shape:
             raise self._error(Fault.BAD_UNION, f"{path} has no branch {branch}", position)
         return self._walk(branches[branch], data, end, path)
 
-    def _walk_array(self, items: Any, data: bytes, position: int, path: str) -> int:
+    def _walk_blocks(self, items: Any, data: bytes, position: int, path: str, *, is_map: bool) -> int:
         limit = self._limits.get(path)
         total = 0
         while True:
@@ -157,6 +159,8 @@ class Shape:
                     raise self._error(Fault.BAD_LENGTH, f"a block of {path} states {stated} bytes", at)
             start = position
             for _ in range(abs(count)):
+                if is_map:
+                    position = self._walk_bytes(data, position, f"{path}.key", is_text=True)
                 position = self._walk(items, data, position, path)
             if stated is not None and position - start != stated:
                 raise self._error(

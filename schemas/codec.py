@@ -9,8 +9,9 @@ Framings (a setting of each topic, never guessed from the bytes):
                     | C3 | 01 | fingerprint, 8 LE   | Avro binary body |    Avro specification, "single-object encoding"
                     +----+----+---------------------+------------------+
                     the fingerprint is CRC-64-AVRO of the schema's parsing canonical form
-    json            UTF-8 JSON. Event: see event_json.py. DriftAlert: its fields in the order of the schema, enums as
-                    their symbols, instants as integers in the unit of the schema.
+    json            UTF-8 JSON. Event: see event_json.py. DriftAlert and Aggregate: their fields in the order of the
+                    schema, enums as their symbols, instants as integers in the unit of the schema; fields with a
+                    default may be absent.
 
 Values are plain: a record is a dict, an instant an int in the schema's unit (never a datetime, which ends at the year
 9999 while our instants do not), an enum its symbol, and the body of a Control a pair (name of its kind, dict).
@@ -47,11 +48,15 @@ RECORDS = {
     "LedgerEntry": "ledger_entry.v1.avsc",
     "Control": "control.v1.avsc",
     "DriftAlert": "drift_alert.v1.avsc",
+    "Aggregate": "aggregate.v1.avsc",
     "DeadLetter": "dead_letter.v1.avsc",
     "Progress": "progress.v1.avsc",
     "SnapshotHead": "snapshot_head.v1.avsc",
     "Halt": "halt.v1.avsc",
 }
+
+#: Records whose JSON is the fields of their schema.
+_PLAIN_JSON = frozenset({"DriftAlert", "Aggregate"})
 
 _MARKER = b"\xc3\x01"
 _PREFIX_BYTES = 10
@@ -127,9 +132,13 @@ def encode(record: str, value: dict[str, Any], framing: Framing = Framing.SINGLE
     plain = _decode_body(codec, record, written)
     if record == "Event":
         return event_to_json(plain)
-    if record == "DriftAlert":
+    if record in _PLAIN_JSON:
         return orjson.dumps(plain)
-    raise BadInputError(f"{record} has no json framing; only Event and DriftAlert have")
+    raise _no_json(record)
+
+
+def _no_json(record: str) -> BadInputError:
+    return BadInputError(f"{record} has no json framing; only Event, {' and '.join(sorted(_PLAIN_JSON))} have")
 
 
 def _encode_body(codec: _Codec, record: str, value: dict[str, Any]) -> bytes:
@@ -157,9 +166,9 @@ def decode(record: str, data: bytes, framing: Framing = Framing.SINGLE_OBJECT) -
         return _decode_body(_codec(record), record, data)
     if record == "Event":
         return event_from_json(data)
-    if record == "DriftAlert":
-        return _decode_alert(data)
-    raise BadInputError(f"{record} has no json framing; only Event and DriftAlert have")
+    if record in _PLAIN_JSON:
+        return _decode_plain_json(record, data)
+    raise _no_json(record)
 
 
 def _decode_body(codec: _Codec, record: str, data: bytes) -> dict[str, Any]:
@@ -183,15 +192,15 @@ def _decode_body(codec: _Codec, record: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def _decode_alert(data: bytes) -> dict[str, Any]:
+def _decode_plain_json(record: str, data: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise DecodeError("DriftAlert", Fault.BAD_JSON, str(error)) from None
-    codec = _codec("DriftAlert")
+        raise DecodeError(record, Fault.BAD_JSON, str(error)) from None
+    codec = _codec(record)
     try:
-        _encode_body(codec, "DriftAlert", value if isinstance(value, dict) else {})
+        _encode_body(codec, record, value if isinstance(value, dict) else {})
     except BadInputError as error:
-        raise DecodeError("DriftAlert", Fault.BAD_JSON, str(error)) from None
-    alert: dict[str, Any] = value
-    return alert
+        raise DecodeError(record, Fault.BAD_JSON, str(error)) from None
+    fields: dict[str, Any] = value
+    return fields

@@ -10,6 +10,7 @@ setting, each difference with its remedy in words. Nothing here talks to a broke
     control         {prefix}.{ledger}.control      none            N, 1:1      delete   30 d       Control
     sequenced       {prefix}.{ledger}.sequenced    as input        N, 1:1      delete   unlimited  LedgerEntry
     drift_alerts    {prefix}.{ledger}.drift.alerts source          N, 1:1      delete   30 d       DriftAlert
+    aggregates      {prefix}.{ledger}.aggregates   window          N, 1:1      delete   30 d       Aggregate
     dead_letters    {prefix}.{ledger}.dead.letters as input        N, 1:1      delete   30 d       DeadLetter
     progress        {prefix}.{ledger}.progress     fold; halt/p    one a lane  compact  last       Progress, Halt
     snapshots       {prefix}.{ledger}.snapshots    fold/p/slot/n   one a lane  compact  last       SnapshotHead, chunks
@@ -54,12 +55,13 @@ _NAME_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + "._-"
 
 
 class TopicNames(NamedTuple):
-    """The seven topics of a ledger."""
+    """The eight topics of a ledger."""
 
     input: str
     control: str
     sequenced: str
     drift_alerts: str
+    aggregates: str
     dead_letters: str
     progress: str
     snapshots: str
@@ -119,6 +121,14 @@ TABLE: Final = (
         "drift_alerts",
         "source",
         "DriftAlert",
+        holds_batches=True,
+        retention_ms=30 * _DAY_MS,
+        retention_ms_min=30 * _DAY_MS,
+    ),
+    Topic(
+        "aggregates",
+        "DEFINITION/START/KEY",
+        "Aggregate",
         holds_batches=True,
         retention_ms=30 * _DAY_MS,
         retention_ms_min=30 * _DAY_MS,

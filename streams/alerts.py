@@ -87,6 +87,7 @@ RUN_FIRST_MS: Final = 13
 RUN_WORST: Final = 14
 WATCH_COLUMNS: Final = 18
 _DELTA: Final = 3
+_NOTE_COLUMNS: Final = 4
 
 _RUN_SHIFT: Final = 4
 
@@ -99,6 +100,12 @@ def _note(
     watch[slot, at + 1] = authority_ms
     watch[slot, at + 2] = local_us
     watch[slot, at + 3] = delta_ms
+
+
+@kernel
+def _copy_note(watch: NDArray[np.int64], slot: int, target: int, source: int) -> None:
+    for column in range(_NOTE_COLUMNS):
+        watch[slot, target + column] = watch[slot, source + column]
 
 
 @kernel
@@ -147,7 +154,7 @@ def observe(
         watch[slot, LAST] = sequence
         watch[slot, EVENTS] = run
         _note(watch, slot, AT_OPEN, sequence, authority_ms, local_us, delta_ms)
-        watch[slot, WORST : WORST + 4] = watch[slot, RUN_WORST : RUN_WORST + 4]
+        _copy_note(watch, slot, WORST, RUN_WORST)
     return severity, action
 
 

@@ -1,47 +1,75 @@
-"""Health and metrics of a worker, over HTTP on loopback.
+"""Health and metrics of a worker, and a door for events, over HTTP on loopback.
 
     GET /health    200 where the broker answers, the worker is a member of its group, every lane it owns is live and
                    nothing is halted, else 503; JSON says what is what
     GET /metrics   Prometheus text
-    GET /          the names of these two
+    POST /put      events into the input, answered when Kafka has them: see put_requests.py
+    GET /get, /range, /aggregate, /hot   questions to the hot tiers: see query_requests.py
+    GET /          the names of these
 
-HAZARD there is no authentication: it listens on 127.0.0.1 only.
+GUARANTEE a page in a browser can neither put events nor read anything: what it may send without asking first has
+another Content-Type, an Origin other than this address is refused, and so is a Host that is not loopback, which is
+what a name that was bound to this address afterwards gives itself away by.
+HAZARD there is no authentication: it listens on 127.0.0.1 only, and every user of this machine may ask.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
+from lifecycle.owned import Lane
 from streams import metrics
 from streams.lane_host import State
+from streams.put_requests import BODY_BYTES_MAX, PutRequests, refuse
+from streams.query_requests import PATHS, QueryRequests
 
 if TYPE_CHECKING:
-    from streams.app import Worker
+    from aiohttp.typedefs import Handler
 
+    from lifecycle.hot_tier import Place
+    from streams.app import Worker
+    from streams.lane import Part
+    from streams.put import Puts
+    from streams.settings import Settings
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_STOP_WITHIN_S: Final = 1.0
 _HOST = "127.0.0.1"
 _logger = structlog.get_logger()
 
 
 class Api:
-    """Serves one worker. port 0 takes a free one, and so does a port that is taken: a second worker on one machine."""
+    """Serves one worker. port 0 takes a free one, and so does a port that is taken: a second worker on one machine.
 
-    def __init__(self, worker: Worker, port: int) -> None:
+    puts: where events go; without it there is no /put. settings: of the ledger, without them there are no questions.
+    address: "http://host:port", once it listens.
+    """
+
+    def __init__(self, worker: Worker, port: int, puts: Puts | None = None, settings: Settings | None = None) -> None:
+        self.address = ""
         self._worker, self._port = worker, port
+        self._door = None if puts is None else PutRequests(puts)
+        self._queries = None if settings is None else QueryRequests(lambda: owned_lanes(worker, settings))
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         """Listen."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each of the others
-        application = web.Application()
+        application = web.Application(middlewares=[_guard], client_max_size=BODY_BYTES_MAX)
         application.router.add_get("/", self._index)
         application.router.add_get("/health", self._health)
         application.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(application, access_log=None)
+        if self._door is not None:
+            application.router.add_post("/put", self._door.put)
+        if self._queries is not None:
+            self._queries.add_to(application)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_STOP_WITHIN_S)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, _HOST, self._port).start()
@@ -50,15 +78,23 @@ class Api:
                 raise
             await web.TCPSite(self._runner, _HOST, 0).start()
         host, port = self._runner.addresses[0][:2]
-        _logger.info("http_listening", health=f"http://{host}:{port}/health", metrics=f"http://{host}:{port}/metrics")
+        self.address = f"http://{host}:{port}"
+        _logger.info("http_listening", health=f"{self.address}/health", metrics=f"{self.address}/metrics")
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """Stop listening; puts under way are answered first."""
+        if self._door is not None:
+            await self._door.stop()
+        if self._queries is not None:
+            self._queries.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _index(self, _request: web.Request) -> web.Response:
-        return web.Response(text="/health\n/metrics\n")
+        paths = ["/health", "/metrics"]
+        paths += ["/put"] if self._door is not None else []
+        paths += [*PATHS, "/hot"] if self._queries is not None else []
+        return web.Response(text="".join(f"{path}\n" for path in paths))
 
     async def _health(self, _request: web.Request) -> web.Response:
         facts = health(self._worker)
@@ -68,25 +104,49 @@ class Api:
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a page in a browser sends."""
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    if _hostname(host) not in _LOOPBACK:
+        return refuse(403, f"Host is {host!r:.80}. Address the worker as 127.0.0.1 or localhost")
+    if origin is not None and origin != f"http://{host}":
+        return refuse(403, f"Origin is {origin!r:.80}: pages of other sites are not answered. Ask without a browser")
+    return await handler(request)
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def owned_lanes(worker: Worker, settings: Settings) -> list[Lane]:
+    """The lanes of a worker as questions need them; for any thread."""
+    lanes = []
+    for number, host in sorted(worker.hosts.items()):
+        lane = host.lane
+        partitions = tuple(range(number, settings.partitions, settings.lanes))
+        heads = {} if lane is None else {part.number: part.head.index for part in list(lane.parts.values())}
+        why = "of a lane that is not open" if lane is None else "kept nowhere, for hot_store is off,"
+        lanes.append(Lane(partitions, heads, None if lane is None else lane.hot, why))
+    return lanes
+
+
 def health(worker: Worker) -> dict[str, Any]:
     """What /health answers."""
     lanes = []
     for number, host in sorted(worker.hosts.items()):
-        parts = host.lane.parts if host.lane else {}
+        lane = host.lane
+        places = {} if lane is None or lane.hot is None else lane.hot.places()
+        parts = {} if lane is None else lane.parts
         lanes.append(
             {
                 "lane": number,
                 "state": str(host.state),
                 "error": host.error,
-                "partitions": [
-                    {
-                        "partition": p.number,
-                        "index": p.head.index,
-                        "sequence": p.head.sequence,
-                        "input_position": p.position,
-                    }
-                    for p in parts.values()
-                ],
+                "partitions": [_partition(part, places.get(part.number)) for part in parts.values()],
             }
         )
     halts = [
@@ -101,4 +161,19 @@ def health(worker: Worker) -> dict[str, Any]:
         "member": worker.is_member(),
         "lanes": lanes,
         "halts": halts,
+    }
+
+
+def _partition(part: Part, place: Place | None) -> dict[str, Any]:
+    """A partition, how its hot tier stands (place; None: it has none), and the windows in force."""
+    running = {} if part.states is None else part.states.derive.running
+    return {
+        "partition": part.number,
+        "index": part.head.index,
+        "sequence": part.head.sequence,
+        "input_position": part.position,
+        "hot": None if place is None else {"standing": place.standing, "reached": place.index, "error": place.error},
+        "windows": [
+            {"name": name, "version": run.version, "suspended": run.suspended} for name, run in running.items()
+        ],
     }

@@ -27,20 +27,24 @@ from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
+from lifecycle.hot_store import HotStoreUnavailableError, claim_slot
 from schemas.clock import source as time_source
+from schemas.codec import Framing
 from schemas.errors import DriftledgerError, HaltError, UnreachableError
 from schemas.topics import TopicNames, topic_names
 from streams import heap, metrics
+from streams.address import announce, withdraw
 from streams.admission import deployment
 from streams.agents import alert_agent, lane_agent
 from streams.api import Api
 from streams.broker import reach
+from streams.folds import Configured
 from streams.heartbeats import Heart
-from streams.judge import Judge
 from streams.lane import Lane
 from streams.lane_host import LaneHost, State, Surroundings
 from streams.log import Log
 from streams.ownership import Ownership
+from streams.put import Puts
 from streams.settings import Settings, load
 from streams.topics_admin import TopicsAdmin, specs_of
 from streams.warm import warm
@@ -48,7 +52,9 @@ from streams.warning_log import WarningLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
+    from lifecycle.hot_store import Slot
     from streams.admission import Deployment
     from streams.lane import Committed
     from streams.transactions import Point
@@ -114,8 +120,7 @@ class Worker(Service):
         self._settings, self._bootstrap = settings, bootstrap
         self.names: TopicNames = topic_names(settings.prefix, settings.ledger, settings.input_topic)
         self._at = at
-        self._judge = Judge()
-        self._definition = settings.judge()
+        self._configured = Configured(settings.judge(), settings.windows)
         self._channels = {number: lane_agent(app, number) for number in range(settings.lanes)}
         self._warnings = WarningLog()
         #: Partitions whose next record is older than half the input's retention.
@@ -123,14 +128,20 @@ class Worker(Service):
         #: Partitions whose lag is on show.
         self._measured: set[int] = set()
         self._ownership: Ownership | None = None
-        self._api = Api(self, settings.http_port)
+        #: The data directory of the hot tiers; None where nothing is kept hot.
+        self._slot: Slot | None = None
+        puts = Puts(bootstrap, settings.input_topic, Framing(settings.framing))
+        self._api = Api(self, settings.http_port, puts, settings)
+        self._announced: Path | None = None
 
     async def on_start(self) -> None:
         """Compile, then join: a worker that holds a lane while it compiles would only delay."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, warm)
+        self._claim_slot()
         gc.freeze()  # what is loaded stays: a full collection would go through all of it while a lane waits
         await self._api.start()
+        self._announced = announce(self._settings, self.worker_id, self._api.address)
 
         def lost(lanes: list[int]) -> None:
             loop.call_soon_threadsafe(partial(self._lose, lanes))
@@ -149,10 +160,25 @@ class Worker(Service):
 
     async def on_stop(self) -> None:
         """Leave the group, which revokes and closes the lanes, then close the rest."""
+        if self._announced is not None:
+            withdraw(self._announced)
         if self._ownership is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._ownership.stop)
         await self._leave(list(self.hosts))
         await self._api.stop()
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
+
+    def _claim_slot(self) -> bool:
+        """Take a data directory for the hot tiers; what refuses one keeps no lane from its work. True for a new one."""
+        if not self._settings.hot_store or self._slot is not None:
+            return False
+        try:
+            self._slot = claim_slot(self._settings.data_dir)
+        except HotStoreUnavailableError as error:
+            _logger.warning("hot_store_unavailable", error=str(error))
+        return self._slot is not None
 
     def halts(self) -> dict[int, HaltError]:
         """Halted partitions of the lanes owned here."""
@@ -204,9 +230,10 @@ class Worker(Service):
                 continue
             else:
                 now = future.result()
+            claimed = await loop.run_in_executor(None, self._claim_slot)
             for host in list(self.hosts.values()):
                 then = host.lane.deployment if host.lane else None
-                if (then is not None and then != now) or await host.lifted():
+                if claimed or (then is not None and then != now) or await host.lifted():
                     _logger.info("lane_reopens", lane=host.number)
                     host.reopen()
         await loop.run_in_executor(None, log.close)
@@ -282,8 +309,8 @@ class Worker(Service):
         partitions = range(number, self._settings.partitions, self._settings.lanes)
         more = {} if self._at is None else {"at": self._at}
         return Lane(
-            self._settings, self._bootstrap, self.names, number, partitions, self._judge, self._definition,
-            worker=self.worker_id, **more,
+            self._settings, self._bootstrap, self.names, number, partitions, self._configured, worker=self.worker_id,
+            hot_folder=None if self._slot is None else self._slot.folder, **more,
         )  # fmt: skip
 
     def _positions(self) -> dict[int, int]:

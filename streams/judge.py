@@ -34,13 +34,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from schemas.canonical import EntryKind
-from schemas.codec import encode
 from schemas.columns import Fault, allocate_events, decode_events, slice_rows
 from schemas.errors import BadInputError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, bytes_at
 from streams import dedupe, judge_dump, sources
 from streams.alerts import DriftAlert, Reading, change_record, forgotten_record
 from streams.control import decode_control
+from streams.dead_letters import dead_letter
 from streams.definitions import JUDGE, JudgeSettings
 from streams.fold import FoldError, Record, Target
 from streams.judge_kernel import (
@@ -111,6 +111,12 @@ class Outputs(NamedTuple):
         return [(record.key, record.value) for record in self.records if record.target is Target.DEAD_LETTERS]
 
 
+def slice_outputs(outputs: Outputs, start: int, stop: int) -> Outputs:
+    """The columns of rows start to stop - 1, as views; all else is that of the whole."""
+    events = slice_rows(outputs.events, start, stop)
+    return outputs._replace(events=events, verdicts=_verdict_rows(outputs.verdicts, start, stop))
+
+
 @dataclass(slots=True)
 class JudgeState:
     """Of one partition. settings: those in force; last_sequence: of the last DATA entry.
@@ -179,7 +185,7 @@ class Judge:
         unread = np.flatnonzero(events.fault > Fault.CONTROL_ENTRY)
         unreadable = Counter(Fault(fault) for fault in events.fault[unread].tolist())
         letters = [
-            _dead_letter(state.partition, entries, row, Fault(events.fault[row]))
+            dead_letter(state.partition, entries, row, Fault(events.fault[row]).name)
             for row in unread.tolist()
             if events.fault[row] != Fault.ERASED
         ]
@@ -334,20 +340,3 @@ def _verdict_rows(verdicts: Verdicts, start: int, stop: int) -> Verdicts:
         delta_ms=verdicts.delta_ms[start:stop],
         source=verdicts.source[start:stop],
     )
-
-
-def _dead_letter(partition: int, entries: Entries, row: int, fault: Fault) -> Record:
-    address, length = int(entries.value_address[row]), int(entries.value_length[row])
-    key_length = int(entries.key_length[row])
-    letter = {
-        "partition": partition,
-        "sequence": int(entries.sequence[row]),
-        "input_offset": int(entries.input_offset[row]),
-        "authority_timestamp": int(entries.authority_ms[row]),
-        "reason": fault.name,
-        "value_length": length,
-        "value_hash": entries.value_hash[row].tobytes(),
-        "value": bytes_at(address, length) if fault not in (Fault.NULL_VALUE, Fault.OMITTED) else None,
-    }
-    key = bytes_at(int(entries.key_address[row]), key_length) if key_length >= 0 else None
-    return Record(Target.DEAD_LETTERS, int(entries.index[row]), key, encode("DeadLetter", letter))

@@ -240,7 +240,8 @@ def judge_rows(
                     reports[reported, REPORT_ROW] = row
                     reports[reported, REPORT_PREVIOUS] = state & 3
                     reports[reported, REPORT_SEVERITY] = severity
-                    reports[reported, REPORT_WATCH:] = watch[slot]
+                    for column in range(WATCH_COLUMNS):
+                        reports[reported, REPORT_WATCH + column] = watch[slot, column]
                     reported += 1
                     settle(watch, slot, action)
         elif flags == _DUPLICATE:

@@ -22,38 +22,44 @@ Not for two threads at once.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
+from lifecycle.hot_tier import HotTier
+from lifecycle.store_dump import STORE
+from lifecycle.store_dump import VERSION as STORE_VERSION
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
 from streams import sequence
 from streams.admission import SECOND_WRITER_REMEDY, admit, deployment, topic_missing
 from streams.arrivals import check_cut, check_follows, check_records
-from streams.control import encode_control, read_control
 from streams.control_feed import ControlFeed, control_records
 from streams.fold import FoldError
-from streams.fold_progress import NO_PROGRESS, Standing
+from streams.fold_opening import check_progress, coming_of, fold_failed, untold
+from streams.fold_progress import Standing
+from streams.folds import Stepped
 from streams.lane_clients import consumer_settings
-from streams.log import Log, offset_of, wait_stable
-from streams.outbox import Rows, byte_rows, ledger_rows
+from streams.log import Log, wait_stable
+from streams.outbox import Rows, byte_rows, ledger_rows, message_rows
 from streams.progress import produce_durably, progress_message, read_lane
 from streams.rdkafka import ERROR_NO_SUCH_OFFSET, ClientError, NativeConsumer
 from streams.records import slice_records
-from streams.restore import entries_between, restore
-from streams.snapshots import Snapshot, SnapshotWriter, read_snapshots
+from streams.restore import bring_level, entries_between
+from streams.snapshots import Snapshot, SnapshotWriter, Stored, read_snapshots
 from streams.transactions import Transactions
 from streams.warning_log import LOGGED_PER_SECOND, DriftWarning, warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from schemas.columns import Entries
     from schemas.topics import TopicNames
     from streams.admission import Deployment
-    from streams.definitions import JudgeSettings
+    from streams.derived import Derived
     from streams.fold_progress import FoldProgress
-    from streams.judge import Judge, JudgeState, Outputs
+    from streams.folds import Configured, Folds, States
+    from streams.judge import Outputs
     from streams.ledger_reader import Tail
     from streams.rdkafka import Batch
     from streams.records import Records
@@ -65,22 +71,18 @@ if TYPE_CHECKING:
 FETCH_WAIT_MS = 50
 #: Of a control record, whatever the limit for values of the input is; the ledger's headroom holds it.
 CONTROL_VALUE_BYTES = 1_048_576
-_PROGRESS_LOST_REMEDY = (
-    "The progress topic lost records, so alerts would be written twice: restore it, or begin a new ledger under another"
-    " name"
-)
 
 
 class Committed(NamedTuple):
-    """What one transaction wrote: entries, DATA entries among them, its length, and the judge's outputs in order.
+    """What one transaction wrote: entries, DATA entries among them, its length, and the folds' outputs in order.
 
-    The outputs' columns no longer point anywhere; warnings are the first of the `warned` ones, kept from before.
+    Their columns no longer point anywhere; warnings are the first of the `warned` ones, kept from before.
     """
 
     entries: int
     events: int
     duration_ns: int
-    outputs: list[tuple[int, Outputs]]
+    outputs: list[tuple[int, Stepped]]
     warned: int
     warnings: list[DriftWarning]
 
@@ -95,11 +97,23 @@ class Part:
     position: int
     #: Of the last input record in the ledger, -1 unknown: the broker is asked whether its log still agrees.
     leader_epoch: int
-    state: JudgeState | None = None
+    states: States | None = None
     #: Index of the ledger entry after which the last snapshot stands.
     snapshot_index: int = 0
-    #: Control offset that must be in the ledger before any data is: GENESIS, and DEFINITION where there is a judge.
+    #: Control offset that must be in the ledger before any data is: GENESIS, and DEFINITIONs where there are folds.
     begins_with: int = -1
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one transaction gathers. alive: what its rows point into."""
+
+    ledger: list[Rows] = field(default_factory=list)
+    stepped: list[tuple[int, Stepped]] = field(default_factory=list)
+    warnings: list[DriftWarning] = field(default_factory=list)
+    alive: list[object] = field(default_factory=list)
+    events: int = 0
+    warned: int = 0
 
 
 class _Readers(NamedTuple):
@@ -107,13 +121,11 @@ class _Readers(NamedTuple):
     control: ControlFeed
 
 
-def _fold_failed(partition: int, error: FoldError) -> HaltError:
-    remedy = "If it names a release run that, else see `driftledger sequence check`; then `driftledger halts lift`"
-    return HaltError(partition, HaltCode.FOLD_FAILED, str(error), remedy)
-
-
 class Lane:
-    """One ownership of a lane, from open to close."""
+    """One ownership of a lane, from open to close. configured: None to sequence without any fold.
+
+    hot_folder: where this worker keeps its lanes' hot tiers; None for none.
+    """
 
     def __init__(
         self,
@@ -122,10 +134,10 @@ class Lane:
         names: TopicNames,
         number: int,
         partitions: Sequence[int],
-        judge: Judge | None,
-        definition: JudgeSettings,
+        configured: Configured | None,
         *,
         worker: str,
+        hot_folder: Path | None = None,
         at: Callable[[Point], None] = lambda _point: None,
     ) -> None:
         self.number = number
@@ -136,13 +148,16 @@ class Lane:
         #: What the ledger's topics were when this lane opened.
         self.deployment: Deployment | None = None
         self._settings, self._bootstrap, self._names = settings, bootstrap, names
-        self._judge, self._definition, self._at = judge, definition, at
+        self._configured, self._at = configured, at
         self.partitions = list(partitions)
         self._transactions: Transactions | None = None
         self._readers: _Readers | None = None
         self._snapshots: SnapshotWriter | None = None
         self._snapshot_due_ns = 0
         self._standing = Standing({})
+        #: The events of the lane, queryable; None where there is none.
+        self.hot: HotTier | None = None
+        self._hot_folder = hot_folder
         self._abandoned = threading.Event()
 
     def open(self) -> None:
@@ -172,10 +187,10 @@ class Lane:
             snapshots = read_snapshots(log, self._names.snapshots, self.number)
             self._standing = Standing(recorded.folds)
             tails = {partition: self._open_partition(log, partition, now, snapshots) for partition in free}
-            if self._judge is not None:
+            if self._configured is not None:
                 for part in self.parts.values():
-                    self._open_judge(self._judge, log, transactions, part, tails[part.number], snapshots)
-            level = {} if self._judge is None else {self._judge.name: self._judge.version}
+                    self._open_folds(self._configured, log, transactions, part, tails[part.number], snapshots)
+            level = {} if self._configured is None else self._configured.folds.versions()
             self._standing.begin(level, {part.number: part.head.index for part in self.parts.values()})
         finally:
             log.close()
@@ -185,6 +200,10 @@ class Lane:
         self._readers = _Readers(NativeConsumer(consumer_settings(self._settings, self._bootstrap)), feed)
         places = [(p.number, p.position, p.leader_epoch) for p in self.parts.values()]
         self._readers.input.assign(self._names.input, places)
+        if self._hot_folder is not None and self._configured is not None:
+            folder = self._hot_folder / f"{self._settings.prefix}.{self._settings.ledger}" / f"lane-{self.number}"
+            self.hot = HotTier(folder, self._bootstrap, self._names, self.number)
+            self.hot.open({part.number: part.head.index for part in self.parts.values()})
         self._commit_beginnings()
         self._snapshots = SnapshotWriter(self._bootstrap, self._names.snapshots, self.number)
         self._snapshot_due_ns = time_source().monotonic_ns() + self._settings.snapshot_interval_ms * 1_000_000
@@ -223,6 +242,9 @@ class Lane:
         """End the clients. What was committed stands; an open transaction is ended by the next owner's fence."""
         if self._snapshots is not None:
             self._snapshots.close()
+        if self.hot is not None:
+            self.hot.close()
+            self.hot = None
         if self._readers is not None:
             self._readers.control.close()
             self._readers.input.close()
@@ -237,79 +259,93 @@ class Lane:
             return None
         control = self._readers.control
         control.poll()
-        ledger: list[Rows] = []
+        if self.hot is not None:
+            self.hot.settle({part.number: part.head.index for part in self.parts.values()})
+        turn = _Turn()
         heads: dict[int, sequence.Head] = {}
-        judged: list[tuple[int, Outputs]] = []
-        alive: list[object] = []
-        warnings: list[DriftWarning] = []
-        events = 0
         for part in self.parts.values():
-            head = part.head
-            position = part.position
-            sections: list[tuple[Records, int]] = []
-            if batch is not None:
-                records = slice_records(batch.records, int(batch.starts[part.slot]), int(batch.ends[part.slot]))
-                check_follows(self._names.input, part.number, part.position, int(batch.before[part.slot]))
-                position = int(batch.positions[part.slot])
-                if records.offset.size:
-                    check_records(self._names.input, part.number, part.position, records)
-                    events += records.offset.size
-                    sections.append((records, sequence.DATA))
+            heads[part.number] = part.head
+            position, records = self._records_of(part, batch)
+            if records is not None:
+                turn.events += records.offset.size
+                heads[part.number] = self._sequence(part, heads[part.number], records, sequence.DATA, turn)
             if taken := control.take(part.number, position):
                 controls = control_records(taken)
-                alive.append(controls)
-                sections.append((controls.records, sequence.CONTROL))
-            for records, kind in sections:
-                head, sequenced = sequence.advance(head, records, kind, self._value_limit(kind))
-                ledger.append(ledger_rows(sequenced, part.number))
-                alive.append(sequenced)
-                if self._judge is not None and part.state is not None:
-                    outputs = self._step(self._judge, part.number, part.state, sequenced.entries)
-                    judged.append((part.number, outputs))
-                    some = outputs.warned[: LOGGED_PER_SECOND - len(warnings)]
-                    warnings.extend(warnings_of(part.number, sequenced.entries, outputs, some))
+                turn.alive.append(controls)
+                heads[part.number] = self._sequence(part, heads[part.number], controls.records, sequence.CONTROL, turn)
             part.position = position
-            heads[part.number] = head
-        if not ledger:
+        if not turn.ledger:
             return None
         tails = {number: head.index for number, head in heads.items()}
         progress = self._standing.to_write(tails, time_source().monotonic_ns())
-        duration_ns = self._transactions.write(self._outgoing(ledger, judged, progress))
+        duration_ns = self._transactions.write(self._outgoing(turn.ledger, turn.stepped, progress))
         for number, head in heads.items():
             self.parts[number].head = head
+        if self.hot is not None:
+            self.hot.commit()
         self._offer_snapshots()
-        entries = sum(len(rows.rows) for rows in ledger)
-        warned = sum(outputs.counts.warned for _, outputs in judged)
-        return Committed(entries, events, duration_ns, judged, warned, warnings)
+        entries = sum(len(rows.rows) for rows in turn.ledger)
+        return Committed(entries, turn.events, duration_ns, turn.stepped, turn.warned, turn.warnings)
+
+    def _sequence(self, part: Part, head: sequence.Head, records: Records, kind: int, turn: _Turn) -> sequence.Head:
+        """Sequence records of a partition and step its folds over them; returns the head after them."""
+        head, sequenced = sequence.advance(head, records, kind, self._value_limit(kind))
+        turn.ledger.append(ledger_rows(sequenced, part.number))
+        turn.alive.append(sequenced)
+        if part.states is not None and self._configured is not None:
+            judged, derived = self._step(self._configured.folds, part, part.states, sequenced.entries)
+            turn.stepped.append((part.number, Stepped(judged, derived)))
+            turn.warned += judged.counts.warned
+            some = judged.warned[: LOGGED_PER_SECOND - len(turn.warnings)]
+            turn.warnings.extend(warnings_of(part.number, sequenced.entries, judged, some))
+            if self.hot is not None:
+                self.hot.step(part.number, sequenced.entries, judged)
+        return head
+
+    def _records_of(self, part: Part, batch: Batch | None) -> tuple[int, Records | None]:
+        """Where a partition's input stands with a batch, and its records in it, None for none."""
+        if batch is None:
+            return part.position, None
+        records = slice_records(batch.records, int(batch.starts[part.slot]), int(batch.ends[part.slot]))
+        check_follows(self._names.input, part.number, part.position, int(batch.before[part.slot]))
+        if not records.offset.size:
+            return int(batch.positions[part.slot]), None
+        check_records(self._names.input, part.number, part.position, records)
+        return int(batch.positions[part.slot]), records
 
     def _value_limit(self, kind: int) -> int:
         """Values of the input are omitted beyond the setting; what the ledger itself was told stays readable."""
         limit = self._settings.max_value_bytes
         return limit if kind == sequence.DATA else max(limit, CONTROL_VALUE_BYTES)
 
-    def _step(self, judge: Judge, partition: int, state: JudgeState, entries: Entries) -> Outputs:
+    def _step(self, folds: Folds, part: Part, states: States, entries: Entries) -> tuple[Outputs, Derived]:
         try:
-            return judge.step(state, entries)
+            return folds.step(states, entries)
         except FoldError as error:
-            raise _fold_failed(partition, error) from error
+            raise fold_failed(part.number, error) from error
 
     def _outgoing(
-        self, ledger: list[Rows], judged: list[tuple[int, Outputs]], progress: Mapping[str, FoldProgress]
+        self, ledger: list[Rows], stepped: list[tuple[int, Stepped]], progress: Mapping[str, FoldProgress]
     ) -> list[tuple[str, Rows]]:
         """What goes into one transaction, by topic, in order."""
         names = self._names
         outgoing = [(names.sequenced, rows) for rows in ledger]
-        for number, outputs in judged:
-            if outputs.records:
-                outgoing.append((names.drift_alerts, byte_rows(number, outputs.alert_messages())))
-                outgoing.append((names.dead_letters, byte_rows(number, outputs.dead_letter_messages())))
+        for number, outputs in stepped:
+            for topic, messages in (
+                (names.drift_alerts, outputs.alerts()),
+                (names.dead_letters, outputs.dead_letters()),
+            ):
+                if messages:
+                    outgoing.append((topic, byte_rows(number, messages)))
+            if outputs.derived is not None:
+                outgoing.append((names.aggregates, message_rows(number, outputs.derived.aggregates)))
         if progress:
             messages = [progress_message(fold, progress[fold]) for fold in sorted(progress)]
             outgoing.append((names.progress, byte_rows(self.number, messages)))
         return [(topic, rows) for topic, rows in outgoing if len(rows.rows)]
 
     def _offer_snapshots(self) -> None:
-        if self._judge is None or self._snapshots is None:
+        if self._configured is None or self._snapshots is None:
             return
         now_ns = time_source().monotonic_ns()
         behind = [p.head.index - p.snapshot_index for p in self.parts.values()]
@@ -319,15 +355,27 @@ class Lane:
             return
         self._snapshot_due_ns = now_ns + self._settings.snapshot_interval_ms * 1_000_000
         due = [p for p in self.parts.values() if p.head.index > p.snapshot_index]
-        judge = self._judge
+        folds = self._configured.folds
+        versions = folds.versions()
         taken = [
-            Snapshot(judge.name, judge.version, p.number, p.head.index, p.head.chain_hash, judge.dump(p.state))
+            Snapshot(fold, versions[fold], p.number, p.head.index, p.head.chain_hash, state)
             for p in due
-            if p.state is not None
+            if p.states is not None
+            for fold, state in folds.dumps(p.states).items()
         ]
-        if taken and self._snapshots.offer(taken):
+        if taken and self._snapshots.offer(taken, self._stored()):
             for part in due:
                 part.snapshot_index = part.head.index
+
+    def _stored(self) -> Stored | None:
+        """Snapshots of the hot tier."""
+        if self.hot is None:
+            return None
+        snapshots = []
+        for number, state in self.hot.dumps().items():
+            head = self.parts[number].head
+            snapshots.append(Snapshot(STORE, STORE_VERSION, number, head.index, head.chain_hash, state))
+        return Stored(snapshots, self.hot.flush)
 
     # ------------------------------------------------------------------------------------------------------------ open
 
@@ -349,63 +397,44 @@ class Lane:
         self.parts[partition] = part
         return tail
 
-    def _open_judge(
+    def _open_folds(
         self,
-        judge: Judge,
+        configured: Configured,
         log: Log,
         transactions: Transactions,
         part: Part,
         tail: Tail | None,
         snapshots: list[Snapshot],
     ) -> None:
-        """Bring the judge level with the ledger: silently up to its progress, speaking from there."""
-        standing = self._standing.of(judge.name)
-        if tail is not None and standing is NO_PROGRESS:
-            detail = f"{self._names.progress}[{self.number}] says nothing of a ledger of {tail.head.index} entries"
-            raise HaltError(part.number, HaltCode.PROGRESS_LOST, detail, _PROGRESS_LOST_REMEDY)
-        if standing.version > judge.version:
-            detail = (
-                f"{self._names.progress}[{self.number}] says that judge {standing.version} wrote on, this is judge "
-                f"{judge.version}. Run a release that has judge {standing.version}"
-            )
-            raise _fold_failed(part.number, FoldError(detail))
-        done = standing.done(part.number, part.head.index)
-        known = max((s.index for s in snapshots if (s.fold, s.partition) == (judge.name, part.number)), default=0)
-        if known > done:
-            detail = f"{self._names.progress}[{self.number}] says {done}, a snapshot stands at index {known}"
-            raise HaltError(part.number, HaltCode.PROGRESS_LOST, detail, _PROGRESS_LOST_REMEDY)
+        """Bring the folds level with the ledger: silently up to their progress, speaking from there."""
+        where = f"{self._names.progress}[{self.number}]"
+        check_progress(
+            configured.folds, self._standing, where, part.number, 0 if tail is None else tail.head.index, snapshots
+        )
+
+        def speak(stepped: Stepped, progress: Mapping[str, FoldProgress]) -> None:
+            transactions.write(self._outgoing([], [(part.number, stepped)], progress))
+
         read = self._reader(log, part.number, tail)
         try:
-            part.state = restore(judge, part.number, snapshots, done, read)
+            part.states = bring_level(
+                configured.folds, self._standing, part.number, part.head.index, snapshots, read, speak
+            )
         except FoldError as error:
-            raise _fold_failed(part.number, error) from error
-        for entries in read(done + 1, part.head.index):
-            outputs = self._step(judge, part.number, part.state, entries)
-            progress = self._standing.catch_up(judge.name, judge.version, part.number, int(entries.index[-1]))
-            transactions.write(self._outgoing([], [(part.number, outputs)], progress))
-        if part.state.written_by != judge.version:
-            body = {"fold": judge.name, "version": judge.version}
-            self._tell(log, part, "FoldVersion", body, "a new version of the fold")
-        if tail is None or part.state.settings != self._definition:
-            definition = {"name": judge.name, "body": self._definition.canonical()}
-            offset = self._tell(log, part, "Definition", definition, "settings of the worker")
-            if tail is None:
-                part.begins_with = offset
+            raise fold_failed(part.number, error) from error
+        end = self._tell(configured, log, part, part.states, begins=tail is None)
+        if tail is None:
+            part.begins_with = end
 
-    def _tell(self, log: Log, part: Part, kind: str, body: dict[str, Any], reason: str) -> int:
-        """Have a partition's ledger told of its fold, once: what was told before may still wait for its turn.
+    def _tell(self, configured: Configured, log: Log, part: Part, states: States, *, begins: bool) -> int:
+        """Have a partition's ledger told of its folds, once: what was told before may still wait for its turn.
 
-        Returns the control offset of the record. Of its kind there are those of the one fold that a lane steps.
+        Returns the control offset of the last record that says something of them, -1 where none waits.
         """
         end = log.bounds(self._names.control, part.number).stable_end
-        told = -1
-        for message in log.scan(self._names.control, part.number, part.head.control_offset + 1, end):
-            found, said = read_control(message.value())
-            if found == kind:
-                told = offset_of(message) if said == body else -1
-        if told >= 0:
-            return told
-        return self._write_control(part.number, encode_control(kind, body, self._worker, reason))
+        coming = coming_of(log.scan(self._names.control, part.number, part.head.control_offset + 1, end))
+        missing = [told.encode(self._worker) for told in untold(states, configured, coming, begins=begins)]
+        return max([coming.end, *(self._write_control(part.number, value) for value in missing)])
 
     def _reader(self, log: Log, partition: int, tail: Tail | None) -> Read:
         """Entries of a partition by index, as long as nobody wants this lane to end."""
@@ -437,7 +466,7 @@ class Lane:
     def _wait_stable(self, log: Log, free: list[int]) -> None:
         """An earlier owner's transaction has been ended by the fence; its markers may still be on their way."""
         names = self._names
-        outputs = [(topic, p) for p in free for topic in (names.drift_alerts, names.dead_letters)]
+        outputs = [(topic, p) for p in free for topic in (names.drift_alerts, names.aggregates, names.dead_letters)]
         for topic, partition in [(names.progress, self.number), *outputs]:
             if not wait_stable(log, topic, partition, self._settings.transaction_timeout_ms):
                 detail = f"a foreign transaction stays open on {topic}[{partition}]"

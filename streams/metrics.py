@@ -1,4 +1,4 @@
-"""Every metric there is, one line each. Labels are bounded: lanes and partitions, never sources."""
+"""Every metric there is, one line each. Labels are bounded: lanes, partitions and windows, never sources."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from schemas.columns import Fault
 from schemas.instants import NS_PER_S
 
 if TYPE_CHECKING:
+    from streams.derived import Derived
     from streams.lane import Committed
 
 REGISTRY = CollectorRegistry()
@@ -45,6 +46,11 @@ NOT_FINITE = _counter("not_finite", "events whose value is NaN or infinite")
 DEAD = _counter("dead_letters", "dead letters written, by fault", "fault")
 ALERTS = _counter("alerts", "records on the alerts topic")
 EVICTED = _counter("evicted_sources", "sources forgotten because sources_max was reached")
+RESULTS = _counter("window_results", "results of windows written, early ones among them", "window")
+LATE_EVENTS = _counter("late_events", "events that came when a window of theirs was closed", "window")
+AHEAD_EVENTS = _counter("ahead_events", "events too far ahead of authority time for a window", "window")
+SUSPENDED = _counter("suspended_windows", "definitions suspended because they outgrew their bounds", "window")
+REFUSED = _counter("refused_windows", "DEFINITION entries of windows that could not be read")
 LANE_FAILURES = _counter("lane_failures", "times a lane was closed after an error", "lane")
 HALTED = _gauge("halted_partitions", "partitions this worker holds halted")
 LIVE = _gauge("live_lanes", "lanes this worker owns and serves")
@@ -75,7 +81,12 @@ def observe(lane: int, committed: Committed) -> None:
     mine.entries.inc(committed.entries)
     mine.batch.observe(committed.entries)
     mine.transaction.observe(committed.duration_ns / NS_PER_S)
-    for _, outputs in committed.outputs:
+    for _, stepped in committed.outputs:
+        if stepped.derived is not None:
+            _observe_windows(stepped.derived)
+        outputs = stepped.judged
+        if outputs is None:
+            continue
         counts = outputs.counts
         for counter, number in (
             (_GREEN, counts.green),
@@ -94,3 +105,18 @@ def observe(lane: int, committed: Committed) -> None:
             if fault is Fault.ERASED:
                 continue  # read once, and erased since: there is no letter
             DEAD.labels(fault.name).inc(number)
+
+
+def _observe_windows(derived: Derived) -> None:
+    for name, counts in derived.counts.items():
+        for counter, number in (
+            (RESULTS, counts.results),
+            (LATE_EVENTS, counts.late),
+            (AHEAD_EVENTS, counts.ahead),
+        ):
+            if number:
+                counter.labels(name).inc(number)
+    for name in derived.suspended:
+        SUSPENDED.labels(name).inc()
+    if derived.refused:
+        REFUSED.inc(derived.refused)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from streams.derived import Messages
     from streams.sequence import Sequenced
 
 
@@ -22,7 +23,7 @@ class Rows(NamedTuple):
 
     partition: int
     rows: NDArray[np.int64]
-    memory: NDArray[np.uint8]
+    memory: object
 
 
 def ledger_rows(sequenced: Sequenced, partition: int) -> Rows:
@@ -49,3 +50,11 @@ def byte_rows(partition: int, records: Sequence[tuple[bytes | None, bytes]]) -> 
         rows[row, W_VALUE_LENGTH] = len(value)
         at += key_length + len(value)
     return Rows(partition, rows, memory)
+
+
+def message_rows(partition: int, messages: Messages) -> Rows:
+    """One row for each record that a fold has laid out in memory."""
+    rows = np.zeros((messages.at_index.size, MESSAGE_WORDS), np.int64)
+    rows[:, W_KEY], rows[:, W_KEY_LENGTH] = messages.key_address, messages.key_length
+    rows[:, W_VALUE], rows[:, W_VALUE_LENGTH] = messages.value_address, messages.value_length
+    return Rows(partition, rows, messages.keep)

@@ -1,8 +1,8 @@
 """What somebody who watches a ledger wants to see, worked out from what it publishes.
 
-Two things are known from outside: what a worker's /health says again and again, and the records of the alerts topic.
-From the first follow the partitions and the rate, from the second the alerts that are open now. Nothing here reads
-either of them, nor a clock.
+Known from outside are what a worker says, again and again, and the records of the alerts and aggregates topics. From
+the first follow the partitions and the rate, from the second the alerts that are open now; of the third see
+`window_board`. Nothing here reads any of them, nor a clock.
 """
 
 from __future__ import annotations
@@ -22,11 +22,36 @@ RATE_WINDOW_NS: Final = 5 * NS_PER_S
 
 
 class PartitionState(NamedTuple):
-    """A partition as a worker reports it. state: of its lane."""
+    """A partition as a worker reports it. state: of its lane; hot: of its hot tier, None where there is none."""
 
     partition: int
     state: str
     sequence: int
+    hot: Hot | None = None
+
+
+class Hot(NamedTuple):
+    """How far the hot tier of a partition is. standing: level, behind or unavailable; reached: of how many entries.
+
+    error: what was wrong last, None where nothing was.
+    """
+
+    standing: str
+    reached: int
+    entries: int
+    error: str | None
+
+    def __str__(self) -> str:
+        return f"behind, {self.reached} of {self.entries}" if self.standing == "behind" else self.standing
+
+
+class InForce(NamedTuple):
+    """A window in force in a partition, as a worker reports it. suspended: why it does nothing, None while it works."""
+
+    partition: int
+    name: str
+    version: int
+    suspended: str | None
 
 
 class Halted(NamedTuple):
@@ -46,25 +71,33 @@ class Health(NamedTuple):
     lanes: int
     troubles: tuple[str, ...]
     halts: tuple[Halted, ...]
+    windows: tuple[InForce, ...] = ()
 
 
 def parse_health(answer: Mapping[str, Any]) -> Health:
     """The JSON of /health as values; partitions in order."""
     lanes = answer["lanes"]
-    partitions = [
-        PartitionState(part["partition"], lane["state"], part["sequence"])
-        for lane in lanes
-        for part in lane["partitions"]
-    ]
+    parts = [(part, lane["state"]) for lane in lanes for part in lane["partitions"]]
     return Health(
-        partitions=tuple(sorted(partitions)),
+        partitions=tuple(sorted(_partition_state(part, state) for part, state in parts)),
         lanes_live=sum(lane["state"] == "live" for lane in lanes),
         lanes=len(lanes),
         troubles=tuple(f"lane {lane['lane']} is {lane['state']}: {lane['error']}" for lane in lanes if lane["error"]),
         halts=tuple(
             Halted(halt["partition"], halt["code"], halt["detail"], halt["remedy"]) for halt in answer["halts"]
         ),
+        windows=tuple(
+            InForce(part["partition"], window["name"], window["version"], window["suspended"])
+            for part, _ in parts
+            for window in part.get("windows", ())
+        ),
     )
+
+
+def _partition_state(part: Mapping[str, Any], lane_state: str) -> PartitionState:
+    hot = part.get("hot")
+    known = None if hot is None else Hot(hot["standing"], hot["reached"], part["index"], hot["error"])
+    return PartitionState(part["partition"], lane_state, part["sequence"], known)
 
 
 class RateMeter:
@@ -133,3 +166,14 @@ class AlertBoard:
         """How many sources have which severity: those with an open alert, and as GREEN those named without one."""
         known = dict.fromkeys(sources, "GREEN") | {alert.source: alert.severity for alert in self._open.values()}
         return Counter(known.values())
+
+
+class HotAnswer(NamedTuple):
+    """What the hot tier answered. events: all that are hot; mean: of the last minute, None of nothing.
+
+    took_ns: from asking to answer, as the asker saw it.
+    """
+
+    events: int
+    mean: float | None
+    took_ns: int

@@ -1,8 +1,18 @@
-"""A fold's state, brought back from snapshots and the ledger."""
+"""Folds brought level with their ledger: states from snapshots, what is written already folded again, the rest spoken.
+
+Problem: after a crash, an upgrade or a loss each fold of a partition may stand elsewhere, and none may write an output
+twice or leave one out. So each says from its progress how far its outputs are written; all are restored to where one
+reading of the ledger can begin, stepped silently up to there, and from there on they speak.
+
+    snapshot of judge     snapshot of derive         derive's progress     judge's progress      the ledger's tail
+    |-- judge, silently ----|-- both, silently -----------|-- derive speaks -----|-- both speak ---------|
+
+Derive is stepped with what judge says of the same entries, so judge begins at derive's snapshot or before.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
@@ -10,12 +20,15 @@ import structlog
 from schemas.columns import slice_rows
 from schemas.errors import HaltCode, HaltError
 from streams.fold import FoldError
+from streams.folds import States, Stepped
 from streams.ledger_reader import REMEDY, find_offset, read_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from schemas.columns import Entries
+    from streams.fold_progress import FoldProgress, Standing
+    from streams.folds import Folds
     from streams.judge import Judge, JudgeState
     from streams.ledger_reader import Tail
     from streams.log import Log
@@ -23,43 +36,82 @@ if TYPE_CHECKING:
 
     #: Entries with first <= index <= last of the fold's partition, as batches.
     Read = Callable[[int, int], Iterator[Entries]]
+    #: Writes outputs and the progress that they are, in one transaction.
+    Speak = Callable[[Stepped, Mapping[str, FoldProgress]], object]
 
 _logger = structlog.get_logger()
-_PROGRESS_EVERY_ENTRIES = 1_000_000
+_LOG_EVERY_ENTRIES = 1_000_000
+#: A transaction costs more than folding some thousand entries.
+_ROWS_MAX = 20_000
+
+
+def bring_level(
+    folds: Folds,
+    standing: Standing,
+    partition: int,
+    tail_index: int,
+    snapshots: Iterable[Snapshot],
+    read: Read,
+    speak: Speak,
+) -> States:
+    """The states after the entry at tail_index; outputs that are not written yet are spoken on the way.
+
+    Raises FoldError where a fold must not go on.
+    """
+    kept = list(snapshots)
+    judge, derive = folds.judge, folds.derive
+    judge_done = standing.of(judge.name).done(partition, tail_index)
+    derive_done = standing.of(derive.name).done(partition, tail_index)
+    derive_at, derive_state = _newest(derive, partition, kept, derive_done, read)
+    judge_at, judge_state = _newest(judge, partition, kept, min(judge_done, derive_at), read)
+    states = States(judge_state, derive_state)
+    at = judge_at
+    for until in sorted({derive_at, judge_done, derive_done, tail_index}):
+        for entries in read(at + 1, until):
+            judged = judge.step(states.judge, entries)
+            derived = derive.step(states.derive, entries, judged) if at >= derive_at else None
+            index = int(entries.index[-1])
+            said = Stepped(judged if at >= judge_done else None, derived if at >= derive_done else None)
+            if said.any():
+                progress: dict[str, FoldProgress] = {}
+                for fold, done in ((judge, judge_done), (derive, derive_done)):
+                    if at >= done:
+                        progress.update(standing.catch_up(fold.name, fold.version, partition, index))
+                speak(said, progress)
+            if (index - entries.index.size) // _LOG_EVERY_ENTRIES != index // _LOG_EVERY_ENTRIES:
+                _logger.info("folds_restoring", partition=partition, index=index, until=tail_index)
+        at = max(at, until)
+    return states
 
 
 def restore(judge: Judge, partition: int, snapshots: Iterable[Snapshot], until: int, read: Read) -> JudgeState:
-    """The state after the entry at index `until`: the newest fitting snapshot, then a silent re-fold."""
-    done, state = _newest(judge, partition, snapshots, until, read)
-    for entries in read(done + 1, until):
-        judge.step(state, entries)
-        before, done = done, int(entries.index[-1])
-        if before // _PROGRESS_EVERY_ENTRIES != done // _PROGRESS_EVERY_ENTRIES:
-            _logger.info("fold_restoring", fold=judge.name, partition=partition, index=done, until=until)
-    return state
+    """Judge's state alone after the entry at index `until`: the newest fitting snapshot, then a silent re-fold."""
+    at, state = _newest(judge, partition, list(snapshots), until, read)
+    judged: JudgeState = state
+    for entries in read(at + 1, until):
+        judge.step(judged, entries)
+    return judged
 
 
-def _newest(
-    judge: Judge, partition: int, snapshots: Iterable[Snapshot], until: int, read: Read
-) -> tuple[int, JudgeState]:
+def _newest(fold: Any, partition: int, snapshots: list[Snapshot], until: int, read: Read) -> tuple[int, Any]:
     """Index and state of the newest snapshot that fits, 0 and a new state for none.
 
     A snapshot fits that is of this fold, version and partition, stands at or before `until`, and carries the chain hash
     that the ledger has at its index.
     """
     for snapshot in snapshots:
-        same = (snapshot.fold, snapshot.version, snapshot.partition) == (judge.name, judge.version, partition)
+        same = (snapshot.fold, snapshot.version, snapshot.partition) == (fold.name, fold.version, partition)
         if not same or snapshot.index > until:
             continue
         hashes = [entries.chain_hash[-1].tobytes() for entries in read(snapshot.index, snapshot.index)]
         try:
             if hashes == [snapshot.chain_hash]:
-                return snapshot.index, judge.load(partition, snapshot.state)
+                return snapshot.index, fold.load(partition, snapshot.state)
             reason = "it is of another ledger: the chain hash at its index differs"
         except FoldError as error:
             reason = str(error)
-        _logger.warning("snapshot_unusable", fold=judge.name, partition=partition, index=snapshot.index, reason=reason)
-    return 0, judge.new_state(partition)
+        _logger.warning("snapshot_unusable", fold=fold.name, partition=partition, index=snapshot.index, reason=reason)
+    return 0, fold.new_state(partition)
 
 
 def entries_between(
@@ -73,7 +125,7 @@ def entries_between(
         return
     begin = find_offset(log, topic, partition, tail, "index", first)
     following = first
-    for batch in read_entries(bootstrap, topic, partition, begin, tail.offset + 1):
+    for batch in read_entries(bootstrap, topic, partition, begin, tail.offset + 1, _ROWS_MAX):
         wrong = np.flatnonzero(batch.entries.index != np.arange(following, following + batch.entries.index.size))
         if wrong.size:
             where = f"{topic}[{partition}]@{batch.offsets[wrong[0]]}"

@@ -14,12 +14,15 @@ file; what stands above the tables holds for all, what stands in one overrides i
     input_topic = "meters.raw"
     framing = "json"
 
+Windows are tables, too, and stand in the file only: [[window]] for all ledgers, [[ledger.window]] below a ledger for
+that one, in place of those for all; `window = []` for none (see `window_tables`).
+
 GUARANTEE a Settings object is valid: every limit is in range and the relations between limits hold, so no code below
 checks them again. A value that is refused is named with the place it came from and the remedy; nothing has been started
 by then.
 HAZARD folds see no setting. What a judge must know (framing, drift_threshold_ms, confirm_events, dedupe_horizon,
-sources_max) becomes a DEFINITION entry of the ledger and takes effect there; changing it here changes nothing that is
-already sequenced.
+sources_max) and each window become DEFINITION entries of the ledger and take effect there; changing them here changes
+nothing that is already sequenced.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, InstanceOf, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.codec import Framing
 from schemas.errors import BadInputError
@@ -45,10 +48,13 @@ from streams.definitions import (
     threshold_us_from_ms,
 )
 from streams.severity import THRESHOLD_LIMIT_US
+from streams.window_tables import read_windows
+from streams.windows import DEFAULT_WINDOWS, WindowDefinition, check_together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 ENVIRONMENT_PREFIX: Final = "DRIFTLEDGER_"
@@ -72,6 +78,8 @@ Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
 LINGER_MS_MAX: Final = 1_000
 #: Filled from other fields unless given.
 _DERIVED: Final = ("input_topic", "lanes")
+#: The field that comes from tables of the file, which no variable could hold.
+_FROM_TABLES: Final = "windows"
 #: How much of a name must agree for the other to be meant; difflib's ratio.
 _RESEMBLES: Final = 0.8
 #: Where the reference cases are looked for, from the root of the checkout.
@@ -82,6 +90,15 @@ def find_cases() -> Path | None:
     """The first folder of CASES_PLACES that is there, None where a clone has neither."""
     root = Path(__file__).resolve().parent.parent
     return next((folder for place in CASES_PLACES if (folder := (root / place).resolve()).is_dir()), None)
+
+
+class _Variables(EnvSettingsSource):
+    """The environment, for the fields that it may give."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        if field_name == _FROM_TABLES:
+            return None, field_name, False
+        return super().get_field_value(field, field_name)
 
 
 class Settings(BaseSettings):
@@ -138,6 +155,10 @@ class Settings(BaseSettings):
     transaction_timeout_ms: int = Field(default=10_000, ge=1_000, le=900_000)
     #: A worker that has been silent for longer loses its lanes.
     session_timeout_ms: int = Field(default=6_000, ge=6_000, le=300_000)
+    #: Keep events hot in RocksDB under data_dir, for queries.
+    hot_store: bool = True
+    #: What events are gathered into. From the tables of the file, never from the environment.
+    windows: tuple[InstanceOf[WindowDefinition], ...] = DEFAULT_WINDOWS
     #: Health and metrics, on loopback; 0 takes a free port.
     http_port: int = Field(default=8_411, ge=0, le=65_535)
 
@@ -178,6 +199,13 @@ class Settings(BaseSettings):
             message = f"a name that ends in {ending} is that of a topic of the ledger {other!r}"
             raise ValueError(message)
         return ledger
+
+    @field_validator("windows")
+    @classmethod
+    def _windows_together(cls, windows: tuple[WindowDefinition, ...]) -> tuple[WindowDefinition, ...]:
+        """Refuse two of one name, or too many."""
+        check_together(windows)
+        return windows
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
@@ -242,8 +270,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read explicit values and the environment; load() passes the file's values where the environment is silent."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return (init_settings, env_settings)
+        del env_settings, dotenv_settings, file_secret_settings
+        return (init_settings, _Variables(settings_cls))
 
 
 def load(config: Path | None = None, ledger: str | None = None, **overrides: Any) -> Settings:
@@ -256,10 +284,12 @@ def load(config: Path | None = None, ledger: str | None = None, **overrides: Any
     Raises BadInputError naming the file or variable, the value and the remedy.
     """
     path = config or DEFAULT_CONFIG
-    table = _read(path, required=config is not None)
+    text = _read(path, required=config is not None)
+    table = _parse(text, path)
     explicit = {key: value for key, value in overrides.items() if value is not None}
     chosen, named_by = _choose(table, ledger, path)
     name = chosen.pop("ledger")
+    windows = _windows(chosen, table, text, path, name)
     from_file = {key: value for key, value in chosen.items() if _variable(key) not in _environment()}
     places = {
         **{key: f"{path}: {key}" for key in from_file},
@@ -267,14 +297,14 @@ def load(config: Path | None = None, ledger: str | None = None, **overrides: Any
         "ledger": named_by,
     }
     try:
-        return Settings(**{**from_file, **explicit, "ledger": name})
+        return Settings(**{**from_file, **windows, **explicit, "ledger": name})
     except ValidationError as error:
         _refuse(error, path, places)
 
 
 def unknown_variables() -> dict[str, str | None]:
     """Variables of our prefix that nothing reads, each with the known one that it resembles most, None for none."""
-    known = [_variable(field) for field in Settings.model_fields]
+    known = [_variable(field) for field in Settings.model_fields if field != _FROM_TABLES]
     unknown = [
         name
         for name in sorted(_environment())
@@ -289,17 +319,36 @@ def _split_ending(name: str) -> tuple[str, str]:
     return (name.removesuffix(ending), ending) if ending else ("", "")
 
 
-def _read(path: Path, *, required: bool) -> dict[str, Any]:
+def _read(path: Path, *, required: bool) -> str:
+    """The file's text; that of an empty one where it may be absent and is."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if required:
             raise BadInputError(f"{path}: no such file. Give --config the path of a driftledger.toml") from None
-        return {}
+        return ""
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path}: cannot be read: {error}. Make it a readable UTF-8 file") from error
-    except tomllib.TOMLDecodeError as error:
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path}: not TOML: {error}. Mend that line") from error
+
+
+def _windows(
+    chosen: dict[str, Any], table: dict[str, Any], text: str, path: Path, ledger: str
+) -> dict[str, tuple[WindowDefinition, ...]]:
+    """Take the windows of the chosen ledger out of its values; nothing where the file says nothing of windows."""
+    if _FROM_TABLES in chosen:
+        raise BadInputError(f"{path}: unknown setting {_FROM_TABLES!r}. Write each window as a table, [[window]]")
+    if "window" not in chosen:
+        return {}
+    own = (number for number, entry in enumerate(table.get("ledger", [])) if entry["name"] == ledger)
+    number = next((number for number in own if "window" in table["ledger"][number]), None)
+    return {_FROM_TABLES: read_windows(chosen.pop("window"), text, str(path), number)}
 
 
 def _choose(table: dict[str, Any], ledger: str | None, path: Path) -> tuple[dict[str, Any], str]:

@@ -16,7 +16,7 @@ import hashlib
 import queue
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import lz4.frame
 import structlog
@@ -28,6 +28,8 @@ from schemas.errors import UnreachableError
 from streams.log import offset_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from confluent_kafka import KafkaError, Message
 
     from streams.log import Log
@@ -58,6 +60,13 @@ class Snapshot:
     state: bytes
 
 
+class Stored(NamedTuple):
+    """Snapshots that are worth something only once what they build on is durable: `flush` makes it so, or raises."""
+
+    snapshots: list[Snapshot]
+    flush: Callable[[], None]
+
+
 class SnapshotWriter:
     """Writes the snapshots of one lane on a thread of its own, one list at a time.
 
@@ -73,7 +82,7 @@ class SnapshotWriter:
         self._free.set()
         self._given_up = threading.Event()
         #: One list at most, and the end.
-        self._offered: queue.SimpleQueue[list[Snapshot] | None] = queue.SimpleQueue()
+        self._offered: queue.SimpleQueue[tuple[list[Snapshot], Stored | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"snapshots-{lane}", daemon=True)
         self._thread.start()
 
@@ -81,12 +90,12 @@ class SnapshotWriter:
         """Whether an offer would be taken: nothing is being written."""
         return self._free.is_set()
 
-    def offer(self, snapshots: list[Snapshot]) -> bool:
+    def offer(self, snapshots: list[Snapshot], stored: Stored | None = None) -> bool:
         """Hand snapshots over; False where the writer is still busy with earlier ones. Not for two threads at once."""
         if not self.ready():
             return False
         self._free.clear()
-        self._offered.put(snapshots)
+        self._offered.put((snapshots, stored))
         return True
 
     def close(self) -> None:
@@ -96,7 +105,10 @@ class SnapshotWriter:
         self._given_up.set()
 
     def _run(self) -> None:
-        while (snapshots := self._offered.get()) is not None:
+        while (offered := self._offered.get()) is not None:
+            snapshots, stored = offered
+            if stored is not None and self._flushed(stored):
+                snapshots = [*snapshots, *stored.snapshots]
             for snapshot in snapshots:
                 if self._given_up.is_set():
                     return
@@ -106,6 +118,14 @@ class SnapshotWriter:
                     self._producer = None
                     _logger.warning("snapshot_failed", lane=self._lane, partition=snapshot.partition, error=repr(error))
             self._free.set()
+
+    def _flushed(self, stored: Stored) -> bool:
+        try:
+            stored.flush()
+        except Exception as error:  # noqa: BLE001 - as below
+            _logger.warning("snapshot_failed", lane=self._lane, error=repr(error))
+            return False
+        return True
 
     def _write(self, snapshot: Snapshot) -> None:
         """Raises where not all of it was delivered."""

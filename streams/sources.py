@@ -195,6 +195,11 @@ def _lines(slots: int) -> NDArray[np.int64]:
     return raw[skip : skip + slots * HOT_COLUMNS].reshape(slots, HOT_COLUMNS)
 
 
+def with_names(slots: int, names_bytes: int) -> Sources:
+    """No sources, and room for so many, whose names have so many bytes in all, and for one more."""
+    return _with_room(slots + 1, names_bytes + MAX_SOURCE_BYTES)
+
+
 def _with_room(slots: int, arena_bytes: int) -> Sources:
     capacity = max(_SLOTS_MIN, 1 << (slots - 1).bit_length())
     return Sources(

@@ -3,7 +3,8 @@
 Problem: when something is wrong the worker may be the thing that is gone, so its status cannot be asked of the worker.
 Everything here is read from the topics: tails, halts, the ends of the input. The anchor is the one thing that needs a
 lane, and so it is the probe: taken into the ledger in time, a lane works; if not, the rest is shown all the same. Nor
-does a partition whose ledger cannot be read hide the others.
+does a partition whose ledger cannot be read hide the others. Only how hot tiers and windows stand is in no topic: that
+is asked of the ledger's workers on this machine, and not known of partitions that others serve.
 
 How old an entry is, is told by the broker's time of the anchor. HAZARD where none could be written it is told by the
 clock of this machine or the newest entry, whichever is later: if that clock is fast, a live partition looks silent.
@@ -19,12 +20,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from schemas.clock import source as time_source
 from schemas.errors import HaltError
 from schemas.instants import US_PER_MS, format_ms
+from streams.address import ASK_TIMEOUT_S, find_workers
 from streams.drift_log import API_ACTOR, API_SOURCE, DriftLog, HaltedError, NotBegunError, NotSequencedError
 from streams.halts import read_halts
+from streams.overview import parse_health
+from streams.worker_http import ask
 
 if TYPE_CHECKING:
     from streams.halts import Halt
     from streams.ledger_reader import Tail
+    from streams.overview import Health, Hot, InForce
     from streams.queries import Ledger
 
 #: A partition whose last entry is older than so many heartbeats of the worker is not being written.
@@ -48,7 +53,7 @@ class LaneStanding(enum.StrEnum):
 class PartitionStatus(NamedTuple):
     """Of one partition. lag: input offsets that are not in the ledger; None where that cannot be told.
 
-    broken: why the ledger's end cannot be read; then there are no maxima either.
+    broken: why the ledger's end cannot be read; then there are no maxima either. hot: None where no worker says it.
     """
 
     partition: int
@@ -60,6 +65,7 @@ class PartitionStatus(NamedTuple):
     last_authority_ms: int | None
     halt: Halt | None = None
     broken: HaltError | None = None
+    hot: Hot | None = None
 
     def row(self) -> dict[str, Any]:
         """For a listing."""
@@ -74,17 +80,23 @@ class PartitionStatus(NamedTuple):
             "input_lag_offsets": self.input_lag_offsets,
             "last_authority_ms": self.last_authority_ms,
             "last_authority": None if self.last_authority_ms is None else format_ms(self.last_authority_ms),
+            "hot": None if self.hot is None else str(self.hot),
+            "hot_error": None if self.hot is None else self.hot.error,
             "detail": trouble.detail if trouble else None,
             "remedy": trouble.remedy if trouble else None,
         }
 
 
 class Status(NamedTuple):
-    """All of a ledger. anchor: what became of it, in words; anchored: whether it is in the ledger."""
+    """All of a ledger. anchor: what became of it, in words; anchored: whether it is in the ledger.
+
+    windows: those in force in the partitions that workers of this machine serve.
+    """
 
     partitions: list[PartitionStatus]
     anchor: str
     anchored: bool
+    windows: list[InForce]
 
     @property
     def halts(self) -> list[Halt]:
@@ -107,7 +119,16 @@ def read_status(ledger: Ledger, *, actor: str = API_ACTOR, timeout_s: float) -> 
         newest_ms = (tail.authority_ms for tail in tails if tail is not None and not isinstance(tail, HaltError))
         now_ms = max(time_source().now_us() // US_PER_MS, *newest_ms, 0)
     partitions = [_standing(ledger, p, tail, halts.get(p), ends.get(p), now_ms) for p, tail in enumerate(tails)]
-    return Status(partitions, anchor, anchored)
+    healths = _workers_say(ledger)
+    hot = {state.partition: state.hot for health in healths for state in health.partitions}
+    windows = sorted((window for health in healths for window in health.windows), key=lambda window: window[:3])
+    return Status([p._replace(hot=hot.get(p.partition)) for p in partitions], anchor, anchored, windows)
+
+
+def _workers_say(ledger: Ledger) -> list[Health]:
+    """The health of each worker of the ledger on this machine that answers."""
+    answers = [ask(worker.address, "/health", ASK_TIMEOUT_S) for worker in find_workers(ledger.settings)]
+    return [parse_health(answer) for answer in answers if answer is not None]
 
 
 def _anchor(ledger: Ledger, actor: str, timeout_s: float) -> tuple[str, bool, int | None]:

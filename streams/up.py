@@ -1,9 +1,10 @@
 """The parts that `driftledger up` is made of: one worker as a child, the sample fleet, and what both can be seen by.
 
-    lock      one `up` in a data folder at a time
-    Worker    the process that sequences and judges; its log is {data_dir}/worker.log
-    Fleet     sixty sources (streams/fleet.py) that send into the input, in a thread of this process
-    AlertFeed the alerts topic, committed records only, from its beginning
+    lock        one `up` in a data folder at a time
+    Worker      the process that sequences, judges, aggregates and keeps hot; its log is {data_dir}/worker.log
+    Fleet       sixty sources (streams/fleet.py) that send into the input, in a thread of this process
+    AlertFeed   the alerts topic, committed records only, from its beginning
+    WindowFeed  the aggregates topic, committed records only, from shortly before its end
 
 GUARANTEE no orphan: the worker ends with the process that started it, also when that is killed (streams/launcher.py).
 HAZARD the kernel watches the thread that starts the worker: start it from the main thread.
@@ -15,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gzip
-import http.client
 import os
 import shutil
 import signal
@@ -25,23 +25,25 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import orjson
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.clock import PPM, Linear, Noisy, Periodic, SkewedTime, Step, SystemTime, Together
 from schemas.codec import Framing
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.instants import NS_PER_MS, NS_PER_S
 from schemas.producer import EventProducer
-from streams.alert_log import record_of
+from streams import aggregates, alert_log
 from streams.fleet import generate, parse_nab
-from streams.overview import parse_health
+from streams.overview import HotAnswer, parse_health
+from streams.worker_http import ask
 
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Iterator, Mapping, Sequence
+
+    from confluent_kafka import Message
 
     from schemas.clock import Offset
     from streams.fleet import Clock, Source
@@ -61,7 +63,11 @@ LOG_BYTES_MAX: Final = 32 * 1_048_576
 _TICK_S: Final = 0.02
 #: What a source sends at once after a pause of this process; what it missed beyond is not made up for.
 _ARREARS_MAX: Final = 10
-_ALERTS_MAX: Final = 1_000
+_RECORDS_MAX: Final = 1_000
+#: Records of a partition's aggregates read back at the start, for something to show at once.
+_WINDOWS_BACK: Final = 300
+#: A feed that is further behind leaves out what is between: what closed last is what is shown.
+WINDOWS_BEHIND_MAX: Final = 20_000
 #: The console script's program, found wherever this one was imported from.
 _COMMAND: Final = ("-c", "from streams.cli.main import run; run()")
 
@@ -139,17 +145,21 @@ class Worker:
     def health(self) -> Health | None:
         """What /health answers now, None where nothing does."""
         address = self.address()
+        answer = None if address is None else ask(address, "/health", HEALTH_TIMEOUT_S)
+        return None if answer is None else parse_health(answer)
+
+    def ask_hot(self) -> HotAnswer | None:
+        """What its hot tier says of all it has and of the last minute; None where it cannot tell yet."""
+        address = self.address()
         if address is None:
             return None
-        where = urlsplit(address)
-        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=HEALTH_TIMEOUT_S)
-        try:
-            connection.request("GET", "/health")
-            return parse_health(orjson.loads(connection.getresponse().read()))
-        except (OSError, http.client.HTTPException):
+        began = _time.create_checkpoint()
+        minute = ask(address, "/aggregate?frame=authority&last=1m&functions=mean", HEALTH_TIMEOUT_S)
+        took_ns = began.elapsed_ns(_time.create_checkpoint())
+        every = ask(address, "/aggregate?frame=authority&functions=", HEALTH_TIMEOUT_S)
+        if minute is None or every is None or "error" in minute or "error" in every:
             return None
-        finally:
-            connection.close()
+        return HotAnswer(every["count"], minute["mean"], took_ns)
 
     def limit_log(self) -> None:
         """Keep the log, and one before it, below LOG_BYTES_MAX each; lines written at that moment may be lost."""
@@ -274,25 +284,8 @@ class AlertFeed:
 
     def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
         """Raises UnreachableError when Kafka does not say where the topic ends."""
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": "driftledger-up",  # never joined: assign() only, nothing committed
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 100,
-                "log_level": 0,
-            }
-        )
-        try:
-            self._history_ends = [
-                self._consumer.get_watermark_offsets(TopicPartition(topic, p), KAFKA_TIMEOUT_S)[1]
-                for p in range(partitions)
-            ]
-        except KafkaException as error:
-            self._consumer.close()
-            raise UnreachableError(f"{topic} cannot be read: {error.args[0].str()}. Is Kafka up?") from error
+        self._consumer = _reader(bootstrap)
+        self._history_ends = [end for _, end in _bounds(self._consumer, topic, partitions)]
         self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(partitions)])
 
     def poll(self, timeout_s: float) -> list[AlertNews]:
@@ -300,10 +293,9 @@ class AlertFeed:
 
         Raises UnreachableError when the topic cannot be read for good.
         """
-        first = self._consumer.poll(timeout_s)
         news = []
-        for message in [] if first is None else [first, *self._consumer.consume(_ALERTS_MAX, 0)]:
-            record = record_of(message)
+        for message in _polled(self._consumer, timeout_s):
+            record = alert_log.record_of(message)
             if record is not None:
                 fresh = record.offset >= self._history_ends[record.partition]
                 news.append(AlertNews(record.alert, record.recorded_at_ms, fresh))
@@ -312,3 +304,89 @@ class AlertFeed:
     def close(self) -> None:
         """Let go of the connection."""
         self._consumer.close()
+
+
+class WindowNews(NamedTuple):
+    """A record of the aggregates topic as a listing has it. fresh: it was not there when the feed began."""
+
+    record: Mapping[str, Any]
+    fresh: bool
+
+
+class WindowFeed:
+    """The newest committed records of an aggregates topic.
+
+    HAZARD where windows close faster than they are looked at, records are left out: late events among them are not
+    counted.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+        """Raises UnreachableError when Kafka does not say where the topic ends."""
+        self._consumer = _reader(bootstrap)
+        bounds = _bounds(self._consumer, topic, partitions)
+        self._history_ends = [end for _, end in bounds]
+        self._places = [
+            TopicPartition(topic, p, max(start, end - _WINDOWS_BACK)) for p, (start, end) in enumerate(bounds)
+        ]
+        self._consumer.assign(self._places)
+
+    def poll(self) -> list[WindowNews]:
+        """What came, without waiting. Raises UnreachableError when the topic cannot be read for good."""
+        news = []
+        messages = _polled(self._consumer, 0)
+        for message in messages:
+            record = None if _passes(message) else aggregates.record_of(message)
+            if record is not None:
+                news.append(WindowNews(record.row(), record.offset >= self._history_ends[record.partition]))
+        if len(messages) >= _RECORDS_MAX:
+            self._skip()
+        return news
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._consumer.close()
+
+    def _skip(self) -> None:
+        """Leave out what cannot be caught up with."""
+        for place in self._consumer.position(self._places):
+            _, end = self._consumer.get_watermark_offsets(place, cached=True)
+            if end - place.offset > WINDOWS_BEHIND_MAX:
+                self._consumer.seek(TopicPartition(place.topic, place.partition, end - _WINDOWS_BACK))
+
+
+def _passes(message: Message) -> bool:
+    """Whether it is an error that will pass, and no record. Raises UnreachableError for one that will not."""
+    error = message.error()
+    if error is None:
+        return False
+    if error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):  # noqa: SLF001 - public names
+        return True
+    raise UnreachableError(f"{message.topic()} cannot be read: {error.str()}. Is Kafka up?")
+
+
+def _reader(bootstrap: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "driftledger-up",  # never joined: assign() only, nothing committed
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 100,
+            "log_level": 0,
+        }
+    )
+
+
+def _bounds(consumer: Consumer, topic: str, partitions: int) -> list[tuple[int, int]]:
+    """First offset and end of each partition; closes the consumer where Kafka does not say them."""
+    try:
+        return [consumer.get_watermark_offsets(TopicPartition(topic, p), KAFKA_TIMEOUT_S) for p in range(partitions)]
+    except KafkaException as error:
+        consumer.close()
+        raise UnreachableError(f"{topic} cannot be read: {error.args[0].str()}. Is Kafka up?") from error
+
+
+def _polled(consumer: Consumer, timeout_s: float) -> list[Message]:
+    first = consumer.poll(timeout_s)
+    return [] if first is None else [first, *consumer.consume(_RECORDS_MAX, 0)]

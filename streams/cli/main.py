@@ -19,7 +19,22 @@ from typing import Annotated
 import typer
 
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
-from streams.cli import broker, drift, halts, publish, sequence, status, topics, up, worker
+from streams.cli import (
+    aggregates,
+    broker,
+    check,
+    drift,
+    halts,
+    publish,
+    put,
+    query,
+    sequence,
+    status,
+    topics,
+    up,
+    windows,
+    worker,
+)
 from streams.cli.context import FINE, UNREACHABLE, USAGE, WRONG, Asked
 
 #: 128 and the number of SIGPIPE.
@@ -43,7 +58,14 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(sequence.app, name="sequence")
 app.add_typer(drift.app, name="drift")
 app.add_typer(halts.app, name="halts")
+app.add_typer(check.app, name="check")
+app.command("aggregates")(aggregates.aggregates)
 app.command("publish")(publish.publish)
+app.command("put")(put.put)
+app.command("get")(query.get)
+app.command("range")(query.list_range)
+app.command("aggregate")(query.aggregate)
+app.add_typer(windows.app, name="windows")
 app.command("status")(status.status)
 app.command("worker")(worker.worker)
 app.command("up")(up.up)

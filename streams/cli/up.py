@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Columns of what is written where there is no terminal.
 _PLAIN_WIDTH = 160
 _HEALTH_INTERVAL_NS = 1_000_000_000
+#: One question to the hot tier in so long.
+_QUESTION_INTERVAL_NS = 5_000_000_000
 _POLL_S = 0.25
 #: A worker that finds its kernels compiled listens sooner.
 _COMPILING_AFTER_NS = 6_000_000_000
@@ -36,8 +38,10 @@ _NAME = "driftledger"
 SUGGESTIONS = (
     ("drift alerts --last 5", "who is off, by how much, since when"),
     ("drift log --last 5", "the last verdicts, bound to the chain"),
+    ("aggregates all_10s --last 5", "windows that closed, each final once"),
+    ("aggregate --last 1m --frame authority --explain", "ask the stored events, by any clock"),
     ("sequence check", "recompute every number and every hash"),
-    ("status", "each partition: live? how far behind?"),
+    ("status", "each partition: live? hot? how far behind?"),
 )
 #: Three times, for that many readings confirm a new severity.
 _OWN_CLOCK = """yes '{"source": "mine", "local_timestamp": 0}' | head -3"""
@@ -215,14 +219,15 @@ class _Run:
         from schemas.errors import UnreachableError
         from schemas.topics import topic_names
         from streams.overview import RateMeter
-        from streams.up import AlertFeed
+        from streams.up import AlertFeed, WindowFeed
 
         settings = self._settings
         names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
         meter = RateMeter()
-        looked_ns = 0
+        looked_ns = asked_ns = 0
         with (
             contextlib.closing(AlertFeed(bootstrap, names.drift_alerts, settings.partitions)) as feed,
+            contextlib.closing(WindowFeed(bootstrap, names.aggregates, settings.partitions)) as windows,
             self._view() as view,
         ):
             while not self._interruption.requested:
@@ -234,6 +239,8 @@ class _Run:
                 news = feed.poll(_POLL_S)
                 for alert, appended_ms, _ in news:
                     overview.board.apply(alert, appended_ms)
+                for record, fresh in windows.poll():
+                    overview.windows.apply(record, fresh=fresh)
                 now_ns = self._time.monotonic_ns()
                 if now_ns - looked_ns >= _HEALTH_INTERVAL_NS:
                     looked_ns = now_ns
@@ -244,6 +251,9 @@ class _Run:
                     if overview.health is not None:
                         meter.observe(now_ns, overview.health.partitions)
                         overview.events_per_s = meter.events_per_s()
+                if now_ns - asked_ns >= _QUESTION_INTERVAL_NS:
+                    asked_ns = now_ns
+                    overview.hot = worker.ask_hot()
                 view.show(overview, news, now_ns)
         return None
 

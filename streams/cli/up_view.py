@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from schemas.instants import NS_PER_S, format_ms
-from streams.overview import AlertBoard, Health
+from schemas.instants import NS_PER_MS, NS_PER_S, format_ms, format_us
+from streams.overview import AlertBoard, Health, Hot, HotAnswer
+from streams.window_board import WindowBoard, merged
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
 #: Between two status lines where there is no terminal.
 PLAIN_INTERVAL_NS = 5 * NS_PER_S
 #: Lines of the live picture that are no alerts, with one to spare for the cursor.
-_FRAME_LINES = 10
+_FRAME_LINES = 11
 _ALERTS_MIN = 3
 NOTHING_SERVED = "the worker serves no partition yet"
 _STYLES = {"RED": "bold red", "YELLOW": "yellow", "GREEN": "green"}
+_HOT_STYLES = {"level": "green", "behind": "yellow", "unavailable": "bold red"}
 #: Nobody counts sources that never had an alert, but for the fleet's.
 _NAMES = {"RED": "RED", "YELLOW": "YELLOW", "GREEN": "GREEN of the fleet"}
 _TIME_OF_DAY = slice(11, 19)
+#: Sources that are named as late, and as ahead, the worst first.
+_LATE_SHOWN = 3
+#: From here on a number is shown without decimals.
+_LARGE = 1_000
 
 
 @dataclass(slots=True)
@@ -36,7 +42,7 @@ class Overview:
     """What is known now.
 
     sources: those of the fleet. partitions: of the ledger, also those that other workers serve. events_per_s: None
-    until it is known. health: None while the worker does not answer.
+    until it is known. health: None while the worker does not answer. hot: what the hot tier answered last.
     """
 
     sources: Collection[str] = ()
@@ -44,6 +50,8 @@ class Overview:
     events_per_s: float | None = None
     health: Health | None = None
     board: AlertBoard = field(default_factory=AlertBoard)
+    windows: WindowBoard = field(default_factory=WindowBoard)
+    hot: HotAnswer | None = None
 
     def severities(self) -> list[tuple[str, int]]:
         """Sources with an open alert by severity, worst first; GREEN: those of the fleet that have none."""
@@ -60,7 +68,34 @@ class Overview:
         if self.health is None:
             return ["the worker does not answer"]
         halts = [f"partition {h.partition} HALTED, {h.code}: {h.detail}. {h.remedy}" for h in self.health.halts]
-        return [*halts, *self.health.troubles]
+        cold = [
+            f"the hot tier of partition {state.partition} is unavailable: {state.hot.error}"
+            for state in self.health.partitions
+            if state.hot is not None and state.hot.standing == "unavailable"
+        ]
+        suspended = [
+            f"window {name} is suspended in partition {partition}: {why}. See `driftledger windows --help`"
+            for name, partition, why in self.windows.suspended()
+        ]
+        return [*halts, *self.health.troubles, *cold, *suspended]
+
+    def left_out(self) -> list[str]:
+        """Whose events came late for their windows, or are dated too far ahead for any; a line each."""
+        late = self.windows.late_sources()
+        return [
+            *_named("late", [(source, name, count) for name, source, count, _ in late if count]),
+            *_named("too far ahead, in no window", [(source, name, count) for name, source, _, count in late if count]),
+        ]
+
+
+def _named(how: str, counts: list[tuple[str, str, int]]) -> list[str]:
+    """Source, definition and events of each, as a line; none for none."""
+    if not counts:
+        return []
+    worst = sorted(counts, key=lambda one: -one[2])
+    shown = ", ".join(f"{source} ({count:,} events, {name})" for source, name, count in worst[:_LATE_SHOWN])
+    rest = f" and {len(worst) - _LATE_SHOWN} more" if len(worst) > _LATE_SHOWN else ""
+    return [f"{how}: {shown}{rest}"]
 
 
 class View(Protocol):
@@ -76,11 +111,12 @@ class View(Protocol):
 
 
 class PlainView:
-    """A line for each new alert record, and one with everything else every few seconds."""
+    """A line for each new alert record, one with the state every few seconds, and some when windows have closed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._due_ns: int | None = None
+        self._told = ""
 
     def __enter__(self) -> Self:
         return self
@@ -95,8 +131,17 @@ class PlainView:
         if self._due_ns is None or now_ns >= self._due_ns:
             self._due_ns = now_ns + PLAIN_INTERVAL_NS
             self._line(status_line(overview))
+            self._tell_windows(overview)
             for trouble in overview.troubles():
                 self._line(f"! {trouble}")
+
+    def _tell_windows(self, overview: Overview) -> None:
+        """Once a window has closed, and who was left out, and what is hot."""
+        closed = window_line(overview)
+        if closed and closed != self._told:
+            self._told = closed
+            for line in filter(None, (closed, *overview.left_out(), hot_line(overview))):
+                self._line(line)
 
     def _line(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
@@ -119,8 +164,11 @@ class LiveView:
     def show(self, overview: Overview, news: list[AlertNews], now_ns: int) -> None:
         """Redraw."""
         del news, now_ns
-        alerts_max = max(self._console.height - _FRAME_LINES - len(overview.troubles()), _ALERTS_MIN)
-        self._live.update(picture(overview, alerts_max), refresh=True)
+        lines = self._console.height - _FRAME_LINES - len(overview.troubles()) - len(_notes(overview))
+        rows = len(_window_rows(overview))
+        with_windows = lines - rows >= _ALERTS_MIN
+        alerts_max = max(lines - rows * with_windows, _ALERTS_MIN)
+        self._live.update(picture(overview, alerts_max, with_windows=with_windows), refresh=True)
 
 
 def status_line(overview: Overview) -> str:
@@ -137,15 +185,45 @@ def status_line(overview: Overview) -> str:
     )
 
 
-def picture(overview: Overview, alerts_max: int) -> RenderableType:
-    """The live picture with at most so many alerts."""
+def window_line(overview: Overview) -> str:
+    """The windows that closed last, of all partitions as one; nothing where none has."""
+    last = merged(overview.windows.closed())
+    if last is None:
+        return ""
+    numbers = [f"{name} {_shown(number)}" for name, number in last.numbers.items()]
+    apart = [f"{name} {' '.join(map(_shown, found))}" for name, found in last.apart.items()]
+    by = (
+        f"; by partition: {', '.join(apart)}" if apart and last.partitions > 1 else "".join(f", {one}" for one in apart)
+    )
+    where = f"{last.definition} from {format_us(last.start_us)[_TIME_OF_DAY]}"
+    return f"{where}: {', '.join([f'{last.events:,} events', *numbers])}{by}"
+
+
+def hot_line(overview: Overview) -> str:
+    """What the hot tier answered last; nothing where it was not asked."""
+    if overview.hot is None:
+        return ""
+    events, mean, took_ns = overview.hot
+    return f"{events:,} events are hot; mean of the last minute {_shown(mean)}, asked in {took_ns / NS_PER_MS:.1f} ms"
+
+
+def _shown(number: float | None) -> str:
+    """A number with four digits, or without decimals."""
+    if number is None:
+        return "-"
+    return f"{number:,.0f}" if _LARGE <= abs(number) < _LARGE**5 else f"{number:.4g}"
+
+
+def picture(overview: Overview, alerts_max: int, *, with_windows: bool = True) -> RenderableType:
+    """The live picture with at most so many alerts; the numbers of windows where there is room."""
     rate = "-" if overview.events_per_s is None else f"{overview.events_per_s:,.0f}"
     headline = Text.assemble((rate, "bold"), " events/s", (overview.part(), "dim"), "     sources:")
     for severity, count in overview.severities():
         headline.append(f" {count} {_NAMES[severity]}", _STYLES[severity])
     board = overview.board
     headline.append(f"     alerts: {len(board)} open, {board.closed} closed")
-    parts: list[RenderableType] = [Text(), headline, Text(), _partitions(overview)]
+    parts: list[RenderableType] = [Text(), headline, Text(), _partitions(overview, with_windows=with_windows)]
+    parts += [Text(note, no_wrap=True, overflow="ellipsis") for note in _notes(overview)]
     parts += [Text(f"! {trouble}", "bold red") for trouble in overview.troubles()]
     shown = board.newest(alerts_max)
     parts += [Text(), Text("open alerts, the newest first", "bold") if shown else Text("no open alerts", "dim")]
@@ -164,7 +242,13 @@ def picture(overview: Overview, alerts_max: int) -> RenderableType:
     return Group(*parts)
 
 
-def _partitions(overview: Overview) -> RenderableType:
+def _notes(overview: Overview) -> list[str]:
+    """Lines between partitions and alerts, with what parts them."""
+    notes = [*overview.left_out(), *filter(None, [hot_line(overview)])]
+    return ["", *notes] if notes else []
+
+
+def _partitions(overview: Overview, *, with_windows: bool) -> RenderableType:
     partitions = overview.health.partitions if overview.health else ()
     if not partitions:
         return Text(NOTHING_SERVED, "dim")
@@ -175,4 +259,27 @@ def _partitions(overview: Overview) -> RenderableType:
     table.add_row("partition", *(str(state.partition) for state in partitions))
     table.add_row("sequence", *(f"{state.sequence:,}" for state in partitions))
     table.add_row("lane", *(Text(s.state, "green" if s.state == "live" else "bold red") for s in partitions))
+    table.add_row("hot tier", *(_standing(state.hot) for state in partitions))
+    for row in _window_rows(overview) if with_windows else ():
+        table.add_row(*row)
     return table
+
+
+def _standing(hot: Hot | None) -> Text:
+    return Text("-") if hot is None else Text(str(hot), _HOT_STYLES[hot.standing])
+
+
+def _window_rows(overview: Overview) -> list[list[str]]:
+    """Of each partition the window that closed last: when it began, its events, its numbers."""
+    closed = {window.partition: window for window in overview.windows.closed()}
+    partitions = overview.health.partitions if overview.health else ()
+    windows = [closed.get(state.partition) for state in partitions]
+    last = next((window for window in windows if window is not None), None)
+    if last is None:
+        return []
+    return [
+        [],
+        [f"{last.definition} from", *("-" if w is None else format_us(w.start_us)[_TIME_OF_DAY] for w in windows)],
+        ["events", *("-" if w is None else f"{w.events:,}" for w in windows)],
+        *([name, *("-" if w is None else _shown(w.numbers.get(name)) for w in windows)] for name in last.numbers),
+    ]

@@ -35,6 +35,8 @@ from schemas.codec import single_object_prefix
 from schemas.errors import UnreachableError
 from schemas.memory import bytes_at
 from schemas.topics import TopicNames, partition_for, topic_names
+from streams.derive import Derive
+from streams.folds import Folds, States, Stepped
 from streams.judge import Judge
 from streams.ledger_reader import read_entries, read_tail
 from streams.log import Log, offset_of
@@ -43,6 +45,7 @@ from streams.sequence import Break, Head, verify
 from streams.settings import Settings
 from streams.topics_admin import TopicsAdmin, specs_of
 from streams.warm import warm
+from streams.windows import By, Frame, Function, Kind, Late, WindowDefinition
 from tests.core.event_generator import avro_bytes, avro_long
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 
     from schemas.columns import Entries
     from schemas.errors import HaltError
+    from streams.derived import Derived
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: A machine with two cores and much else to do: what is not a bar of its own gets this long.
@@ -65,6 +69,39 @@ STOP_WITHIN_S = 10.0
 time = SystemTime()
 
 Output = list[tuple[bytes | None, bytes | None]]
+_JUDGE = Judge()
+_DERIVE = Derive()
+
+_MS_US = 1_000
+#: Windows that close often within the seconds of a test, and take, correct or set aside what comes late.
+QUICK: tuple[WindowDefinition, ...] = (
+    WindowDefinition("tumble", 200 * _MS_US, frame=Frame.AUTHORITY),
+    WindowDefinition(
+        "hop",
+        900 * _MS_US,
+        Kind.HOPPING,
+        slide_us=300 * _MS_US,
+        by=By.ALL,
+        functions=tuple(Function),
+        lateness_us=50 * _MS_US,
+        max_behind_us=300 * _MS_US,
+        max_ahead_us=3_000 * _MS_US,
+        late=Late.UPDATE,
+        update_us=5_000 * _MS_US,
+        early_us=250 * _MS_US,
+    ),
+    WindowDefinition(
+        "aside",
+        500 * _MS_US,
+        by=By.KIND,
+        functions=(Function.LAST,),
+        percentiles=(99_900,),
+        lateness_us=50 * _MS_US,
+        max_behind_us=300 * _MS_US,
+        max_ahead_us=100_000 * _MS_US,
+        late=Late.SIDE,
+    ),
+)
 
 
 def wait_for(predicate: Any, what: str, timeout_s: float = PATIENCE_S, poll_s: float = POLL_S) -> Any:
@@ -112,7 +149,12 @@ class Worker:
 
     def __init__(self, ledger: Ledger, blow: Blow | None, lane: str, *, deliver_first: bool) -> None:
         self._output = ledger.folder / f"worker-{time.monotonic_ns()}.log"
-        plan = {"lane": lane, "blow": None if blow is None else asdict(blow), "deliver_first": deliver_first}
+        plan = {
+            "lane": lane,
+            "blow": None if blow is None else asdict(blow),
+            "deliver_first": deliver_first,
+            "windows": [window.canonical() for window in ledger.settings.windows],
+        }
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DRIFTLEDGER_")}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -240,8 +282,9 @@ class Ledger:
         return self
 
     def environment(self) -> dict[str, str]:
-        """The settings, for a process."""
-        return {f"DRIFTLEDGER_{name.upper()}": str(value) for name, value in self._given.items()}
+        """The settings, for a process; windows stand in files only."""
+        named = {name: value for name, value in self._given.items() if name != "windows"}
+        return {f"DRIFTLEDGER_{name.upper()}": str(value) for name, value in named.items()}
 
     def worker(self, blow: Blow | None = None, lane: str = "real", *, deliver_first: bool = False) -> Worker:
         """Start a worker; use as a context manager. For the options see tests/broker/victim.py."""
@@ -265,8 +308,9 @@ class Ledger:
             return list(log.scan(topic, partition, bounds.start, bounds.stable_end))
 
     def outputs(self) -> dict[tuple[str, int], Output]:
-        """Keys and values of alerts and dead letters, in order, by kind and partition."""
-        topics = {"alerts": self.names.drift_alerts, "dead": self.names.dead_letters}
+        """Keys and values of alerts, aggregates and dead letters, in order, by kind and partition."""
+        names = self.names
+        topics = {"alerts": names.drift_alerts, "aggregates": names.aggregates, "dead": names.dead_letters}
         return {
             (kind, p): [(record.key(), record.value()) for record in self.records(topic, p)]
             for kind, topic in topics.items()
@@ -412,9 +456,9 @@ class Load:
             return source, self._random.randbytes(self._random.randint(0, 40))
         if number % 211 == 0 and source in self._again:
             return source, self._again[source]
-        # A phase of good time, then one of bad: each change opens, changes or closes an alert.
+        # A phase of good time, then one of bad: each change opens, changes or closes an alert. Some come late.
         phase = (number // 3_000 + self._sources.index(source)) % 4
-        local_us = time.now_us() + (0, 2_500_000, 90_000_000, 0)[phase]
+        local_us = time.now_us() + (0, 2_500_000, 90_000_000, 0)[phase] - (0 if number % 131 else 700_000)
         value = event_value(f"e{number}", source, local_us, self._random.random())
         self._again[source] = value
         return source, value
@@ -540,25 +584,40 @@ def _short(row: Row) -> str:
     return f"{row._replace(key=(row.key or b'')[:80], headers=row.headers[:80])}"
 
 
-def refold(ledger: Ledger, judge: Judge | None = None) -> dict[tuple[str, int], Output]:
-    """Alerts and dead letters as an observer computes them: a judge, stepped over the ledger alone."""
-    judge = judge or Judge()
+def aggregates_of(derived: Derived) -> Output:
+    """Key and value of each record for the aggregates, in order."""
+    columns = [column.tolist() for column in derived.aggregates[1:5]]
+    return [
+        (bytes_at(key, key_length), bytes_at(value, value_length))
+        for key, key_length, value, value_length in zip(*columns, strict=True)
+    ]
+
+
+def refold(
+    ledger: Ledger, judge: Judge = _JUDGE, derive: Derive = _DERIVE, *, rows_max: int = 777
+) -> dict[tuple[str, int], Output]:
+    """All outputs as an observer computes them: folds, stepped over the ledger alone."""
+    folds = Folds(judge, derive)
     outputs: dict[tuple[str, int], Output] = {}
     for partition in ledger.partitions:
         alerts: Output = []
+        aggregates: Output = []
         dead: Output = []
-        state = judge.new_state(partition)
+        states = States(judge.new_state(partition), derive.new_state(partition))
         with ledger.log() as log:
             tail = read_tail(log, ledger.names.sequenced, partition)
             start = log.bounds(ledger.names.sequenced, partition).start
         assert tail is not None
         for batch in read_entries(
-            ledger.bootstrap, ledger.names.sequenced, partition, start, tail.offset + 1, rows_max=777
+            ledger.bootstrap, ledger.names.sequenced, partition, start, tail.offset + 1, rows_max=rows_max
         ):
-            stepped = judge.step(state, batch.entries)
-            alerts += stepped.alert_messages()
-            dead += stepped.dead_letter_messages()
+            stepped = Stepped(*folds.step(states, batch.entries))
+            assert stepped.derived is not None
+            alerts += stepped.alerts()
+            aggregates += aggregates_of(stepped.derived)
+            dead += stepped.dead_letters()
         outputs["alerts", partition] = alerts
+        outputs["aggregates", partition] = aggregates
         outputs["dead", partition] = dead
     return outputs
 

@@ -13,6 +13,8 @@ from schemas.canonical import CHAIN_START, AuthorityKind, EntryFields, EntryKind
 from schemas.clock import SystemTime
 from schemas.codec import encode
 from schemas.topics import TopicNames, topic_names
+from streams.derive import Derive
+from streams.folds import Configured, Folds
 from streams.judge import Judge
 from streams.lane import Lane
 from streams.ledger_reader import decode_entry
@@ -36,6 +38,7 @@ Record = tuple[bytes | None, dict[str, Any]]
 
 LEVEL_TIMEOUT_S = 60
 JUDGE: Final = Judge()
+DERIVE: Final = Derive()
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class Noted(Judge):
 
 
 def names_of(settings: Settings) -> TopicNames:
-    """The seven topics."""
+    """All topics of the ledger."""
     return topic_names(settings.prefix, settings.ledger, settings.input_topic)
 
 
 def begin(kafka: Any, prefix: str, **choices: Any) -> Settings:
-    """A new ledger with its topics, of one partition unless chosen otherwise; no heartbeats."""
-    chosen: dict[str, Any] = {"partitions": 1, "heartbeat_interval_ms": 0, **choices}
+    """A new ledger with its topics, of one partition, without heartbeats and windows unless chosen otherwise."""
+    chosen: dict[str, Any] = {"partitions": 1, "heartbeat_interval_ms": 0, "windows": (), **choices}
     settings = Settings(bootstrap=kafka.bootstrap, prefix=prefix, **chosen)
     TopicsAdmin(kafka.bootstrap).create(specs_of(settings))
     return settings
@@ -115,9 +118,14 @@ def produce(settings: Settings, topic: str, messages: Iterable[Message], partiti
 
 
 def lane_of(
-    settings: Settings, number: int, judge: Judge | None = JUDGE, at: Callable[[Point], None] = lambda _point: None
+    settings: Settings,
+    number: int,
+    judge: Judge | None = JUDGE,
+    at: Callable[[Point], None] = lambda _point: None,
+    *,
+    derive: Derive = DERIVE,
 ) -> Lane:
-    """A lane of a ledger, not opened."""
+    """A lane of a ledger, not opened. judge: None for one without any fold."""
     partitions = range(number, settings.partitions, settings.lanes)
     assert settings.bootstrap is not None
     return Lane(
@@ -126,35 +134,32 @@ def lane_of(
         names_of(settings),
         number,
         partitions,
-        judge,
-        settings.judge(),
+        None if judge is None else Configured(settings.judge(), settings.windows, Folds(judge, derive)),
         worker="test",
         at=at,
     )
 
 
-def sequence(settings: Settings, judge: Judge | None = JUDGE) -> None:
+def sequence(settings: Settings, judge: Judge | None = JUDGE, *, derive: Derive = DERIVE) -> None:
     """Take everything that stands in the input and the control topic into the ledger, then stop."""
     assert settings.bootstrap is not None
     names, time = names_of(settings), SystemTime()
     log = Log(settings.bootstrap)
     for number in range(settings.lanes):
-        lane = lane_of(settings, number, judge)
-        lane.open()
-        partitions = list(lane.parts)
-        inputs, controls = log.ends(names.input, partitions), log.ends(names.control, partitions)
-        deadline_ns = time.monotonic_ns() + LEVEL_TIMEOUT_S * 10**9
-        while any(
-            part.head.input_offset + 1 < inputs[p] or part.head.control_offset + 1 < controls[p]
-            for p, part in lane.parts.items()
-        ):
-            assert time.monotonic_ns() < deadline_ns, "the lane does not reach the end of its input"
-            lane.commit(lane.fetch())
-        lane.close()
+        with contextlib.closing(lane_of(settings, number, judge, derive=derive)) as lane:
+            lane.open()
+            partitions = list(lane.parts)
+            inputs, controls = log.ends(names.input, partitions), log.ends(names.control, partitions)
+            deadline_ns = time.monotonic_ns() + LEVEL_TIMEOUT_S * 10**9
+            while any(
+                part.head.input_offset + 1 < inputs[p] or part.head.control_offset + 1 < controls[p]
+                for p, part in lane.parts.items()
+            ):
+                assert time.monotonic_ns() < deadline_ns, "the lane does not reach the end of its input"
+                lane.commit(lane.fetch())
         # A commit is answered before its markers stand in every partition.
-        outputs = [
-            (topic, p) for topic in (names.sequenced, names.drift_alerts, names.dead_letters) for p in partitions
-        ]
+        written = (names.sequenced, names.drift_alerts, names.aggregates, names.dead_letters)
+        outputs = [(topic, p) for topic in written for p in partitions]
         for topic, partition in [(names.progress, number), *outputs]:
             assert wait_stable(log, topic, partition, LEVEL_TIMEOUT_S * 1_000), topic
     log.close()

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from schemas.canonical import EntryKind
+from schemas.codec import decode
 from schemas.columns import Fault
 from schemas.memory import bytes_at
 from streams.control import encode_control, read_control
+from streams.definitions import JUDGE
 from streams.judge import Judge
 from streams.judge_kernel import Flag
 from streams.ledger_reader import read_entries, read_tail
 from streams.transactions import Point
 from tests.broker.harness import (
     POLL_BROKER_S,
+    QUICK,
     Blow,
     Ledger,
     Load,
@@ -31,6 +34,8 @@ from tests.broker.harness import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.broker.harness import Output
 
 #: Batches this small make many transactions, so there is always one in which to die.
 BATCH_EVENTS = 100
@@ -80,9 +85,33 @@ def _undisturbed(kafka: Any, prefix: str, folder: Path, of: Ledger) -> Ledger:
     return Ledger(kafka.bootstrap, f"{prefix}-calm", folder, options).create()
 
 
+def _check_windows(outputs: dict[tuple[str, int], Output]) -> None:
+    """Each definition had results, and in every way: early, final, corrected; and events set aside."""
+    results = [
+        json.loads(value or b"") for (kind, _), output in outputs.items() if kind == "aggregates" for _, value in output
+    ]
+    ways = {
+        (result["definition"], result["final"], min(result["revision"], 2)) for result in results if "final" in result
+    }
+    assert ways >= {("tumble", True, 1), ("hop", False, 1), ("hop", True, 2), ("aside", True, 1)}
+    assert any("late" in result for result in results)
+    letters = [
+        decode("DeadLetter", value or b"")
+        for (kind, _), output in outputs.items()
+        if kind == "dead"
+        for _, value in output
+    ]
+    assert "LATE aside" in {letter["reason"] for letter in letters}
+
+
 def _prove(kafka: Any, prefix: str, tmp_path: Path, kills: int, events: int) -> None:
     """Two ledgers side by side, one without heartbeats, one with."""
-    options = {"batch_events_max": BATCH_EVENTS, "snapshot_entries": 20_000, "confirm_events": 2}
+    options = {
+        "batch_events_max": BATCH_EVENTS,
+        "snapshot_entries": 20_000,
+        "confirm_events": 2,
+        "windows": QUICK,
+    }
     silent = Ledger(kafka.bootstrap, f"{prefix}-s", tmp_path, {**options, "heartbeat_interval_ms": 0}).create()
     ticking = Ledger(kafka.bootstrap, f"{prefix}-t", tmp_path, {**options, "heartbeat_interval_ms": 200}).create()
 
@@ -102,6 +131,7 @@ def _prove(kafka: Any, prefix: str, tmp_path: Path, kills: int, events: int) -> 
     expected = calm.outputs()
     assert sum(len(output) for (kind, _), output in expected.items() if kind == "alerts") > 20
     assert sum(len(output) for (kind, _), output in expected.items() if kind == "dead") >= events // 1_009
+    _check_windows(expected)
     assert silent.outputs() == expected
     assert ticking.outputs() == refold(ticking)
 
@@ -109,8 +139,8 @@ def _prove(kafka: Any, prefix: str, tmp_path: Path, kills: int, events: int) -> 
 def test_a_worker_killed_at_any_point_loses_and_doubles_nothing(kafka: Any, prefix: str, tmp_path: Path) -> None:
     """Eight kills over 200,000 events: every named point of a transaction, a commit under way, and at random.
 
-    Without heartbeats alerts and dead letters are byte for byte those of an undisturbed run; with them, those that an
-    observer folds from the ledger.
+    Without heartbeats alerts, aggregates and dead letters are byte for byte those of an undisturbed run; with them,
+    those that an observer folds from the ledger.
     """
     _prove(kafka, prefix, tmp_path, kills=8, events=200_000)
 
@@ -140,9 +170,9 @@ _CHANGED = {"partitions": 1, "confirm_events": 2, "heartbeat_interval_ms": 200}
 
 
 def _definitions(ledger: Ledger) -> list[dict[str, Any]]:
-    """What the ledger's DEFINITION records put in force, in order."""
+    """What the ledger's DEFINITION records of judge put in force, in order."""
     controls = [read_control(record.value()) for record in ledger.records(ledger.names.control, 0)]
-    return [json.loads(body["body"]) for kind, body in controls if kind == "Definition"]
+    return [json.loads(body["body"]) for kind, body in controls if kind == "Definition" and body["name"] == JUDGE]
 
 
 def _warned(ledger: Ledger) -> list[tuple[int, bool, bool]]:

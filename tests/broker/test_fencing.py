@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streams.transactions import Point
-from tests.broker.harness import Blow, Ledger, Load, Worker, check_exactly_once, side_by_side, wait_for
+from tests.broker.harness import QUICK, Blow, Ledger, Load, Worker, check_exactly_once, refold, side_by_side, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def _with_a_successor(bootstrap: str, prefix: str, tmp_path: Path) -> None:
 
     Nothing of its transaction becomes visible, it does not fence its successor for good, and it takes its share again.
     """
-    ledger = Ledger(bootstrap, prefix, tmp_path).create()
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"windows": QUICK}).create()
     load = Load(ledger)
     load.send(20_000)
     load.flush()
@@ -59,6 +59,7 @@ def _with_a_successor(bootstrap: str, prefix: str, tmp_path: Path) -> None:
             sleeper.stop()
             successor.stop()
     assert check_exactly_once(ledger) == 60_000
+    assert ledger.outputs() == refold(ledger)
 
 
 def _with_nobody(bootstrap: str, prefix: str, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def _with_nobody(bootstrap: str, prefix: str, tmp_path: Path) -> None:
 
     It is fenced although it has no successor, asks the group, joins it again and goes on from the tail.
     """
-    ledger = Ledger(bootstrap, prefix, tmp_path, {"transaction_timeout_ms": 6_000}).create()
+    ledger = Ledger(bootstrap, prefix, tmp_path, {"transaction_timeout_ms": 6_000, "windows": QUICK}).create()
     load = Load(ledger)
     load.send(20_000)
     load.flush()
@@ -82,6 +83,7 @@ def _with_nobody(bootstrap: str, prefix: str, tmp_path: Path) -> None:
         ledger.wait_level(sleeper)
         sleeper.stop()
     assert check_exactly_once(ledger) == 25_000
+    assert ledger.outputs() == refold(ledger)
 
 
 def test_an_owner_that_stands_still_inside_a_transaction_does_no_harm(

@@ -5,17 +5,29 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from confluent_kafka import Producer
 
 from schemas.errors import HaltCode
+from schemas.memory import bytes_at
 from streams.broker import Cluster
+from streams.derive import Derive
+from streams.derived import Messages
 from streams.progress import read_lane
 from streams.transactions import Point
-from tests.broker.harness import POLL_BROKER_S, Blow, Ledger, Load, check_exactly_once, wait_for
+from streams.window_run import WindowRun, first_numbers
+from tests.broker.harness import POLL_BROKER_S, Blow, Ledger, Load, check_exactly_once, refold, wait_for
+from tests.broker.ledgers import sequence
+from tests.broker.window_ledgers import OPTIONS, Past
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from schemas.columns import Entries
+    from streams.derive import DeriveState
+    from streams.derived import Derived
+    from streams.judge import Outputs
 
 #: Longer than the twin waits for a commit (3 s), and than the real lane does (6 s).
 BROKER_STANDS_STILL_MS = 9_000
@@ -97,3 +109,42 @@ def test_a_second_writer_on_a_ledger_partition_is_caught(kafka: Any, prefix: str
     writer.commit_transaction(30)
     with pytest.raises(AssertionError, match="INDEX at index"):
         check_exactly_once(ledger)
+
+
+class ByDefinition(Derive):
+    """Known bad: writes the records of a step definition by definition, so that batches show."""
+
+    def step(self, state: DeriveState, entries: Entries, judged: Outputs) -> Derived:
+        """In another order."""
+        derived = Derive.step(self, state, entries, judged)
+        at_index, key, key_length, value, value_length, kept = derived.aggregates
+        names = [bytes_at(*place).partition(b"/")[0] for place in zip(key.tolist(), key_length.tolist(), strict=True)]
+        order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+        columns = Messages(at_index[order], key[order], key_length[order], value[order], value_length[order], kept)
+        return derived._replace(aggregates=columns)
+
+
+class Forgetful(Derive):
+    """Known bad: a new owner has the definitions and the clock, and no window that was open."""
+
+    def load(self, partition: int, data: bytes) -> DeriveState:
+        """All anew."""
+        state = Derive.load(self, partition, data)
+        hopping = [(name, run) for name, run in state.running.items() if isinstance(run, WindowRun)]
+        for name, run in hopping:
+            state.running[name] = WindowRun(partition, run.definition, run.version, first_numbers(state.clock))
+        return state
+
+
+@pytest.mark.parametrize(("derive", "caught"), [(Derive(), False), (ByDefinition(), True), (Forgetful(), True)])
+def test_a_derive_in_whose_results_batches_or_owners_show_is_caught(
+    kafka: Any, prefix: str, tmp_path: Path, derive: Derive, *, caught: bool
+) -> None:
+    """By what an observer folds."""
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, OPTIONS).create()
+    past = Past(ledger)
+    for _ in range(2):
+        past.send(200)
+        sequence(ledger.settings, derive=derive)
+    assert check_exactly_once(ledger) == 800
+    assert (ledger.outputs() != refold(ledger)) == caught

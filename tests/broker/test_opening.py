@@ -19,6 +19,7 @@ from streams.progress import record_halt
 from streams.rdkafka import NativeProducer
 from streams.restore import entries_between
 from streams.topics_admin import TopicsAdmin, specs_of
+from streams.windows import DEFAULT_WINDOWS
 from tests.broker.harness import wait_for
 from tests.broker.ledgers import begin, event, lane_of, names_of, produce, records, sequence
 
@@ -50,21 +51,23 @@ def _open_and_close(settings: Settings) -> list[int]:
 
 def test_a_ledger_of_hashes_alone_keeps_what_it_was_told(kafka: Any, prefix: str, log: Log) -> None:
     """The limit omits values of the input, and no GENESIS or DEFINITION: it opens again, and nothing is told twice."""
-    settings = begin(kafka, prefix, max_value_bytes=1, confirm_events=7)
+    settings = begin(kafka, prefix, max_value_bytes=1, confirm_events=7, windows=DEFAULT_WINDOWS)
     names = names_of(settings)
     produce(settings, names.input, [(b"k", event("pump", "1", NOW_US), [])])
     sequence(settings)
     told = log.bounds(names.control, 0).end
     produce(settings, names.input, [(b"k", event("pump", "2", NOW_US), [])])
     sequence(settings)
-    assert [entry["value_state"] for _, entry in records(settings)] == ["PRESENT", "PRESENT", "OMITTED", "OMITTED"]
+    values = [entry["value_state"] for _, entry in records(settings)]
+    assert values == ["PRESENT"] * (2 + len(DEFAULT_WINDOWS)) + ["OMITTED"] * 2
     assert log.bounds(names.control, 0).end == told
     lane = lane_of(settings, 0)
     lane.open()
-    state = lane.parts[0].state
+    states = lane.parts[0].states
     lane.close()
-    assert state is not None
-    assert state.settings.confirm_events == 7
+    assert states is not None
+    assert states.judge.settings.confirm_events == 7
+    assert list(states.derive.running) == sorted(window.name for window in settings.windows)
 
 
 def test_a_record_that_unpacks_to_more_than_a_client_commonly_takes_is_omitted_and_read_again(
@@ -82,21 +85,24 @@ def test_a_record_that_unpacks_to_more_than_a_client_commonly_takes_is_omitted_a
     assert [entry["value_state"] for _, entry in records(settings)] == ["PRESENT", "PRESENT", "OMITTED"]
 
 
-def test_a_transaction_that_hangs_on_the_alerts_of_one_partition_halts_no_other(kafka: Any, prefix: str) -> None:
-    """Once its halt is recorded, the lane opens with the rest."""
-    settings = begin(kafka, prefix, partitions=2, lanes=1, transaction_timeout_ms=6_000)
+def test_a_transaction_that_hangs_on_outputs_of_some_partitions_halts_no_other(kafka: Any, prefix: str) -> None:
+    """Once its halts are recorded, the lane opens with the rest."""
+    settings = begin(kafka, prefix, partitions=3, lanes=1, transaction_timeout_ms=6_000)
     names = names_of(settings)
     sequence(settings)
     foreign = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": f"{prefix}-foreign"})
     foreign.init_transactions(30)
     foreign.begin_transaction()
-    foreign.produce(names.drift_alerts, b"{}", partition=0)
+    outputs = (names.drift_alerts, names.aggregates)
+    for partition, topic in enumerate(outputs):
+        foreign.produce(topic, b"{}", partition=partition)
     assert foreign.flush(30) == 0
-    with pytest.raises(HaltError) as raised:
-        _open_and_close(settings)
-    assert (raised.value.partition, raised.value.code) == (0, HaltCode.SECOND_WRITER)
-    record_halt(kafka.bootstrap, names.progress, 0, raised.value, "test")
-    assert _open_and_close(settings) == [1]
+    for partition, topic in enumerate(outputs):
+        with pytest.raises(HaltError, match=re.escape(f"{topic}[{partition}]")) as raised:
+            _open_and_close(settings)
+        assert (raised.value.partition, raised.value.code) == (partition, HaltCode.SECOND_WRITER)
+        record_halt(kafka.bootstrap, names.progress, 0, raised.value, "test")
+    assert _open_and_close(settings) == [2]
     foreign.abort_transaction(30)
 
 

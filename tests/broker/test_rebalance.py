@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from tests.broker.harness import PATIENCE_S, Ledger, Load, Worker, check_exactly_once, time, wait_for
+from tests.broker.harness import PATIENCE_S, QUICK, Ledger, Load, Worker, check_exactly_once, refold, time, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ def _come_and_go(kafka: Any, prefix: str, tmp_path: Path, partitions: int, durat
 
     Then one leaves for good, once killed and once told to: the other one takes over.
     """
-    options = {"partitions": partitions, "lanes": partitions, "batch_events_max": 5_000}
+    options = {"partitions": partitions, "lanes": partitions, "batch_events_max": 5_000, "windows": QUICK}
     ledger = Ledger(kafka.bootstrap, prefix, tmp_path, options).create()
     load = Load(ledger, sources=20 * partitions)
     rng = random.Random(partitions)
@@ -116,6 +116,7 @@ def _come_and_go(kafka: Any, prefix: str, tmp_path: Path, partitions: int, durat
     assert pulse.stall_s < ADVANCE_WITHIN_S
     assert max(again_s) < LIVE_WITHIN_S, again_s
     assert check_exactly_once(ledger) == sum(len(sent) for sent in load.acknowledged.values())
+    assert ledger.outputs() == refold(ledger)
     return left, killed
 
 

@@ -214,10 +214,10 @@ def test_a_lane_whose_snapshots_are_all_damaged_begins_with_genesis(
     produce(settings, topic, [*flipped, *foreign])
     with closing(lane_of(settings, 0, judge := Noted())) as lane, capture_logs() as lines:
         lane.open()
-        state = lane.parts[0].state
-    assert state is not None
+        states = lane.parts[0].states
+    assert states is not None
     assert (judge.loaded, judge.first) == (set(), {0: 1})
-    assert judge.dump(state) == written.dumps[written.end]
+    assert judge.dump(states.judge) == written.dumps[written.end]
     unusable = [line for line in lines if line["event"] == "snapshot_unusable"]
     assert {line["slot"] for line in unusable} == {"judge/0/0", "judge/0/1", "\ufffd"}
     assert all(line["log_level"] == "warning" and line["reason"] for line in unusable)

@@ -11,13 +11,19 @@ from schemas.clock import SystemTime
 from schemas.errors import HaltCode, HaltError
 from schemas.topics import partition_for
 from streams.cli.main import main
+from streams.cli.status import about_hot_and_windows
 from streams.control import read_control
 from streams.drift_log import DriftLog
+from streams.overview import Hot, InForce
 from streams.progress import record_halt
 from streams.queries import Ledger
+from streams.status import LaneStanding, PartitionStatus, Status
+from tests.broker import harness
 from tests.broker.ledgers import begin, event, lane_of, names_of, produce, records, running, sequence, use
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streams.settings import Settings
 
 PARTITIONS = 3
@@ -62,6 +68,41 @@ def test_asking_records_an_anchor(settings: Settings, capsys: pytest.CaptureFixt
     with Ledger(settings, settings.bootstrap or "") as ledger:
         (entry,) = DriftLog(ledger).newest(1, source="System")
     assert entry.id in err
+
+
+def test_the_worker_of_this_machine_says_what_is_hot_and_which_windows_are_in_force(
+    kafka: Any, tmp_path: Path, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once it has ended, nobody does."""
+    ledger = harness.Ledger(kafka.bootstrap, prefix, tmp_path).create()
+    for name, value in ledger.environment().items():
+        monkeypatch.setenv(name, value)
+
+    def level() -> bool:
+        assert main(["status", "--output", "jsonl"]) == 0
+        rows, err = told(capsys)
+        return {row["hot"] for row in rows} == {"level"} and "windows in force: all_10s, source_minute\n" in err
+
+    with ledger.worker() as worker:
+        worker.wait_live(ledger.settings.lanes)
+        harness.wait_for(level, "all partitions are hot")
+        worker.stop()
+    main(["status", "--timeout", "0", "--output", "jsonl"])
+    rows, err = told(capsys)
+    assert {row["hot"] for row in rows} == {None}
+    assert "windows in force" not in err
+
+
+def test_what_is_wrong_with_hot_tiers_and_windows_is_told_in_words() -> None:
+    """With the command that helps; a window that is suspended somewhere is marked."""
+    partition = PartitionStatus(0, 0, LaneStanding.LIVE, 8, 9, 0, 1, hot=Hot("unavailable", 0, 9, "disk full"))
+    windows = [InForce(0, "a", 3, None), InForce(0, "b", 4, None), InForce(1, "b", 4, "too much")]
+    assert partition.row()["hot"] == "unavailable"
+    assert about_hot_and_windows(Status([partition], "", anchored=True, windows=windows)) == [
+        "partition 0: the hot tier is unavailable: disk full",
+        "windows in force: a, b (suspended)",
+        "window b is suspended in partition 1: too much. Once that is mended, run `driftledger windows resume b`",
+    ]
 
 
 def test_without_a_worker_the_rest_is_shown_all_the_same(

@@ -38,7 +38,7 @@ def admin(kafka: Any) -> TopicsAdmin:
 
 
 def names(settings: Settings) -> TopicNames:
-    """The seven topics."""
+    """All topics of the ledger."""
     return TopicNames(*(spec.name for spec in specs_of(settings)))
 
 
@@ -73,15 +73,15 @@ def jsonl(text: str) -> list[dict[str, Any]]:
 
 
 def test_created_topics_are_as_the_table_wants_them(admin: TopicsAdmin, settings: Settings) -> None:
-    """All seven, with the counts of the settings, and no difference when checked at once."""
+    """All eight, with the counts of the settings, and no difference when checked at once."""
     wanted = specs_of(settings)
     creation = admin.create(wanted)
     assert creation.created == [spec.name for spec in wanted]
     assert creation.differences == []
     assert admin.check(wanted) == []
     found = admin.find(names(settings))
-    assert [topic.partitions if topic else None for topic in found.values()] == [3, 3, 3, 3, 3, 2, 2]
-    assert len({topic.topic_id for topic in found.values() if topic}) == 7
+    assert [topic.partitions if topic else None for topic in found.values()] == [3] * 6 + [2] * 2
+    assert len({topic.topic_id for topic in found.values() if topic}) == 8
 
 
 def test_creating_again_changes_nothing(admin: TopicsAdmin, settings: Settings) -> None:
@@ -182,7 +182,7 @@ def test_the_commands_create_check_and_inspect(
 ) -> None:
     """Missing, created, as wanted, altered: exit codes 1, 0, 0, 1 and rows for each."""
     assert main(["topics", "check", "--output", "jsonl"]) == 1
-    assert [row["found"] for row in jsonl(capsys.readouterr().out)] == ["missing"] * 7
+    assert [row["found"] for row in jsonl(capsys.readouterr().out)] == ["missing"] * 8
     assert main(["topics", "inspect", "--output", "jsonl"]) == 1
     assert "missing: " in capsys.readouterr().err
 
@@ -193,10 +193,10 @@ def test_the_commands_create_check_and_inspect(
 
     assert main(["topics", "check"]) == 0
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "all 7 topics are as they must be\n")
+    assert (told.out, told.err) == ("", "all 8 topics are as they must be\n")
     assert main(["topics", "inspect", "--output", "jsonl"]) == 0
     rows = jsonl(capsys.readouterr().out)
-    assert len(rows) == 5 * 3 + 2 * 2
+    assert len(rows) == 6 * 3 + 2 * 2
     assert {row["end_offset"] for row in rows} == {0}
 
     alter(names(settings).control, "retention.ms", "1000")

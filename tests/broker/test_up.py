@@ -14,15 +14,19 @@ import sys
 import termios
 from typing import TYPE_CHECKING, Any, Protocol
 
+import orjson
 import psutil
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+import streams.up
 from schemas.clock import SystemTime
 from schemas.codec import Framing, decode
 from streams.broker import Cluster, answers
 from streams.settings import Settings
 from streams.topics_admin import TopicsAdmin, specs_of
+from streams.up import WindowFeed
+from tests.broker.ledgers import begin, names_of, produce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 COMMAND = (sys.executable, "-c", "from streams.cli.main import run; run()", "up")
 #: From the start on, the jars being there.
 FIRST_ALERTS_S = 120
+#: Until a window of ten seconds has closed and was looked at.
+WINDOWS_S = 40
 STOP_S = 15
 ORPHANS_S = 5
 ALERTS = "driftledger.events.drift.alerts"
@@ -143,7 +149,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 def test_the_sample_fleet_is_found_out_and_all_of_it_ends_with_ctrl_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Running], wait_until: WaitUntil, kernels: str
 ) -> None:
-    """On a terminal: alerts name the sources that are wrong and no other; a second one is refused; exit code 0."""
+    """On a terminal: alerts name the sources that are wrong and no other, windows close without the one a day ahead.
+
+    A second one is refused; exit code 0.
+    """
     if kernels == "to compile":
         monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
     begun_ns = time.monotonic_ns()
@@ -162,6 +171,13 @@ def test_the_sample_fleet_is_found_out_and_all_of_it_ends_with_ctrl_c(
     wait_until(lambda: "open alerts, the newest first" in up.output(), 10, "the picture shows them")
     assert "day-ahead is 86" in up.output()
     assert "generated series" in up.output()
+    for shown in (
+        "all_10s from",
+        "too far ahead, in no window: day-ahead (",
+        "events are hot; mean of the last minute",
+    ):
+        wait_until(lambda shown=shown: up.ended() or shown in up.output(), WINDOWS_S, shown)  # type: ignore[misc]
+    assert not up.ended(), up.errors.read_text()
 
     second = subprocess.run(COMMAND, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment())
     assert second.returncode == 1
@@ -172,6 +188,40 @@ def test_the_sample_fleet_is_found_out_and_all_of_it_ends_with_ctrl_c(
     assert up.process.returncode == 0
     assert processes_in(tmp_path) == []
     assert up.output().rstrip().endswith("`driftledger up` goes on with the data in .driftledger")
+
+
+def test_of_the_windows_those_that_closed_last_are_read(
+    kafka: Kafka, prefix: str, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    """From shortly before the end; of more than can be looked at, what is between is left out."""
+    monkeypatch.setattr(streams.up, "WINDOWS_BEHIND_MAX", 100)
+    settings = begin(kafka, prefix)
+    topic = names_of(settings).aggregates
+    seen: list[int] = []
+
+    def write(first: int, end: int) -> None:
+        common = {"definition": "a", "version": 3, "partition": 0, "frame": "local", "key": None, "revision": 1}
+        records = [
+            common
+            | {"window_start_us": n, "window_end_us": n + 1, "final": True, "at_index": n, "count": 1, "values": 0}
+            for n in range(first, end)
+        ]
+        produce(settings, topic, [(b"a", orjson.dumps(record), []) for record in records])
+
+    def reads(feed: WindowFeed, last: int) -> bool:
+        seen.extend(news.record["window_start_us"] for news in feed.poll() if news.fresh == (last > 500))
+        return last in seen
+
+    write(0, 500)
+    produce(settings, topic, [(b"a", b"no record of a window", [])])
+    with contextlib.closing(WindowFeed(kafka.bootstrap, topic, 1)) as feed:
+        wait_until(lambda: reads(feed, 499), 30, "what was there")
+        assert 200 <= min(seen) <= 202
+        assert seen == list(range(min(seen), 500))
+        seen.clear()
+        write(1_000, 9_000)
+        wait_until(lambda: reads(feed, 8_999), 30, "what came")
+        assert 999 < len(seen) < 8_000
 
 
 def test_killed_it_leaves_no_orphan_and_the_next_one_goes_on_with_its_data(
@@ -186,7 +236,7 @@ def test_killed_it_leaves_no_orphan_and_the_next_one_goes_on_with_its_data(
 
     again = start()
     wait_until(lambda: again.ended() or "| sequence " in again.output(), FIRST_ALERTS_S, "partitions are served")
-    assert "0 created, 7 there before" in again.output(), again.errors.read_text()
+    assert "0 created, 8 there before" in again.output(), again.errors.read_text()
     line = next(line for line in again.output().splitlines() if "| sequence " in line)
     assert any(int(part.partition(":")[2]) > 0 for part in line.split("|")[1].split()[1:])
     again.process.send_signal(signal.SIGTERM)

@@ -1,7 +1,7 @@
 """A worker that hurts itself, or its broker, at a named point of a transaction; and the known-bad twin of those.
 
 Run as a program by tests/broker/harness.py: one argument, the plan as JSON. Settings come from the environment, as
-those of any worker.
+those of any worker, its windows from the plan.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from streams.lane_clients import producer_settings
 from streams.rdkafka import _P, ClientError, NativeProducer, _call
 from streams.settings import Settings
 from streams.transactions import Point, Transactions
+from streams.windows import WindowDefinition
 from streams.worker import run
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def main() -> None:
     """Run until SIGTERM; SIGUSR1 writes where every thread stands."""
     faulthandler.register(signal.SIGUSR1)
     plan = json.loads(sys.argv[1])
-    settings = Settings()
+    settings = Settings(windows=tuple(WindowDefinition.parse(body) for body in plan["windows"]))
     assert settings.bootstrap is not None
     if plan["lane"] == "abort_and_go_on":
         vars(lane)["Transactions"] = AbortAndGoOn

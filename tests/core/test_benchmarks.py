@@ -13,8 +13,9 @@ from rich.console import Console
 
 from benchmarks import run
 from benchmarks.__main__ import main
+from benchmarks.asked import AskedFigures
 from benchmarks.bars import bars
-from benchmarks.cases import SOURCES_MAX, Name, Paced, Preloaded, Subject, plan
+from benchmarks.cases import SOURCES_MAX, Asked, Case, Name, Paced, Preloaded, Subject, plan
 from benchmarks.events import ROW_BYTES, SOURCE_BYTES, VALUE_BYTES, EventFactory
 from benchmarks.figures import BUCKET_US, Arrivals, Latencies, NoFigureError, rates, slope
 from benchmarks.ledger_check import CheckFailedError, PartitionCheck
@@ -63,7 +64,7 @@ def case(name: Name, batch_events: int = 5_000) -> Preloaded:
 
 
 PACED_FIGURES = PacedFigures(
-    events=1_500_000,
+    measured=1_500_000,
     rate=50_000.0,
     p50_ms=15.0,
     p95_ms=25.0,
@@ -306,7 +307,10 @@ def test_an_empty_ledger_is_no_whole_one() -> None:
 # -------------------------------------------------------------------------------------------------------- plan, report
 
 
-def chosen(names: list[Name], *, events: int = 200_000, memory_minutes: int = 0) -> list[Preloaded | Paced]:
+_PRELOADED = ("sequence", "lanes", "worker", "sources", "whole", "whole-sources", "backfill")
+
+
+def chosen(names: list[Name], *, events: int = 200_000, memory_minutes: int = 0) -> list[Case]:
     """A plan over two batch sizes."""
     return plan(
         names, events=events, batches=[2_000, 5_000], rate=50_000, seconds=30, warm_s=60, memory_minutes=memory_minutes
@@ -316,17 +320,20 @@ def chosen(names: list[Name], *, events: int = 200_000, memory_minutes: int = 0)
 def test_all_cases_are_planned_for_every_batch_size() -> None:
     """Memory only where its length is given."""
     assert [c.name for c in chosen([])] == [
-        *(n for n in ("sequence", "lanes", "worker", "sources") for _ in "ab"),
+        *(n for n in _PRELOADED for _ in "ab"),
         "paced",
+        "closings",
+        "queries",
+        "put",
     ]
-    assert chosen([], memory_minutes=10)[-1] == Paced("memory", 50_000, 600, 60)
+    assert chosen([], memory_minutes=10)[-1] == Paced("memory", 50_000, 600, 60, window_ms=1_000)
 
 
 def test_only_the_named_cases_are_planned() -> None:
     """In the order of the list, not of the options."""
     found = chosen([Name.PACED, Name.SOURCES])
     assert [c.name for c in found] == ["sources", "sources", "paced"]
-    assert [c.sources for c in found] == [SOURCES_MAX, SOURCES_MAX, 1_000]
+    assert [c.sources for c in found if not isinstance(c, Asked)] == [SOURCES_MAX, SOURCES_MAX, 1_000]
     assert found[-1].events == 50_000 * 90
 
 
@@ -445,6 +452,19 @@ def test_a_slow_sender_or_a_short_run_reaches_no_bar() -> None:
     short = Measured(Paced("memory", 50_000, 30, 60), PACED_FIGURES)
     missed = {bar.what for bar in bars([slow, short]) if not bar.reached}
     assert missed == {"paced, events/s", "paced, seconds", "memory, MB/min"}
+
+
+def test_closings_questions_and_puts_have_bars() -> None:
+    """Closings also count how many there were; of the puts the better size counts."""
+    closings = Measured(
+        Paced("closings", 50_000, 120, 60, window_ms=1_000, closings=True), PACED_FIGURES._replace(measured=399)
+    )
+    queries = Measured(Asked("queries", 2_000_000), AskedFigures({"one source, 1 %": 1.5, "100 k rows": 5.0}, 300.0))
+    put = Measured(Asked("put", 2_000_000), AskedFigures({"put, 1,000 a request": 1.0, "put, 5,000": 26_000.0}, 1.0))
+    found = bars([closings, queries, put])
+    assert {bar.what for bar in found if not bar.reached} == {"closings, closings", "one source, 1 %, ms"}
+    assert "put, events/s" in {bar.what for bar in found}
+    assert len(tables([queries, put])) == 1
 
 
 def test_sources_are_compared_at_the_batch_size_of_the_bars() -> None:

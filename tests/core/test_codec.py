@@ -44,6 +44,12 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "severity": "RED", "previous_severity": "GREEN", "first_sequence": 7, "last_sequence": 9, "events": 3,
         "at_open": READING, "worst": READING, "at_close": None, "text": "s is RED",
     },
+    "Aggregate": {
+        "definition": "d", "version": 5, "partition": 0, "frame": "local", "key": "s", "window_start_us": -10,
+        "window_end_us": 0, "revision": 1, "final": True, "at_index": 9, "count": 3, "values": 2, "sum": 3.5,
+        "min": 1.0, "max": 2.5, "mean": 1.75, "variance": None, "first": None, "last": None,
+        "percentiles": {"50": 1.0, "99.9": None}, "method": "exact", "relative_error": 0.0,
+    },
     "DeadLetter": {
         "partition": 0, "sequence": 1, "input_offset": 2, "authority_timestamp": 3, "reason": "EMPTY",
         "value_length": 0, "value_hash": bytes(32), "value": b"",

@@ -84,3 +84,14 @@ def test_a_halted_partition_keeps_what_is_known_of_it() -> None:
     assert (said.indexes, said.inline) == ({0: 10, 4: 7}, frozenset({0, 4}))
     standing.begin({}, {0: 10})
     assert standing.to_write({0: 11}, 2)["judge"].inline == {4}
+
+
+def test_folds_of_a_lane_are_behind_each_by_itself() -> None:
+    """One that is new to a ledger has it all before it, and what is said of the other stays as it is."""
+    standing = Standing({"judge": fold(1, {0}, p0=40)})
+    assert (standing.of("judge").done(0, 90), standing.of("derive").done(0, 90)) == (90, 0)
+    assert standing.catch_up("derive", 1, 0, 60) == {"derive": fold(1, set(), p0=60)}
+    assert standing.of("judge") == fold(1, {0}, p0=40)
+    standing.begin({"judge": 1, "derive": 1}, {0: 90})
+    assert standing.to_write({0: 95}, 5) == {"judge": fold(1, {0}, p0=95), "derive": fold(1, {0}, p0=95)}
+    assert standing.to_write({0: 99}, 6) == {}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from schemas.canonical import ValueState
+from streams.derived import Derived, Messages, WindowCounts
+from streams.folds import Stepped
 from streams.judge import Judge
 from streams.lane import Committed
 from streams.metrics import REGISTRY, observe
@@ -17,7 +21,9 @@ if TYPE_CHECKING:
 def _observe(outputs: Outputs) -> dict[str, float]:
     """What one transaction with these outputs adds to the dead letters, by fault."""
     before = _dead_letters()
-    observe(0, Committed(len(outputs.events.fault), outputs.counts.events, 1_000_000, [(0, outputs)], 0, []))
+    observe(
+        0, Committed(len(outputs.events.fault), outputs.counts.events, 1_000_000, [(0, Stepped(outputs, None))], 0, [])
+    )
     return {fault: more for fault, number in _dead_letters().items() if (more := number - before.get(fault, 0))}
 
 
@@ -36,3 +42,35 @@ def test_an_erased_value_is_no_dead_letter() -> None:
     judge = Judge()
     outputs = judge.step(judge.new_state(0), Ledger(rows).entries)
     assert _observe(outputs) == {"UNKNOWN_FRAMING": 1}
+
+
+def _of_windows() -> dict[str, float]:
+    """Values of the metrics of windows, by name and window."""
+    return {
+        f"{sample.name.removeprefix('driftledger_')} {sample.labels.get('window', '')}".strip(): sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if "window" in metric.name or sample.labels.get("window")
+        if sample.name.endswith("_total")
+    }
+
+
+def test_what_windows_did_is_counted_by_definition() -> None:
+    """Results, late and far events, and what does not work; a definition that did nothing shows nothing."""
+    none = np.zeros(0, np.int64)
+    counts = {
+        "metrics_a": WindowCounts(9, 2, 0, 5),
+        "metrics_b": WindowCounts(0, 0, 3, 0),
+        "metrics_c": WindowCounts(7, 0, 0, 0),
+    }
+    derived = Derived(Messages(none, none, none, none, none, []), [], counts, ["metrics_b"], 2)
+    before = _of_windows()
+    for _ in range(2):
+        observe(0, Committed(1, 1, 1_000_000, [(0, Stepped(None, derived))], 0, []))
+    assert {name: value - before.get(name, 0) for name, value in _of_windows().items()} == {
+        "window_results_total metrics_a": 10,
+        "late_events_total metrics_a": 4,
+        "ahead_events_total metrics_b": 6,
+        "suspended_windows_total metrics_b": 2,
+        "refused_windows_total": 4,
+    }

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from schemas.instants import NS_PER_S
 from streams.cli.up_view import LiveView, Overview, PlainView, picture, status_line
-from streams.overview import AlertBoard, PartitionState, RateMeter, parse_health
+from streams.overview import AlertBoard, Hot, HotAnswer, InForce, PartitionState, RateMeter, parse_health
 from streams.up import AlertNews
+from tests.core.test_window_board import late, result
 
 HEALTH = {
     "healthy": False,
@@ -44,6 +45,20 @@ def overview_of_three() -> Overview:
     overview.board.apply(alert("0:2", severity="YELLOW"), 2_000)
     overview.board.apply(alert("0:3"), 3_000)
     overview.board.apply(alert("0:3", "CLOSED", "GREEN"), 4_000)
+    return overview
+
+
+def overview_of_windows() -> Overview:
+    """A partition whose window closed, another whose window has not; a source that is late, and one a day ahead."""
+    parts = [
+        {"partition": 0, "index": 90, "sequence": 80, "hot": {"standing": "level", "reached": 0, "error": None}},
+        {"partition": 1, "index": 90, "sequence": 70, "hot": {"standing": "behind", "reached": 5, "error": None}},
+        {"partition": 2, "index": 90, "sequence": 60, "hot": None},
+    ]
+    lanes = [{"lane": 0, "state": "live", "error": None, "partitions": parts}]
+    overview = Overview(health=parse_health({"lanes": lanes, "halts": []}), hot=HotAnswer(200_123, 21.4, 812_345))
+    for record in (result(10, count=1_234, mean=45_678.9), late("slow", 31), late("day-ahead", ahead=1_200)):
+        overview.windows.apply(record, fresh=True)
     return overview
 
 
@@ -126,6 +141,60 @@ def test_health_is_taken_apart() -> None:
     assert Overview().troubles() == ["the worker does not answer"]
 
 
+def test_the_hot_tier_and_the_windows_of_partitions_are_taken_from_health() -> None:
+    """A partition may have neither."""
+    window = {"name": "all_10s", "version": 4, "suspended": None}
+    part = {"partition": 3, "index": 90, "sequence": 80, "windows": [window | {"suspended": "too much"}, window]}
+    error = {"standing": "unavailable", "reached": 0, "error": "disk full"}
+    lanes = [{"lane": 0, "state": "live", "error": None, "partitions": [part | {"hot": error}]}]
+    health = parse_health({"lanes": lanes, "halts": []})
+    assert health.partitions == (PartitionState(3, "live", 80, Hot("unavailable", 0, 90, "disk full")),)
+    assert health.windows == (InForce(3, "all_10s", 4, "too much"), InForce(3, "all_10s", 4, None))
+    assert Overview(health=health).troubles() == ["the hot tier of partition 3 is unavailable: disk full"]
+    assert str(Hot("behind", 5, 90, None)) == "behind, 5 of 90"
+
+
+def test_a_suspended_window_is_a_trouble() -> None:
+    """With the command that helps."""
+    overview = overview_of_windows()
+    overview.windows.apply({"definition": "a", "partition": 2, "version": 4, "suspended": "too much"}, fresh=False)
+    (trouble,) = overview.troubles()
+    assert trouble.startswith("window a is suspended in partition 2: too much. ")
+    assert "driftledger windows" in trouble
+
+
+def test_the_picture_shows_windows_and_who_was_left_out() -> None:
+    """Numbers below their partitions, the hot tier's answer below them."""
+    console, out = written(width=140)
+    console.print(picture(overview_of_windows(), 9))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    for line in (
+        "hot tier level behind, 5 of 90 -",
+        "all_10s from 00:00:10 - -",
+        "events 1,234 - -",
+        "mean 45,679 - -",
+        "p50 1 - -",
+        "p99.9 - - -",
+        "late: slow (31 events, source_minute)",
+        "too far ahead, in no window: day-ahead (1,200 events, source_minute)",
+        "200,123 events are hot; mean of the last minute 21.4, asked in 0.8 ms",
+    ):
+        assert line in lines
+    console, out = written(width=140)
+    console.print(picture(overview_of_windows(), 9, with_windows=False))
+    assert "all_10s" not in out.getvalue()
+
+
+def test_of_many_late_sources_the_worst_are_named() -> None:
+    """The others are counted."""
+    overview = Overview()
+    for number in range(8):
+        overview.windows.apply(late(f"s{number}", number), fresh=True)
+    assert overview.left_out() == [
+        "late: s7 (7 events, source_minute), s6 (6 events, source_minute), s5 (5 events, source_minute) and 4 more"
+    ]
+
+
 def test_the_picture_shows_alerts_newest_first_as_far_as_there_is_room() -> None:
     """One line each, however narrow; what is left out is counted."""
     console, out = written(width=46)
@@ -169,9 +238,44 @@ def test_a_live_view_fits_the_terminal() -> None:
     with LiveView(console) as view:
         view.show(overview, [], 0)
         drawn = out.getvalue()
-    assert drawn.count(" is off") == 9
-    assert "and 91 more" in drawn
+    assert drawn.count(" is off") == 8
+    assert "and 92 more" in drawn
     assert drawn.count("\n") < 20
+
+
+@pytest.mark.parametrize(("height", "shown"), [(20, False), (40, True)])
+def test_windows_are_shown_where_alerts_have_room_beside_them(height: int, *, shown: bool) -> None:
+    """And the picture fits in any case."""
+    out = io.StringIO()
+    overview = overview_of_windows()
+    for number in range(100):
+        overview.board.apply(alert(f"0:{number}"), number)
+    with LiveView(Console(file=out, width=140, height=height, force_terminal=True)) as view:
+        view.show(overview, [], 0)
+        drawn = out.getvalue()
+    assert ("all_10s from" in drawn) == shown
+    assert "200,123 events are hot" in drawn
+    assert "more" in drawn
+    assert drawn.count("\n") < height
+
+
+def test_without_a_terminal_windows_are_told_when_they_close() -> None:
+    """Once each, with who was left out and what is hot."""
+    console, out = written(width=140)
+    view, overview = PlainView(console), overview_of_windows()
+    overview.windows.apply(result(10, partition=1, count=1, percentiles={"50": 2.5}), fresh=True)
+    for second in range(3):
+        view.show(overview, [], second * 6 * NS_PER_S)
+    lines = out.getvalue().splitlines()
+    assert lines.count(status_line(overview)) == 3
+    told = lines.index("all_10s from 00:00:10: 1,235 events, mean 22,841, min 1, max 5; by partition: p50 1 2.5")
+    assert lines[told + 1].startswith("late: slow")
+    assert lines[told + 2].startswith("too far ahead, in no window: day-ahead")
+    assert lines[told + 3].startswith("200,123 events are hot")
+    assert sum("events are hot" in line for line in lines) == 1
+    overview.windows.apply(result(20, count=2), fresh=True)
+    view.show(overview, [], 60 * NS_PER_S)
+    assert "all_10s from 00:00:20: 2 events, mean 3, min 1, max 5, p50 1, p99.9 -" in out.getvalue()
 
 
 def test_without_a_terminal_new_alerts_are_told_once_and_the_state_now_and_then() -> None:

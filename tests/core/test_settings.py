@@ -13,6 +13,7 @@ from streams import settings as settings_module
 from streams.definitions import threshold_us_from_ms
 from streams.settings import Settings, load, unknown_variables
 from streams.severity import THRESHOLD_LIMIT_US
+from streams.windows import DEFAULT_WINDOWS, DEFINITIONS_MAX, WindowDefinition
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,8 @@ def test_without_file_and_variables_the_defaults_hold() -> None:
     assert (settings.partitions, settings.lanes) == (4, 4)
     assert settings.data_dir == Path(".driftledger")
     assert settings.drift_threshold_ms == 5000
+    assert settings.hot_store
+    assert settings.windows == DEFAULT_WINDOWS
 
 
 def test_the_environment_wins_over_the_file_and_the_file_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +116,13 @@ def test_the_ledger_may_be_named_by_variable(monkeypatch: pytest.MonkeyPatch) ->
         ("drift_threshold_ms = 1e300", "drift_threshold_ms = 1e+300"),
         ("batch_linger_ms = 1001", "batch_linger_ms = 1001"),
         ("confirm_events = 10001", "confirm_events = 10001"),
+        ("hot_store = 2", "driftledger.toml: hot_store = 2"),
+        ("windows = []", "unknown setting 'windows'. Write each window as a table, [[window]]"),
+        ("[[ledger]]\nname = 'x'\nwindows = 3", "unknown setting 'windows'. Write each window as a table"),
+        ("window = 3", "driftledger.toml, line 1: window = 3 is not how a window is written. Write [[window]]"),
+        ("[[window]]\nname = 'w'\nsize_ms = 0", "driftledger.toml, line 3: [[window]] 'w': size_ms = 0 is less than"),
+        ("x = 1" + "0" * 5_000, "driftledger.toml: not TOML"),
+        ("x = " + "[" * 5_000, "driftledger.toml: not TOML"),
     ],
 )
 def test_a_bad_file_is_refused_by_name_and_value(text: str, says: str) -> None:
@@ -226,6 +236,93 @@ def test_a_command_line_names_the_ledger_unless_it_is_the_default() -> None:
     """For remedies."""
     assert load().command == "driftledger"
     assert load(ledger="meters").command == "driftledger --ledger meters"
+
+
+WINDOWS = """
+[[window]]
+name = "all"
+size_ms = 1_000
+
+[[ledger]]
+name = "a"
+
+[[ledger]]
+name = "b"
+[[ledger.window]]
+name = "own"
+size_ms = 2_000
+slide_ms = 1_000
+
+[[ledger]]
+name = "c"
+window = []
+"""
+
+
+def names(ledger: str | None = None) -> list[str]:
+    """Of the windows that a ledger has."""
+    return [window.name for window in load(ledger=ledger).windows]
+
+
+def test_windows_of_a_ledger_replace_those_of_all() -> None:
+    """A list, also an empty one, is one value like any other."""
+    write(WINDOWS)
+    assert (names(), names("a"), names("b"), names("c")) == (["all"], ["all"], ["own"], [])
+
+
+def test_a_file_without_windows_leaves_the_defaults_and_an_empty_list_none() -> None:
+    """Whoever wants none says so."""
+    write('prefix = "p"\n')
+    assert load().windows == DEFAULT_WINDOWS
+    write("window = []\n")
+    assert load().windows == ()
+
+
+def test_a_fault_in_a_window_is_told_with_the_line_of_the_ledger_that_has_it() -> None:
+    """And is none of the other ledgers' business."""
+    write(WINDOWS.replace("slide_ms", "slid_ms"))
+    assert names("a") == ["all"]
+    with pytest.raises(BadInputError) as refused:
+        load(ledger="b")
+    assert str(refused.value) == (
+        "driftledger.toml, line 14: [[ledger.window]] 'own': slid_ms = 1000 is no key of a window. Mend its spelling: "
+        "slide_ms"
+    )
+
+
+def test_no_variable_gives_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read by nothing, and found among those."""
+    monkeypatch.setenv("DRIFTLEDGER_WINDOWS", "[]")
+    monkeypatch.setenv("DRIFTLEDGER_HOT_STORE", "no")
+    assert load().windows == Settings().windows == DEFAULT_WINDOWS
+    write(WINDOWS)
+    assert names() == ["all"]
+    assert not load().hot_store
+    assert list(unknown_variables()) == ["DRIFTLEDGER_WINDOWS"]
+
+
+def test_windows_may_be_given_as_definitions() -> None:
+    """By a program; what is given above the file wins over it."""
+    windows = (WindowDefinition("w", 1_000_000),)
+    write(WINDOWS)
+    assert Settings(windows=windows).windows == load(windows=windows).windows == windows
+    assert Settings(windows=()).windows == ()
+
+
+@pytest.mark.parametrize(
+    ("windows", "says"),
+    [
+        ((WindowDefinition("w", 1_000), WindowDefinition("w", 2_000)), "name = 'w' is that of an earlier window"),
+        ([WindowDefinition(f"w{number}", 1_000) for number in range(DEFINITIONS_MAX + 1)], "more than the 64"),
+        (({"name": "w", "size_us": 1_000},), "--windows = "),
+        ("w", "--windows = 'w'"),
+    ],
+)
+def test_windows_that_a_ledger_cannot_have_are_refused(windows: Any, says: str) -> None:
+    """However they are given."""
+    with pytest.raises(BadInputError) as refused:
+        load(windows=windows)
+    assert says in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import shlex
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from streams import up
 from streams.cli import main as command
 from streams.cli.up import SUGGESTIONS, shell_lines
 from streams.up import Worker, lock, read_series
+from streams.worker_http import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +51,7 @@ def test_a_worker_that_ends_by_itself_leaves_its_exit_code_and_its_last_words(
     assert worker.exit_code() == 2
     assert "No such option" in worker.log_tail()
     assert worker.health() is None
+    assert worker.ask_hot() is None
     worker.stop()
 
 
@@ -122,6 +126,26 @@ def test_a_damaged_file_of_nab_is_named(tmp_path: Path, content: bytes) -> None:
     (folder / "one.csv.gz").write_bytes(content)
     with pytest.raises(BadInputError, match=r"one\.csv\.gz: not a series of NAB"):
         read_series(tmp_path)
+
+
+def test_an_answer_is_json_and_anything_else_is_none() -> None:
+    """Whatever its status: a worker that is not well says so with 503."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/well" else 503)
+            self.end_headers()
+            self.wfile.write(b"not JSON" if self.path == "/odd" else b'{"healthy": false}\n')
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server, ThreadPoolExecutor(1) as thread:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        thread.submit(server.serve_forever, 0.01)
+        assert ask(address, "/well", 5) == ask(address, "/ill", 5) == {"healthy": False}
+        assert ask(address, "/odd", 5) is None
+        server.shutdown()
+    assert ask(address, "/well", 5) is None
 
 
 def test_every_suggested_command_exists() -> None:

@@ -1,0 +1,1 @@
+"""What draws the pictures of these pages: `python -m docs.draw`. No part of the product."""

@@ -1,0 +1,227 @@
+"""Answers as they travel: Arrow tables part by part, and at the end how they were found.
+
+Problem: an answer may be larger than memory should hold, and what explains it is known only when the last part is made.
+So rows are asked for in parts of PART_ROWS, each from where the last one ended; an Arrow stream ends with a batch of
+no rows whose metadata under ENDING is JSON:
+
+    {"explain": {...}, "more": false, "partitions": [0, 1]}
+
+more: the limit cut it. partitions: those that were asked.
+
+For answers that will be merged with those of other workers (`partial`) rows have a column order_ms, their order across
+partitions, and groups a column sum_exact, see `partial`.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from lifecycle.arrow import aggregates_table, rows_table
+from lifecycle.partial import needed
+from lifecycle.planner import Explain, Field
+from lifecycle.requests import Aggregate, Get
+from schemas.errors import UnreachableError
+from schemas.instants import INT64_MAX
+from streams.windows import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from lifecycle.parts import Selected
+    from lifecycle.query import HotQueries
+    from lifecycle.requests import Range, Request
+
+T = TypeVar("T")
+
+#: Rows of a part: some ten MB.
+PART_ROWS: Final = 65_536
+ENDING: Final = b"driftledger"
+ORDER: Final = "order_ms"
+SUM_EXACT: Final = "sum_exact"
+
+
+class Ending(NamedTuple):
+    """What is known at the end of an answer; explain: of `planner.Explain`, by name."""
+
+    explain: dict[str, Any]
+    more: bool
+    partitions: tuple[int, ...]
+
+
+class Part(NamedTuple):
+    """A part of an answer; the last one has the ending."""
+
+    table: pa.Table
+    ending: Ending | None
+
+
+class Ask(Protocol):
+    """Has a question asked: of queries, and of what tells the last sequence of a partition."""
+
+    def __call__(self, question: Callable[[HotQueries, Callable[[int], int]], T]) -> T:
+        """Its answer."""
+        ...
+
+
+def parts_of(request: Request, partitions: Sequence[int], ask: Ask, *, partial: bool) -> Iterator[Part]:
+    """The answer to a question about these partitions."""
+    chosen = tuple(partitions)
+    if isinstance(request, Get):
+        get = request
+        columns = fields_of(get) if partial else get.fields
+        selected = ask(lambda queries, _last: queries.get(get.source, get.at_us, get.frame, columns, chosen))
+        table = rows_table(selected)
+        yield Part(table, Ending(asdict(selected.explain), False, chosen))  # noqa: FBT003 - of a tuple
+    elif isinstance(request, Aggregate):
+        yield _aggregate(request, chosen, ask, partial=partial)
+    else:
+        yield from _range(request, chosen, ask, partial=partial)
+
+
+def _aggregate(request: Aggregate, partitions: tuple[int, ...], ask: Ask, *, partial: bool) -> Part:
+    question, aggregation = replace(request.question, partitions=partitions), request.aggregation
+    if not partial:
+        answer = ask(lambda queries, _last: queries.aggregate(question, aggregation))
+        return Part(aggregates_table(answer), Ending(asdict(answer.explain), False, partitions))  # noqa: FBT003
+    more = replace(aggregation, functions=needed(aggregation))
+    answer, exact = ask(lambda queries, _last: queries.aggregate_partial(question, more))
+    table = aggregates_table(answer)
+    sums = [number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True) for number in exact]
+    table = table.append_column(SUM_EXACT, pa.array(sums[: table.num_rows], pa.binary()))
+    return Part(table, Ending(asdict(answer.explain), False, partitions))  # noqa: FBT003
+
+
+def _range(request: Range, partitions: tuple[int, ...], ask: Ask, *, partial: bool) -> Iterator[Part]:
+    rest = _Rest(request, {p: request.question.sequences.get(p, (0, INT64_MAX)) for p in partitions}, request.limit)
+    total, done = Explain(), False
+    while not done:
+        selected, order = ask(rest.select)
+        _add(total, selected.explain)
+        done = rest.go_on(selected)
+        table = _table(selected, request.fields, order if partial else None)
+        yield Part(table, Ending(asdict(total), selected.more, partitions) if done else None)
+
+
+@dataclass(slots=True)
+class _Rest:
+    """What is left of a range: sequences by partition, and rows at most. begun: its end is known."""
+
+    request: Range
+    spans: dict[int, tuple[int, int]]
+    rows: int
+    begun: bool = False
+
+    def select(self, queries: HotQueries, last: Callable[[int], int]) -> tuple[Selected, NDArray[np.int64]]:
+        """The next part."""
+        if self.rows > PART_ROWS and not self.begun:  # what comes meanwhile is not in it: it would never end
+            _cut(self.spans, {partition: last(partition) for partition in self.spans})
+        self.begun = True
+        question = replace(self.request.question, partitions=tuple(self.spans), sequences=dict(self.spans))
+        return queries.range_ordered(question, fields_of(self.request), min(self.rows, PART_ROWS))
+
+    def go_on(self, selected: Selected) -> bool:
+        """Leave out what was selected; whether nothing is left to be asked for."""
+        self.rows -= selected.rows
+        partition, sequence = (selected.columns[name].values for name in (Field.PARTITION, Field.SEQUENCE))
+        for number in np.unique(partition).tolist():
+            first, last = int(sequence[partition == number][-1]) + 1, self.spans.pop(number)[1]
+            if first <= last:
+                self.spans[number] = first, last
+        return not selected.more or not self.rows
+
+
+def _cut(spans: dict[int, tuple[int, int]], ends: Mapping[int, int]) -> None:
+    """Leave out what is behind these ends."""
+    for partition, end in ends.items():
+        first, last = spans.pop(partition)
+        if first <= min(last, end):
+            spans[partition] = first, min(last, end)
+
+
+def fields_of(request: Get | Range) -> tuple[Field, ...]:
+    """The columns of a partial answer: those asked for, then what says which row it is, and for the last one when."""
+    place = [Field.PARTITION, Field.SEQUENCE]
+    if isinstance(request, Get):
+        place.append(Field.LOCAL_US if request.frame is Frame.LOCAL else Field.AUTHORITY_MS)
+    return tuple(dict.fromkeys([*request.fields, *place]))
+
+
+def _table(selected: Selected, asked: tuple[Field, ...], order: NDArray[np.int64] | None) -> pa.Table:
+    """The columns asked for; with the order, all."""
+    if order is None:
+        return rows_table(selected._replace(columns={name: selected.columns[name] for name in asked}))
+    if order.size < selected.rows:  # of one partition, whose sequence is the order
+        order = np.zeros(selected.rows, np.int64)
+    return rows_table(selected).append_column(ORDER, pa.array(order))
+
+
+def _add(total: Explain, more: Explain) -> None:
+    """What the parts took together."""
+    for field in fields(Explain):
+        value = getattr(more, field.name)
+        if isinstance(value, dict):
+            columns = getattr(total, field.name)
+            for name, count in value.items():
+                columns[name] = columns.get(name, 0) + count
+        else:
+            setattr(total, field.name, getattr(total, field.name) + value)
+
+
+def total_of(explains: Sequence[dict[str, Any]]) -> Explain:
+    """Of several answers."""
+    total = Explain()
+    for explain in explains:
+        _add(total, Explain(**explain))
+    return total
+
+
+class ArrowWriter:
+    """Parts as an Arrow stream."""
+
+    def __init__(self) -> None:
+        self._sink = io.BytesIO()
+        self._stream: Any = None
+
+    def write(self, part: Part) -> bytes:
+        """What a part adds to the stream; the last one ends it."""
+        if self._stream is None:
+            self._stream = pa.ipc.new_stream(self._sink, part.table.schema)
+        self._stream.write_table(part.table)
+        if part.ending is not None:
+            ending = {ENDING: orjson.dumps(part.ending._asdict())}
+            empty = [pa.array([], field.type) for field in part.table.schema]
+            nothing = pa.RecordBatch.from_arrays(empty, schema=part.table.schema)
+            self._stream.write_batch(nothing, custom_metadata=ending)
+            self._stream.close()
+        content = self._sink.getvalue()
+        self._sink.seek(0)
+        self._sink.truncate()
+        return content
+
+
+def read_arrow(content: Any) -> tuple[pa.Table, Ending]:
+    """What was written. Raises UnreachableError where the end of it is missing."""
+    batches: list[pa.RecordBatch] = []
+    ending: Ending | None = None
+    try:
+        with pa.ipc.open_stream(content) as stream:
+            while True:
+                batch, metadata = stream.read_next_batch_with_custom_metadata()
+                batches.append(batch)
+                if metadata is not None and ENDING in metadata:
+                    ending = Ending(**orjson.loads(metadata[ENDING]))
+    except StopIteration:
+        pass
+    except (pa.ArrowException, OSError) as error:
+        raise UnreachableError(f"the answer cannot be read ({error}). Ask again") from error
+    if ending is None:
+        raise UnreachableError("the answer ends early: the worker has gone, or a lane. Ask again")
+    return pa.Table.from_batches(batches).unify_dictionaries(), ending._replace(partitions=tuple(ending.partitions))

@@ -1,0 +1,241 @@
+"""Questions without a worker: the hot stores of this machine, read only, and what the ledger has behind them.
+
+Problem: what is stored is as old as its last flush, and to that of a worker which is gone nobody adds; an answer must
+still be of everything the ledger has. So of each partition the store that reaches furthest is taken, over the slots of
+the data directory, and the entries behind it are read from the ledger and judged, as the worker would have; without a
+store that is all of them.
+
+GUARANTEE a store that is damaged or of another ledger is passed over, and logged; answers are those of a worker that is
+level.
+HAZARD needs the broker. Judge goes on from its newest snapshot that stands before the end of the store, without one
+from the ledger's beginning: about a second for a million entries. What is read is held in memory, MEMORY_BYTES_MAX at
+most, and read again by whoever asks next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import structlog
+
+from lifecycle import store_dump
+from lifecycle.chunks import ChunkDamagedError, decode_header
+from lifecycle.hot_store import HotStore
+from lifecycle.query import HotQueries
+from lifecycle.store import Store
+from lifecycle.store_dump import STORE
+from schemas.errors import BadInputError, DriftledgerError
+from schemas.topics import topic_names
+from streams.fold import FoldError
+from streams.judge import Judge
+from streams.ledger_reader import read_tail
+from streams.log import Log
+from streams.restore import entries_between
+from streams.snapshots import read_snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+    from typing import Self
+
+    from lifecycle.catalog import Unsealed
+    from lifecycle.chunks import Column, Header
+    from lifecycle.store import Sealed, StoreState
+    from schemas.columns import Entries
+    from streams.judge import JudgeState
+    from streams.ledger_reader import Tail
+    from streams.settings import Settings
+    from streams.snapshots import Snapshot
+
+T = TypeVar("T")
+
+#: Of chunks that are in no store: some ten million events.
+MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
+_logger = structlog.get_logger()
+
+
+class Found(NamedTuple):
+    """How a partition was found.
+
+    store: its folder, None for none; stored: the index up to which that is; read: entries read from the ledger.
+    """
+
+    partition: int
+    store: str | None
+    stored: int
+    read: int
+
+
+@dataclass(slots=True)
+class _Part:
+    """A partition. sealed: chunks that its store does not have, by first sequence, with their headers."""
+
+    store: HotStore | None
+    state: StoreState
+    sealed: dict[int, tuple[Header, Sealed]] = field(default_factory=dict)
+
+
+class LocalPartitions:
+    """Some partitions of a ledger as its worker would show them. For one thread; also a context manager."""
+
+    def __init__(self, settings: Settings, bootstrap: str, partitions: Sequence[int]) -> None:
+        self._settings, self._bootstrap = settings, bootstrap
+        self._names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
+        self._fold, self._judge, self._log = Store(), Judge(), Log(bootstrap)
+        self._opened: dict[Path, HotStore] = {}
+        self._parts: dict[int, _Part] = {}
+        self._memory_bytes = 0
+        self.found: list[Found] = []
+        try:
+            for partition in partitions:
+                self._parts[partition] = self._read(partition)
+        except BaseException:
+            self.close()
+            raise
+        self._queries = HotQueries(self)
+
+    def ask(self, question: Callable[[HotQueries, Callable[[int], int]], T]) -> T:
+        """Have a question asked."""
+        return question(self._queries, self._last_sequence)
+
+    def close(self) -> None:
+        """Close stores and client."""
+        for store in self._opened.values():
+            store.close()
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ----------------------------------------------------------------------------------------- the protocol of catalog
+
+    def partitions(self) -> list[int]:
+        """Those that were asked for."""
+        return sorted(self._parts)
+
+    def unsealed(self, partition: int) -> Unsealed | None:
+        """Rows after the last chunk."""
+        return self._fold.unsealed_rows(self._parts[partition].state)
+
+    def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
+        """Of the store, then of what was read."""
+        part = self._parts[partition]
+        headers = [] if part.store is None else part.store.headers(partition, first_sequence, most)
+        later = [header for first, (header, _) in part.sealed.items() if first >= first_sequence]
+        return [*headers, *later][:most]
+
+    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
+        """Of a chunk wherever it is."""
+        part = self._parts[partition]
+        if first_sequence in part.sealed:
+            return part.sealed[first_sequence][1].sections[column]
+        if part.store is None:
+            raise ChunkDamagedError(partition, first_sequence, column.name, "there is no store")
+        return part.store.column(partition, first_sequence, column)
+
+    def _last_sequence(self, partition: int) -> int:
+        state = self._parts[partition].state
+        found = self._fold.unsealed_rows(state)
+        return state.applied.sequence if found is None else int(found.rows.sequence[-1])
+
+    # -------------------------------------------------------------------------------------------------------- beginning
+
+    def _read(self, partition: int) -> _Part:
+        tail = read_tail(self._log, self._names.sequenced, partition)
+        folder, store = self._newest_store(partition, tail)
+        index, judged, state = self._resume(partition, store, tail)
+        part = _Part(store, state)
+        stored = 0 if store is None else _chunks(store, partition)
+        read = 0
+        if tail is not None:
+            for entries in self._entries(partition, tail, index + 1, tail.head.index):
+                read += entries.index.size
+                for sealed in self._fold.step(state, entries, self._judge.step(judged, entries)):
+                    if sealed.number > stored:
+                        self._keep(part, sealed)
+        self._fold.publish(state)
+        applied = None if store is None else store.applied(partition)
+        self.found.append(
+            Found(partition, None if folder is None else str(folder), 0 if applied is None else applied.index, read)
+        )
+        return part
+
+    def _keep(self, part: _Part, sealed: Sealed) -> None:
+        self._memory_bytes += len(sealed.header) + sum(map(len, sealed.sections.values()))
+        if self._memory_bytes > MEMORY_BYTES_MAX:
+            raise BadInputError(
+                f"the events behind the hot stores in {self._settings.data_dir} take more than {MEMORY_BYTES_MAX} "
+                f"bytes. Start `{self._settings.command} worker`, which stores them, or ask for fewer partitions"
+            )
+        header = decode_header(sealed.partition, sealed.first_sequence, sealed.header)
+        part.sealed[sealed.first_sequence] = header, sealed
+
+    def _newest_store(self, partition: int, tail: Tail | None) -> tuple[Path | None, HotStore | None]:
+        """The store that reaches furthest and is of this ledger."""
+        settings = self._settings
+        lane = partition % settings.lanes
+        reached: tuple[int, Path | None, HotStore | None] = (0, None, None)
+        for folder in sorted(settings.data_dir.glob(f"hot/*/{settings.prefix}.{settings.ledger}/lane-{lane}")):
+            try:
+                store = self._opened.get(folder) or HotStore.open_read_only(folder)
+                self._opened[folder] = store
+                applied = store.applied(partition)
+                if applied is not None and applied.index > reached[0] and self._is_ours(partition, store, tail):
+                    reached = applied.index, folder, store
+            except DriftledgerError as error:
+                _logger.warning("hot_store_passed_over", folder=str(folder), error=str(error))
+        return reached[1:]
+
+    def _is_ours(self, partition: int, store: HotStore, tail: Tail | None) -> bool:
+        lines = store.lines(partition)
+        rows = store.rows(store.header(partition, lines[-1].first_sequence))
+        ours: bool = self._chain_at(partition, tail, int(rows.index[-1])) == rows.chain_hash[-1].tobytes()
+        if not ours:
+            _logger.warning("hot_store_passed_over", partition=partition, error="it is of another ledger")
+        return ours
+
+    def _resume(self, partition: int, store: HotStore | None, tail: Tail | None) -> tuple[int, JudgeState, StoreState]:
+        """Judge's index and state, and the state of the store's fold, to read on from."""
+        snapshots = read_snapshots(self._log, self._names.snapshots, partition % self._settings.lanes)
+        usable = [s for s in snapshots if s.partition == partition and self._stands(s, tail)]
+        judges = [s for s in usable if (s.fold, s.version) == (self._judge.name, self._judge.version)]
+        applied = None if store is None else store.applied(partition)
+        for state in [*self._dumped(partition, usable, applied), self._fold.new_state(partition, applied)]:
+            for snapshot in judges:
+                if snapshot.index <= state.last_index:
+                    return snapshot.index, self._judge.load(partition, snapshot.state), state
+        return 0, self._judge.new_state(partition), self._fold.new_state(partition, applied)
+
+    def _dumped(self, partition: int, snapshots: list[Snapshot], applied: Any) -> Iterator[StoreState]:
+        """States of the fold that go on from the store, the furthest first."""
+        for snapshot in snapshots:
+            if (snapshot.fold, snapshot.version) == (STORE, store_dump.VERSION):
+                state = store_dump.load(partition, snapshot.state)
+                if state.applied.chunks <= (0 if applied is None else applied.chunks):
+                    yield state
+
+    def _stands(self, snapshot: Snapshot, tail: Tail | None) -> bool:
+        try:
+            return self._chain_at(snapshot.partition, tail, snapshot.index) == snapshot.chain_hash
+        except FoldError:
+            return False
+
+    def _chain_at(self, partition: int, tail: Tail | None, index: int) -> bytes | None:
+        if tail is None or index > tail.head.index:
+            return None
+        found = None
+        for entries in self._entries(partition, tail, index, index):
+            found = entries.chain_hash[-1].tobytes()
+        return found
+
+    def _entries(self, partition: int, tail: Tail, first: int, last: int) -> Iterator[Entries]:
+        return entries_between(self._log, self._bootstrap, self._names.sequenced, partition, tail, first, last)
+
+
+def _chunks(store: HotStore, partition: int) -> int:
+    applied = store.applied(partition)
+    return 0 if applied is None else applied.chunks

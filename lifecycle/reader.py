@@ -1,0 +1,375 @@
+"""Questions from Python: the last event of a source, rows in order, aggregates; as Arrow tables.
+
+    reader = Reader(load())                        # or Reader("http://127.0.0.1:8411"): that worker alone
+    reader.temporal_get("pump-7")
+    reader.temporal_range_query("2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z", sources=["pump-7"])
+    reader.aggregate(window_ms=60_000, by="source", percentiles=[50, 99])
+    explanation(table)                             # how it was found
+
+Every worker of the ledger on this machine is asked for the partitions that it holds; those that none holds are answered
+from what lies in the data directory and the ledger behind it (see `local`), which needs the broker.
+
+GUARANTEE the answer is that of one store that held all partitions: rows stand in order across them, sums are rounded
+once. HAZARD percentiles of a group with events in partitions of several workers are refused: see `partial`.
+Instants are datetimes with a time zone, RFC 3339, or integer microseconds since 1970; ranges do not include their end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lifecycle.answers import ENDING, ORDER, SUM_EXACT, Ending, fields_of, parts_of, read_arrow, total_of
+from lifecycle.arrow import aggregates_table
+from lifecycle.local import LocalPartitions
+from lifecycle.partial import merge, needed
+from lifecycle.planner import Aggregation, Field, Function, Question, Window
+from lifecycle.requests import FIELDS, LIMIT, Aggregate, Get, Range, encode, parse_percentiles, path_of
+from lifecycle.tally import Aggregates
+from schemas.clock import SystemTime
+from schemas.errors import BadInputError, UnreachableError
+from schemas.instants import NS_PER_S, US_PER_MS, parse_us
+from streams.address import find_workers
+from streams.broker import reach
+from streams.windows import By, Frame, percentile_text
+
+if TYPE_CHECKING:
+    import enum
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lifecycle.requests import Request
+    from streams.settings import Settings
+
+    Instant = datetime | str | int
+    Member = TypeVar("Member", bound=enum.StrEnum)
+
+#: How long an answer may be on its way: longer than a worker waits for Kafka, or asks.
+TIMEOUT_S: Final = 60.0
+#: How long a partition that is not level, or a worker that is busy, is waited for.
+WAIT_S: Final = 10.0
+ARROW: Final = "application/vnd.apache.arrow.stream"
+_OK, _ELSEWHERE, _UNAVAILABLE = 200, 404, 503
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: A worker is waited for in true time, whatever dates the events.
+_system: Final = SystemTime()
+
+
+class Answer(NamedTuple):
+    """A table, what is known at its end, and who gave it: a worker's address, or the data directory."""
+
+    table: pa.Table
+    ending: Ending
+    by: str
+
+
+class _MovedError(UnreachableError):
+    """A worker does not hold the partitions any more."""
+
+
+class Reader:
+    """Asks a ledger's hot tiers. worker: the ledger's settings, or the address of the one worker to ask.
+
+    Every question raises BadInputError for what cannot be asked, UnreachableError where no answer comes in time.
+    """
+
+    def __init__(self, worker: Settings | str, *, timeout_s: float = TIMEOUT_S, wait_s: float = WAIT_S) -> None:
+        self._worker, self._timeout_s, self._wait_s = worker, timeout_s, wait_s
+
+    def temporal_get(
+        self,
+        source: str,
+        at: Instant | None = None,
+        *,
+        frame: Frame | str = Frame.LOCAL,
+        partitions: Iterable[int] | None = None,
+        columns: Iterable[Field | str] = FIELDS,
+    ) -> pa.Table:
+        """The last counted event of a source at an instant or before it (None: of all): a table of one row, or none."""
+        fields = tuple(_member(name, Field) for name in columns)
+        return self.ask(Get(source.encode(), _us(at), _member(frame, Frame), _chosen(partitions), fields))
+
+    def temporal_range_query(
+        self,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        *,
+        sources: Iterable[str] | None = None,
+        kinds: Iterable[str] | None = None,
+        partitions: Iterable[int] | None = None,
+        sequences: Mapping[int, tuple[int, int]] | None = None,
+        frame: Frame | str = Frame.LOCAL,
+        columns: Iterable[Field | str] = FIELDS,
+        limit: int = LIMIT,
+    ) -> pa.Table:
+        """The first rows in order across partitions with start <= time < end, at most `limit`.
+
+        sequences: first and last, inclusive, by partition. explanation(table)["more"]: whether the limit cut it.
+        """
+        question = _question(start, end, sources, kinds, partitions, sequences, frame)
+        return self.ask(Range(question, tuple(_member(name, Field) for name in columns), limit))
+
+    def aggregate(
+        self,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        *,
+        by: By | str = By.ALL,
+        window_ms: int | None = None,
+        slide_ms: int | None = None,
+        functions: Iterable[Function | str] = tuple(Function),
+        percentiles: Iterable[float | str] = (),
+        sources: Iterable[str] | None = None,
+        kinds: Iterable[str] | None = None,
+        partitions: Iterable[int] | None = None,
+        sequences: Mapping[int, tuple[int, int]] | None = None,
+        frame: Frame | str = Frame.LOCAL,
+    ) -> pa.Table:
+        """Counts and functions of values over the counted rows, a line for each window and name that has any.
+
+        by: source, kind or all; windows are tumbling unless slide_ms is given.
+        """
+        question = _question(start, end, sources, kinds, partitions, sequences, frame)
+        window = None if window_ms is None else Window(window_ms * US_PER_MS, (slide_ms or 0) * US_PER_MS)
+        chosen = frozenset(_member(name, Function) for name in functions)
+        thousandths = parse_percentiles(",".join(map(str, percentiles)))
+        return self.ask(Aggregate(question, Aggregation(_member(by, By), window, chosen, thousandths)))
+
+    def ask(self, request: Request) -> pa.Table:
+        """The answer to any question; see `explanation`."""
+        wanted = _partitions_of(request)
+        deadline_ns = _system.monotonic_ns() + int(self._wait_s * NS_PER_S)
+        while True:
+            try:
+                answers = self._answers(request, self._assigned(wanted), deadline_ns)
+            except _MovedError:
+                if _system.monotonic_ns() > deadline_ns:
+                    raise
+            else:
+                return _merged(request, answers)
+
+    def _assigned(self, wanted: tuple[int, ...] | None) -> dict[str | None, tuple[int, ...] | None]:
+        """Partitions by the address of the worker that holds them; those of nobody under None."""
+        if isinstance(self._worker, str):
+            return {self._worker: wanted}
+        partitions = range(self._worker.partitions) if wanted is None else wanted
+        if missing := [number for number in partitions if number not in range(self._worker.partitions)]:
+            raise BadInputError(
+                f"there are no partitions {missing}: the ledger has 0 to {self._worker.partitions - 1}. Name those"
+            )
+        holders: dict[int, str] = {}
+        for worker in find_workers(self._worker):
+            for number in self._held(worker.address):
+                holders.setdefault(number, worker.address)
+        assigned: dict[str | None, tuple[int, ...] | None] = {}
+        for number in partitions:
+            address = holders.get(number)
+            assigned[address] = (*(assigned.get(address) or ()), number)
+        return assigned
+
+    def _held(self, address: str) -> list[int]:
+        """Partitions that a worker holds; none where it has gone."""
+        try:
+            status, _, body = self._fetch(address, "/hot")
+        except UnreachableError:
+            return []
+        return [place["partition"] for place in orjson.loads(body)["partitions"]] if status == _OK else []
+
+    def _answers(
+        self, request: Request, assigned: Mapping[str | None, tuple[int, ...] | None], deadline_ns: int
+    ) -> list[Answer]:
+        partial = len(assigned) > 1
+        answers = []
+        for address, partitions in assigned.items():
+            asked = _with_partitions(request, partitions)
+            if address is None:
+                answers.append(self._locally(asked, partitions or (), partial=partial))
+            else:
+                answers.append(self._of_worker(address, asked, deadline_ns, partial=partial))
+        return answers
+
+    def _of_worker(self, address: str, request: Request, deadline_ns: int, *, partial: bool) -> Answer:
+        path = f"{path_of(request)}?{urlencode([*encode(request), ('partial', str(int(partial)))])}"
+        while True:
+            status, after_s, body = self._fetch(address, path)
+            if status == _OK:
+                return Answer(*read_arrow(body), address)
+            error = _error_in(status, body)
+            if status == _ELSEWHERE and not isinstance(self._worker, str):
+                raise _MovedError(error)
+            if status != _UNAVAILABLE:
+                raise BadInputError(error)
+            if after_s is None or _system.monotonic_ns() + int(after_s * NS_PER_S) > deadline_ns:
+                raise UnreachableError(f"the worker at {address} does not answer yet: {error}")
+            _system.sleep_s(after_s)
+
+    def _fetch(self, address: str, path: str) -> tuple[int, float | None, bytes]:
+        """Status, how long to wait, and body."""
+        connection = HTTPConnection(urlsplit(address).netloc, timeout=self._timeout_s)
+        try:
+            connection.request("GET", path, headers={"Accept": ARROW})
+            answer = connection.getresponse()
+            after = answer.getheader("Retry-After")
+            return answer.status, None if after is None else float(after), answer.read()
+        except (OSError, HTTPException) as error:
+            raise UnreachableError(f"the worker at {address} does not answer ({error!r}). Ask again") from error
+        finally:
+            connection.close()
+
+    def _locally(self, request: Request, partitions: Sequence[int], *, partial: bool) -> Answer:
+        settings = self._worker
+        if isinstance(settings, str):
+            raise UnreachableError(f"the worker at {settings} holds no partitions. Ask another")
+        with LocalPartitions(settings, reach(settings), partitions) as local:
+            parts = list(parts_of(request, partitions, local.ask, partial=partial))
+            ending = parts[-1].ending or Ending({}, False, ())  # noqa: FBT003 - of a tuple
+            found = [place._asdict() for place in local.found]
+        table = pa.concat_tables([part.table for part in parts]).unify_dictionaries()
+        return Answer(table, ending._replace(explain={**ending.explain, "local": found}), str(settings.data_dir))
+
+
+def _error_in(status: int, body: bytes) -> str:
+    try:
+        return str(orjson.loads(body)["error"])
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        raise UnreachableError(f"a worker answered {status} and not why. See its log") from None
+
+
+def explanation(table: pa.Table) -> dict[str, Any]:
+    """How an answer was found.
+
+    The members of `planner.Explain`, of all answers together, and: more (the limit cut it), answers (by whom, of which
+    partitions, and of a data directory how far each store went and how many entries were read behind it).
+    """
+    found: dict[str, Any] = orjson.loads((table.schema.metadata or {}).get(ENDING, b"{}"))
+    return found
+
+
+def _merged(request: Request, answers: list[Answer]) -> pa.Table:
+    told = [{k: v for k, v in answer.ending.explain.items() if k != "local"} for answer in answers]
+    total = total_of(told)
+    more = any(answer.ending.more for answer in answers)
+    if len(answers) == 1:
+        table = answers[0].table
+    elif isinstance(request, Aggregate):
+        aggregation = request.aggregation
+        found = [_read_partial(aggregation, answer.table) for answer in answers]
+        table = aggregates_table(merge(aggregation, found, total))
+    else:
+        table, more = _merged_rows(request, [answer.table for answer in answers], more=more)
+    explained = {
+        **asdict(total),
+        "more": more,
+        "answers": [
+            {"by": answer.by, "partitions": answer.ending.partitions}
+            | ({"local": answer.ending.explain["local"]} if "local" in answer.ending.explain else {})
+            for answer in answers
+        ],
+    }
+    return table.replace_schema_metadata({ENDING: orjson.dumps(explained)})
+
+
+def _merged_rows(request: Get | Range, tables: list[pa.Table], *, more: bool) -> tuple[pa.Table, bool]:
+    """Rows of several answers in order across partitions; of `get` the last one."""
+    table = pa.concat_tables(tables).unify_dictionaries()
+    names = dict(zip(fields_of(request), table.column_names, strict=False))
+    place = names[Field.PARTITION], names[Field.SEQUENCE]
+    if isinstance(request, Get):
+        time = names[Field.LOCAL_US if request.frame is Frame.LOCAL else Field.AUTHORITY_MS]
+        keys, limit = [(name, "descending") for name in (time, *place)], 1
+    else:
+        keys, limit = [(name, "ascending") for name in (ORDER, *place)], request.limit
+        more = more or table.num_rows > limit
+    table = table.take(pc.sort_indices(table, sort_keys=keys)).slice(0, limit)
+    return table.select([names[field] for field in request.fields]).combine_chunks(), more
+
+
+def _read_partial(aggregation: Aggregation, table: pa.Table) -> tuple[Aggregates, list[int]]:
+    """What `answers` wrote for merging."""
+
+    def integers(name: str) -> Any:
+        return np.asarray(table[name].cast(pa.int64()).to_numpy(), np.int64)
+
+    def doubles(name: str) -> Any:
+        return np.array([np.nan if value is None else value for value in table[name].to_pylist()], np.float64)
+
+    windowed = aggregation.window is not None
+    texts = [] if aggregation.by is By.ALL else [text.encode() for text in table[aggregation.by.value].to_pylist()]
+    names = tuple(sorted(set(texts)))
+    ranks = {name: rank for rank, name in enumerate(names)}
+    answer = Aggregates(
+        aggregation.by,
+        integers("window_start") if windowed else None,
+        integers("window_end") if windowed else None,
+        None if aggregation.by is By.ALL else np.array([ranks[text] for text in texts], np.int32),
+        names,
+        integers("count"),
+        integers("values"),
+        {function: doubles(function.value) for function in needed(aggregation)},
+        {percentile: doubles(f"p{percentile_text(percentile)}") for percentile in aggregation.percentiles},
+        total_of([]),
+    )
+    sums = [int.from_bytes(content, "little", signed=True) for content in table[SUM_EXACT].to_pylist()]
+    return answer, sums
+
+
+def _question(
+    start: Instant | None,
+    end: Instant | None,
+    sources: Iterable[str] | None,
+    kinds: Iterable[str] | None,
+    partitions: Iterable[int] | None,
+    sequences: Mapping[int, tuple[int, int]] | None,
+    frame: Frame | str,
+) -> Question:
+    names = [None if some is None else tuple(name.encode() for name in some) for some in (sources, kinds)]
+    if () in names:
+        raise BadInputError("no source or kind is named, so nothing is asked for. Name one, or give None for all")
+    return Question(
+        _member(frame, Frame), _us(start), _us(end), names[0], names[1], _chosen(partitions), dict(sequences or {})
+    )
+
+
+def _chosen(partitions: Iterable[int] | None) -> tuple[int, ...] | None:
+    chosen = None if partitions is None else tuple(sorted(set(partitions)))
+    if chosen == ():
+        raise BadInputError("no partition is named, so nothing is asked for. Name one, or give None for all")
+    return chosen
+
+
+def _partitions_of(request: Request) -> tuple[int, ...] | None:
+    if isinstance(request, Get):
+        return request.partitions
+    return request.question.partitions or (tuple(sorted(request.question.sequences)) or None)
+
+
+def _with_partitions(request: Request, partitions: tuple[int, ...] | None) -> Request:
+    if isinstance(request, Get):
+        return replace(request, partitions=partitions)
+    question = request.question
+    sequences = {
+        number: span for number, span in question.sequences.items() if partitions is None or number in partitions
+    }
+    return replace(request, question=replace(question, partitions=partitions, sequences=sequences))
+
+
+def _us(instant: Instant | None) -> int | None:
+    if isinstance(instant, datetime):
+        if instant.tzinfo is None:
+            raise BadInputError(f"{instant} has no time zone. Give one, for example datetime.now(UTC)")
+        return (instant - _EPOCH) // timedelta(microseconds=1)
+    return parse_us(instant) if isinstance(instant, str) else instant
+
+
+def _member(name: Member | str, closed: type[Member]) -> Member:
+    try:
+        return closed(name)
+    except ValueError:
+        raise BadInputError(f"{name!r} is none of {', '.join(member.value for member in closed)}") from None

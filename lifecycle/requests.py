@@ -1,0 +1,284 @@
+"""Questions as they travel: the parameters of a URL, and what they mean.
+
+    /get        source, at, frame, partition*, columns
+    /range      frame, from, to, last, source*, kind*, partition*, sequences*, columns, limit
+    /aggregate  frame, from, to, last, source*, kind*, partition*, sequences*, by, window_ms, slide_ms, functions,
+                percentiles
+
+    frame        local (the source's clock, unless given) or authority (the broker's)
+    at           the last event at this instant or before it
+    from, to     instants: RFC 3339, or integer microseconds since 1970; `to` itself is not in the range
+    last         in place of both: the time up to now, as 90s, 15m, 1h, 2d or 500ms
+    sequences    PARTITION:FIRST-LAST, both ends included; FIRST- has no end
+    columns, functions, percentiles   several by commas: value,source; sum,max; 50,99.9
+
+Those with a star may be given more than once. GUARANTEE `parse(encode(question))` is the question, cut to 64 bits.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from lifecycle.planner import Aggregation, Field, Function, Question, Window
+from schemas.errors import BadInputError
+from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, US_PER_S, parse_us
+from streams.windows import PERCENTILE_MAX, By, Frame, percentile_text
+
+if TYPE_CHECKING:
+    import enum
+    from collections.abc import Callable, Iterable, Sequence
+
+    Member = TypeVar("Member", bound=enum.StrEnum)
+
+T = TypeVar("T")
+
+#: Rows of an answer unless asked otherwise, and at most: what is left is asked for by another question.
+LIMIT: Final = 1_000
+LIMIT_MAX: Final = 100_000_000
+#: Columns unless asked otherwise: what says which event it is, and what it says.
+FIELDS: Final = (
+    Field.PARTITION, Field.SEQUENCE, Field.INDEX, Field.AUTHORITY_MS, Field.LOCAL_US, Field.DELTA_MS, Field.SEVERITY,
+    Field.FLAGS, Field.FAULT, Field.SOURCE, Field.KIND, Field.EVENT_ID, Field.VALUE, Field.PAYLOAD,
+)  # fmt: skip
+
+_PERCENT: Final = PERCENTILE_MAX // 100
+_SEQUENCES = re.compile(r"([0-9]{1,9}):([0-9]{1,18})-([0-9]{1,18})?", re.ASCII)
+_DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)", re.ASCII)
+_UNITS_US: Final = {"ms": US_PER_MS, "s": US_PER_S, "m": 60 * US_PER_S, "h": 3_600 * US_PER_S, "d": 86_400 * US_PER_S}
+_COMMON: Final = ("frame", "from", "to", "last", "source", "kind", "partition", "sequences")
+_REPEATED: Final = ("source", "kind", "partition", "sequences")
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """The last counted event of a source at or before an instant, None: of all."""
+
+    source: bytes
+    at_us: int | None = None
+    frame: Frame = Frame.LOCAL
+    partitions: tuple[int, ...] | None = None
+    fields: tuple[Field, ...] = FIELDS
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Rows in order, at most so many."""
+
+    question: Question
+    fields: tuple[Field, ...] = FIELDS
+    limit: int = LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """What is computed of counted rows."""
+
+    question: Question
+    aggregation: Aggregation
+
+
+Request = Get | Range | Aggregate
+Pairs = "Iterable[tuple[str, str]]"
+
+
+def path_of(request: Request) -> str:
+    """Where it is asked."""
+    return {Get: "/get", Range: "/range", Aggregate: "/aggregate"}[type(request)]
+
+
+def encode(request: Request) -> list[tuple[str, str]]:
+    """Its parameters."""
+    if isinstance(request, Get):
+        pairs = [("source", request.source.decode()), ("frame", request.frame.value)]
+        if request.at_us is not None and request.at_us < INT64_MAX:
+            pairs.append(("at", str(max(request.at_us, INT64_MIN))))
+        pairs += [("partition", str(partition)) for partition in request.partitions or ()]
+        return [*pairs, ("columns", ",".join(request.fields))]
+    pairs = _encode_question(request.question)
+    if isinstance(request, Range):
+        return [*pairs, ("columns", ",".join(request.fields)), ("limit", str(request.limit))]
+    aggregation = request.aggregation
+    pairs.append(("by", aggregation.by.value))
+    if aggregation.window is not None:
+        pairs.append(("window_ms", str(aggregation.window.size_us // US_PER_MS)))
+        pairs.append(("slide_ms", str(aggregation.window.slide_us // US_PER_MS)))
+    functions = [function.value for function in Function if function in aggregation.functions]
+    pairs.append(("functions", ",".join(functions)))
+    if aggregation.percentiles:
+        pairs.append(("percentiles", ",".join(map(percentile_text, aggregation.percentiles))))
+    return pairs
+
+
+def parse(path: str, pairs: Iterable[tuple[str, str]], now_us: int) -> Request:
+    """The question that parameters ask. Raises BadInputError, which names the parameter and what to give."""
+    given = _Given(pairs)
+    if path == "/get":
+        given.check("source", "at", "frame", "partition", "columns")
+        sources = given.all("source")
+        if len(sources) != 1:
+            raise BadInputError(f"source is given {len(sources)} times. Give the one whose last event is asked for")
+        at_us = given.one("at", parse_us)
+        return Get(
+            sources[0].encode(), at_us, given.member("frame", Frame, Frame.LOCAL), given.partitions(), given.fields()
+        )
+    if path == "/range":
+        given.check(*_COMMON, "columns", "limit")
+        limit = given.one("limit", _positive)
+        if limit is not None and limit > LIMIT_MAX:
+            raise BadInputError(f"limit {limit} is above {LIMIT_MAX}. Ask for the rest by sequences")
+        return Range(_question(given, now_us), given.fields(), LIMIT if limit is None else limit)
+    given.check(*_COMMON, "by", "window_ms", "slide_ms", "functions", "percentiles")
+    return Aggregate(_question(given, now_us), _aggregation(given))
+
+
+def parse_duration(text: str) -> int:
+    """Microseconds of 90s, 15m, 1h, 2d or 500ms."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or not int(found[1]):
+        raise BadInputError(f"{text!r:.40} is no duration. Write for example 90s, 15m, 1h, 2d or 500ms")
+    return int(found[1]) * _UNITS_US[found[2]]
+
+
+def parse_percentiles(text: str) -> tuple[int, ...]:
+    """Thousandths of a percent of numbers by commas."""
+    found = []
+    for part in _parts(text):
+        try:
+            thousandths = Decimal(part) * _PERCENT
+            whole = int(thousandths)
+        except (InvalidOperation, ValueError, OverflowError):
+            raise BadInputError(f"{part!r:.40} is no percentile. Give numbers above 0 and up to 100") from None
+        if thousandths != whole or not 0 < whole <= PERCENTILE_MAX:
+            raise BadInputError(f"the percentile {part:.40} is not above 0 and up to 100, of at most three decimals")
+        found.append(whole)
+    return tuple(sorted(set(found)))
+
+
+def parse_members(text: str, closed: type[Member]) -> tuple[Member, ...]:
+    """Members by commas, each once, as they are given."""
+    return tuple(dict.fromkeys(_member(part, closed) for part in _parts(text)))
+
+
+def parse_sequences(texts: Sequence[str]) -> dict[int, tuple[int, int]]:
+    """Spans by partition of PARTITION:FIRST-LAST."""
+    spans: dict[int, tuple[int, int]] = {}
+    for text in texts:
+        found = _SEQUENCES.fullmatch(text.strip())
+        if found is None:
+            raise BadInputError(f"sequences {text!r:.60} is none. Write PARTITION:FIRST-LAST, as 0:1-1000 or 0:500-")
+        partition = int(found[1])
+        if partition in spans:
+            raise BadInputError(f"sequences of partition {partition} are given twice. Give one span of each")
+        spans[partition] = int(found[2]), INT64_MAX if found[3] is None else int(found[3])
+    return spans
+
+
+class _Given:
+    """Parameters as they were given, by name."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._texts: dict[str, list[str]] = {}
+        for name, text in pairs:
+            self._texts.setdefault(name, []).append(text)
+
+    def check(self, *known: str) -> None:
+        """That there are no others, and none twice that may not be."""
+        for name, texts in self._texts.items():
+            if name not in known:
+                raise BadInputError(f"unknown parameter {name!r:.80}; the parameters are {', '.join(known)}")
+            if len(texts) > 1 and name not in _REPEATED:
+                raise BadInputError(f"{name} is given {len(texts)} times. Give it once")
+
+    def all(self, name: str) -> list[str]:
+        """Each text of a parameter."""
+        return self._texts.get(name, [])
+
+    def one(self, name: str, read: Callable[[str], T]) -> T | None:
+        """What a parameter says, None where it is not given."""
+        for text in self.all(name):
+            try:
+                return read(text)
+            except BadInputError as error:
+                raise BadInputError(f"{name}: {error}") from None
+        return None
+
+    def member(self, name: str, closed: type[Member], default: Member) -> Member:
+        """The member that a parameter names."""
+        found = self.one(name, lambda text: _member(text, closed))
+        return default if found is None else found
+
+    def partitions(self) -> tuple[int, ...] | None:
+        """Partitions; None for all."""
+        return tuple(_natural("partition", text) for text in self.all("partition")) or None
+
+    def fields(self) -> tuple[Field, ...]:
+        """Columns."""
+        return self.one("columns", lambda text: parse_members(text, Field)) or FIELDS
+
+
+def _question(given: _Given, now_us: int) -> Question:
+    from_us, to_us, last_us = given.one("from", parse_us), given.one("to", parse_us), given.one("last", parse_duration)
+    if last_us is not None:
+        if from_us is not None or to_us is not None:
+            raise BadInputError("last is the time up to now, from and to name a range. Give one or the other")
+        from_us, to_us = parse_us(str(now_us - last_us)), parse_us(str(now_us))
+    names = [tuple(text.encode() for text in given.all(name)) or None for name in ("source", "kind")]
+    sequences = parse_sequences(given.all("sequences"))
+    return Question(
+        given.member("frame", Frame, Frame.LOCAL), from_us, to_us, names[0], names[1], given.partitions(), sequences
+    )
+
+
+def _aggregation(given: _Given) -> Aggregation:
+    size_ms, slide_ms = given.one("window_ms", _positive), given.one("slide_ms", _positive)
+    if size_ms is None and slide_ms is not None:
+        raise BadInputError("slide_ms moves a window, and there is none. Give window_ms too")
+    functions = given.one("functions", lambda text: parse_members(text, Function))
+    return Aggregation(
+        given.member("by", By, By.ALL),
+        None if size_ms is None else Window(size_ms * US_PER_MS, (slide_ms or 0) * US_PER_MS),
+        frozenset(Function) if functions is None else frozenset(functions),
+        given.one("percentiles", parse_percentiles) or (),
+    )
+
+
+def _encode_question(question: Question) -> list[tuple[str, str]]:
+    pairs = [("frame", question.frame.value)]
+    if question.from_us is not None and question.from_us > INT64_MIN:
+        pairs.append(("from", str(min(question.from_us, INT64_MAX))))
+    if question.to_us is not None and question.to_us <= INT64_MAX:
+        pairs.append(("to", str(max(question.to_us, INT64_MIN))))
+    pairs += [("source", name.decode()) for name in question.sources or ()]
+    pairs += [("kind", name.decode()) for name in question.kinds or ()]
+    pairs += [("partition", str(partition)) for partition in question.partitions or ()]
+    for partition, (first, last) in sorted(question.sequences.items()):
+        end = "" if last == INT64_MAX else str(max(last, 0))
+        pairs.append(("sequences", f"{partition}:{max(first, 0)}-{end}"))
+    return pairs
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _member(text: str, closed: type[Member]) -> Member:
+    found = next((member for member in closed if text == member.value), None)
+    if found is None:
+        raise BadInputError(f"{text!r:.40} is none of {', '.join(member.value for member in closed)}. Give one of them")
+    return found
+
+
+def _positive(text: str) -> int:
+    number = _natural("it", text)
+    if not number:
+        raise BadInputError("0 is too little. Give 1 or more")
+    return number
+
+
+def _natural(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 15:  # noqa: PLR2004 - far inside 64 bits
+        raise BadInputError(f"{name} is {text!r:.40}, no whole number. Give digits")
+    return int(text)

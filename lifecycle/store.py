@@ -1,0 +1,444 @@
+"""The hot store's fold: gathers a partition's rows, with the judge's verdicts, into chunks.
+
+Problem: every event must stay queryable with its verdict while it is hot, whatever becomes of a worker, and a chunk
+that is written twice must be the same chunk. So what is stored is a function of the entries alone, like everything a
+fold puts out; the shell writes it once the entries' transaction is committed.
+
+    step       takes the next entries and their verdicts, returns the chunks that ended
+    publish    from here on queries see the rows stepped so far: called once their chunks are written
+    unsealed   the rows after the last chunk as one more chunk: header, rows, readings; for any thread
+    unsealed_rows   the same for questions, which need neither statistics nor readings
+
+The state holds the rows of one chunk at most; it has no dump: a store is restored by reading the ledger from where its
+chunks end.
+
+GUARANTEE the same entries in other batches give the same bytes (see `chunks` for where a chunk ends).
+GUARANTEE unsealed is consistent, at any time, from any thread, without a lock: what `publish` made visible is one
+immutable object, rows are only appended to the arrays it views, and a chunk that begins has new ones. A query takes
+unsealed first and then, from the store, the chunks before its first_sequence: so each row is seen exactly once.
+HAZARD memory is bounded by ROWS and TEXT_BYTES, plus one value; readings between two rows have no bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import numpy as np
+
+from lifecycle import catalog
+from lifecycle.chunks import (
+    HASH_BYTES,
+    NO_LOCAL,
+    NOTHING,
+    ROWS,
+    Applied,
+    Column,
+    Header,
+    ReadingCode,
+    Readings,
+    Rows,
+    Stats,
+    encode_applied,
+    encode_header_of,
+    encode_readings,
+    encode_rows,
+)
+from lifecycle.exact_sum import PARTS
+from lifecycle.packing import Texts, texts_of
+from lifecycle.store_kernel import Fixed, Groups, Names, Number, Stop, gather, summarise
+from schemas.canonical import EntryKind
+from schemas.columns import Fault
+from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS
+from schemas.memory import address_of, bytes_at
+from streams.control import is_heartbeat, read_control
+from streams.fold import FoldError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from schemas.columns import Entries, Events
+    from streams.judge import Outputs
+    from streams.judge_kernel import Verdicts
+
+TextsOrNames = TypeVar("TextsOrNames", Texts, Names)
+
+#: At first; doubled when they are full. Events of the usual 80 bytes need no more.
+_NAMES_BYTES: Final = 16 * 1024
+_EVENT_ID_BYTES: Final = 40 * ROWS
+_PAYLOAD_BYTES: Final = 64 * ROWS
+_PLACES: Final = 2 * ROWS
+#: Sources whose codes are found without looking at their names.
+_MEMO: Final = ROWS
+_CODES: Final = {"Anchor": ReadingCode.ANCHOR, "Verify": ReadingCode.VERIFY}
+
+
+class Sealed(NamedTuple):
+    """A chunk that ended: what is written, and in one piece.
+
+    number: how many chunks the partition had with it. sections: each column under its key, READINGS only where there
+    are any. applied: the partition's record once this chunk is stored.
+    """
+
+    partition: int
+    first_sequence: int
+    last_sequence: int
+    first_index: int
+    last_index: int
+    rows: int
+    number: int
+    header: bytes
+    sections: dict[Column, bytes]
+    applied: bytes
+
+
+class Unsealed(NamedTuple):
+    """The rows after the last chunk; header.last_index is that of the last row or reading that is visible."""
+
+    header: Header
+    rows: Rows
+    readings: Readings
+
+
+class Reading(NamedTuple):
+    """An ANCHOR or VERIFY entry; see `chunks.Readings`."""
+
+    index: int  # type: ignore[assignment] # as in Rows
+    sequence: int
+    authority_ms: int
+    asserted_us: int
+    reading: int
+    source: bytes
+    chain_hash: bytes
+
+
+class Filling:
+    """The chunk that is being filled."""
+
+    def __init__(self, before: Applied) -> None:
+        self.before = before
+        columns: list[Any] = [_column(name) for name in Fixed._fields]
+        self.fixed = Fixed(*columns)
+        self.sources = _no_names()
+        self.kinds = _no_names()
+        self.event_ids = Texts(np.zeros(ROWS + 1, np.int32), np.empty(_EVENT_ID_BYTES, np.uint8))
+        self.payloads = Texts(np.zeros(ROWS + 1, np.int32), np.empty(_PAYLOAD_BYTES, np.uint8))
+        self.memo = np.zeros(_MEMO, np.int64)
+        self.readings: list[Reading] = []
+        self.numbers = np.zeros(len(Number), np.int64)
+        self.numbers[Number.ORDER_MS] = before.order_ms
+        self.numbers[Number.LAST_SEQUENCE] = before.sequence
+
+    def grow(self, events: Events, row: int) -> None:
+        """Room for the texts of a row, where there is none."""
+        rows, _, _, sources, kinds = self.numbers.tolist()
+        self.sources = _roomy(self.sources, sources, int(events.source_length[row]))
+        self.kinds = _roomy(self.kinds, kinds, int(events.kind_length[row]))
+        self.event_ids = _roomy(self.event_ids, rows, int(events.event_id_length[row]))
+        self.payloads = _roomy(self.payloads, rows, int(events.payload_length[row]))
+
+    def view(self) -> View:
+        """What is in it now; stays so."""
+        rows, _, _, sources, kinds = self.numbers.tolist()
+        columns: list[Any] = [column[:rows] for column in self.fixed]
+        return View(
+            before=self.before,
+            rows=rows,
+            columns=Fixed(*columns),
+            event_ids=_first(self.event_ids, rows),
+            payloads=_first(self.payloads, rows),
+            sources=_first(Texts(self.sources.offsets, self.sources.content), sources),
+            kinds=_first(Texts(self.kinds.offsets, self.kinds.content), kinds),
+            readings=self.readings,
+            readings_count=len(self.readings),
+        )
+
+
+class View(NamedTuple):
+    """A chunk up to a row: views of arrays that only grow behind it."""
+
+    before: Applied
+    rows: int
+    columns: Fixed
+    event_ids: Texts
+    payloads: Texts
+    sources: Texts
+    kinds: Texts
+    readings: list[Reading]
+    readings_count: int
+
+
+@dataclass(slots=True)
+class StoreState:
+    """Of one partition. applied: the last chunk that ended; last_index: of the last entry stepped."""
+
+    partition: int
+    applied: Applied
+    last_index: int
+    filling: Filling
+    visible: View
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The fold."""
+
+    def new_state(self, partition: int, resume: Applied | None = None) -> StoreState:
+        """After what is stored already; entries up to its index are passed over."""
+        applied = NOTHING if resume is None else resume
+        filling = Filling(applied)
+        return StoreState(partition, applied, applied.index, filling, filling.view())
+
+    def step(self, state: StoreState, entries: Entries, outputs: Outputs) -> list[Sealed]:
+        """Take the next entries with what judge made of them; returns the chunks that ended, in order.
+
+        Raises FoldError if the entries do not go on from the last step.
+        """
+        rows = entries.index.size
+        start = int(np.searchsorted(entries.index, state.applied.index, side="right")) if rows else 0
+        if start == rows:
+            return []
+        if int(entries.index[start]) != state.last_index + 1:
+            raise FoldError(
+                f"store was given index {entries.index[start]} after {state.last_index} in partition "
+                f"{state.partition}. Read the ledger from the store's applied index"
+            )
+        ended: list[Sealed] = []
+        for row, reading in _readings_in(entries, start):
+            self._take(state, entries, outputs, start, row, ended)
+            last_sequence = int(state.filling.numbers[Number.LAST_SEQUENCE])
+            state.filling.readings.append(reading._replace(sequence=last_sequence))
+            start = row + 1
+        self._take(state, entries, outputs, start, rows, ended)
+        state.last_index = int(entries.index[-1])
+        return ended
+
+    def publish(self, state: StoreState) -> None:
+        """Make visible what was stepped: its chunks are written."""
+        state.visible = state.filling.view()
+
+    def unsealed(self, state: StoreState) -> Unsealed | None:
+        """The published rows after the last chunk, None where there are none. For any thread."""
+        view = state.visible
+        if view.rows == 0 and view.readings_count == 0:
+            return None
+        rows, readings = rows_of(view), readings_of(view)
+        last_index = max([*rows.index[-1:].tolist(), *readings.index[-1:].tolist()])
+        names = (view.sources.strings(), view.kinds.strings())
+        return Unsealed(header_of(state.partition, view, rows, last_index, *names), rows, readings)
+
+    def unsealed_rows(self, state: StoreState) -> catalog.Unsealed | None:
+        """The rows of `unsealed` with their names, None where there are none. For any thread."""
+        view = state.visible
+        if view.rows == 0:
+            return None
+        return catalog.Unsealed(rows_of(view), view.sources.strings(), view.kinds.strings())
+
+    def _take(
+        self, state: StoreState, entries: Entries, outputs: Outputs, start: int, stop: int, ended: list[Sealed]
+    ) -> None:
+        """Rows start to stop - 1, among which no reading is."""
+        row, events, verdicts = start, outputs.events, outputs.verdicts
+        while row < stop:
+            filling = state.filling
+            row, why = self._gather(filling, entries, events, verdicts, row, stop)
+            match why:
+                case Stop.BEFORE:
+                    self._seal(state, int(entries.index[row]) - 1, ended)
+                case Stop.AFTER:
+                    self._seal(state, int(entries.index[row - 1]), ended)
+                case Stop.GROW:
+                    filling.grow(events, row)
+                case Stop.OUT_OF_ORDER:
+                    raise FoldError(
+                        f"store was given sequence {entries.sequence[row]} after "
+                        f"{filling.numbers[Number.LAST_SEQUENCE]} in partition {state.partition}. Read the ledger "
+                        "from the store's applied index"
+                    )
+
+    def _gather(
+        self, filling: Filling, entries: Entries, events: Events, verdicts: Verdicts, row: int, stop: int
+    ) -> tuple[int, int]:
+        into = (filling.sources, filling.kinds, filling.event_ids, filling.payloads)
+        hashes = (entries.chain_hash, filling.fixed.chain_hash)
+        addresses = np.array([*(address_of(texts.content) for texts in into), *map(address_of, hashes)], np.int64)
+        gathered: tuple[int, int] = gather(
+            row, stop, entries, events, verdicts, filling.fixed, *into, filling.memo, addresses, filling.numbers
+        )
+        return gathered
+
+    def _seal(self, state: StoreState, last_index: int, ended: list[Sealed]) -> None:
+        """End the chunk with the entry of that index and begin the next."""
+        view, partition = state.filling.view(), state.partition
+        rows, readings = rows_of(view), readings_of(view)
+        header = header_of(partition, view, rows, last_index)  # its names are encoded as they are
+        sections = encode_rows(partition, rows)
+        if header.readings:
+            sections[Column.READINGS] = encode_readings(partition, header.first_sequence, readings)
+        order_ms = int(state.filling.numbers[Number.ORDER_MS])
+        applied = Applied(last_index, header.last_sequence, view.before.chunks + 1, order_ms)
+        ended.append(
+            Sealed(
+                partition=partition,
+                first_sequence=header.first_sequence,
+                last_sequence=header.last_sequence,
+                first_index=header.first_index,
+                last_index=last_index,
+                rows=header.rows,
+                number=applied.chunks,
+                header=encode_header_of(header, view.sources, view.kinds),
+                sections=sections,
+                applied=encode_applied(partition, applied),
+            )
+        )
+        state.applied = applied
+        state.filling = Filling(applied)
+
+
+def _readings_in(entries: Entries, start: int) -> list[tuple[int, Reading]]:
+    """ANCHOR and VERIFY entries from a row on, each behind its row; the sequence is the caller's to say."""
+    found = []
+    controls = (entries.kind[start:] == EntryKind.CONTROL) & (entries.value_address[start:] != 0)
+    for row in (start + np.flatnonzero(controls)).tolist():
+        value = bytes_at(int(entries.value_address[row]), int(entries.value_length[row]))
+        kind, body = ("", {}) if is_heartbeat(value) else read_control(value)
+        if kind not in _CODES:
+            continue
+        authority_ms = int(entries.authority_ms[row])
+        asserted_us = body["client_timestamp"] if kind == "Verify" else body["anchor_timestamp"]
+        if asserted_us is None:
+            asserted_us = min(max(authority_ms * US_PER_MS, INT64_MIN), INT64_MAX)
+        reading = Reading(
+            int(entries.index[row]), 0, authority_ms, asserted_us, _CODES[kind], body["source"].encode(),
+            entries.chain_hash[row].tobytes(),
+        )  # fmt: skip
+        found.append((row, reading))
+    return found
+
+
+def rows_of(view: View) -> Rows:
+    """Its rows."""
+    columns: dict[str, Any] = view.columns._asdict()
+    return Rows(event_id=view.event_ids, payload=view.payloads, **columns)
+
+
+def readings_of(view: View) -> Readings:
+    """Its readings."""
+    readings = view.readings[: view.readings_count]
+    index, sequence, authority_ms, asserted_us, code = (
+        np.array([reading[:5] for reading in readings], np.int64).reshape(-1, 5).T.copy()
+    )
+    hashes = b"".join(reading.chain_hash for reading in readings)
+    return Readings(
+        index,
+        sequence,
+        authority_ms,
+        asserted_us,
+        code.astype(np.uint8),
+        texts_of([reading.source for reading in readings]),
+        np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES),
+    )
+
+
+def header_of(
+    partition: int,
+    view: View,
+    rows: Rows,
+    last_index: int,
+    sources: tuple[bytes, ...] = (),
+    kinds: tuple[bytes, ...] = (),
+) -> Header:
+    """The header of a chunk that ends with the entry of that index."""
+    stats, counted, warned = _stats_of(rows)
+    local_us = rows.local_us[rows.fault == Fault.NONE]
+    authority_ms = rows.authority_ms if view.rows else np.zeros(1, np.int64)
+    return Header(
+        partition=partition,
+        first_sequence=view.before.sequence + 1,
+        last_sequence=view.before.sequence + view.rows,
+        first_index=view.before.index + 1,
+        last_index=last_index,
+        rows=view.rows,
+        counted=counted,
+        warned=warned,
+        readings=view.readings_count,
+        authority_ms_min=int(authority_ms.min()),
+        authority_ms_max=int(authority_ms.max()),
+        order_ms=view.before.order_ms,
+        local_us_min=int(local_us.min()) if local_us.size else NO_LOCAL[0],
+        local_us_max=int(local_us.max()) if local_us.size else NO_LOCAL[1],
+        sources=sources,
+        kinds=kinds,
+        stats=stats,
+    )
+
+
+def _stats_of(rows: Rows) -> tuple[Stats, int, int]:
+    """Statistics, counted rows, warned rows."""
+    most = rows.fault.size
+    groups = Groups(
+        keys=np.empty((most, 4), np.int64),
+        count=np.zeros(most, np.int64),
+        values=np.zeros(most, np.int64),
+        minimum=np.empty(most, np.float64),
+        maximum=np.empty(most, np.float64),
+        sum=np.zeros((most, PARTS), np.float64),
+        exact=np.empty(most, np.uint8),
+        places=np.zeros(_PLACES, np.int32),
+    )
+    lines, counted, warned = summarise(
+        rows.source, rows.kind, rows.local_us, rows.authority_ms, rows.value, rows.has_value, rows.flags, rows.fault,
+        groups,
+    )  # fmt: skip
+    source, kind, local_minute, authority_minute = groups.keys[:lines].T
+    order = _ascending(source, kind, local_minute, authority_minute)
+    codes = [source[order].astype(np.int32), kind[order].astype(np.int32)]
+    rest: list[Any] = [
+        local_minute[order],
+        authority_minute[order],
+        *(column[:lines][order] for column in groups[1:-1]),
+    ]
+    return Stats(*codes, *rest), counted, warned
+
+
+def _ascending(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places of lines in ascending order; no two are equal."""
+    if not columns[0].size:
+        return np.zeros(0, np.int64)
+    lows = [int(column.min()) for column in columns]
+    spans = [int(column.max()) - low + 1 for column, low in zip(columns, lows, strict=True)]
+    if math.prod(spans) > INT64_MAX:
+        return np.lexsort(columns[::-1])
+    key = columns[0] - lows[0]  # one number of them all is sorted several times as fast
+    for column, low, span in zip(columns[1:], lows[1:], spans[1:], strict=True):
+        key = key * span + (column - low)
+    return np.argsort(key)
+
+
+def _column(name: str) -> NDArray[Any]:
+    """Room for ROWS of a column."""
+    if name == "chain_hash":
+        return np.empty((ROWS, HASH_BYTES), np.uint8)
+    dtypes: dict[str, Any] = {"value": np.float64, "source": np.int32, "kind": np.int32}
+    narrow = ("has_value", "severity", "flags", "fault", "has_hlc")
+    return np.empty(ROWS, np.uint8 if name in narrow else dtypes.get(name, np.int64))
+
+
+def _no_names() -> Names:
+    return Names(np.zeros(ROWS + 1, np.int32), np.empty(_NAMES_BYTES, np.uint8), np.zeros(_PLACES, np.int64))
+
+
+def _roomy(texts: TextsOrNames, count: int, length: int) -> TextsOrNames:
+    """With room for one more text after the first so many; what was there stays where queries read it."""
+    used = int(texts.offsets[count])
+    if used + length <= texts.content.size:
+        return texts
+    content = np.empty(max(2 * texts.content.size, used + length), np.uint8)
+    content[:used] = texts.content[:used]
+    return texts._replace(content=content)
+
+
+def _first(texts: Texts, count: int) -> Texts:
+    """The first so many, as views."""
+    return Texts(texts.offsets[: count + 1], texts.content[: texts.offsets[count]])

@@ -1,0 +1,129 @@
+"""`driftledger put`: a file of events into the input of a ledger, through its worker."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import BadInputError, UnreachableError
+from streams.cli.context import WRONG, settings_of
+from streams.cli.publish import DEFAULT_KIND, STDIN, _count, _new_progress, _open, _position, _size
+from streams.publish import Accepted, Format, Rejected, format_of, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from rich.progress import Progress
+
+    from lifecycle.client import Client
+
+#: Lines between two updates of the progress bar; what a request takes.
+_PART_LINES = 5_000
+
+
+def put(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="JSON lines or CSV with a header row; - is standard input.")],
+    form: Annotated[
+        Format | None, typer.Option("--format", help="By the file's suffix, jsonl for -, unless given.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Source of lines that name none.")] = None,
+    kind: Annotated[str, typer.Option(help="Kind of lines that name none.")] = DEFAULT_KIND,
+    worker: Annotated[
+        str | None, typer.Option(help="Address of a worker; one that runs with the same data_dir unless given.")
+    ] = None,
+) -> None:
+    """Put the events of a file into the ledger through its worker on this machine.
+
+    Needs no Kafka client and no broker address: the worker has both, and answers when Kafka has the events. It does
+    what `driftledger publish` does straight to Kafka, which needs no worker. Bad lines are reported with number and
+    reason, good ones put; exit code 1 if a line was bad, 3 where no worker runs or Kafka takes nothing.
+
+    Fields: event_id (a UUIDv7 unless given), source, local_timestamp (RFC 3339 or integer microseconds; now unless
+    given), kind, value, payload (text or any JSON value) or payload_base64, hlc, causes, exchange.
+
+    Examples:
+
+        driftledger put readings.jsonl
+
+        echo '{"source": "pump-7", "value": 4.2}' | driftledger put -
+
+        driftledger put export.csv --source plant --kind temperature --worker http://127.0.0.1:8411
+    """
+    from lifecycle.client import Client
+
+    if file != STDIN and Path(file).is_dir():
+        raise BadInputError(f"{file} is a directory. Name a file, or - for stdin")
+    chosen = form or (Format.JSONL if file == STDIN else format_of(file, Path(file).suffix))
+    settings = settings_of(context)
+    with _open(file) as stream:
+        lines = read(stream, chosen, {"kind": kind} if source is None else {"kind": kind, "source": source})
+        try:
+            client = Client(worker or settings)
+        except UnreachableError as error:
+            raise UnreachableError(f"{error}, or use `{settings.command} publish`, which needs none") from None
+        with client, _new_progress() as progress:
+            typer.echo(f"putting through the worker at {client.address}", err=True)
+            putting = _Putting(file, progress)
+            putting.put_all(lines, client, stream)
+    accepted, bad = _count(putting.accepted, "event"), _count(putting.bad, "bad line")
+    typer.echo(f"{accepted} put into {settings.input_topic}, {bad}", err=True)
+    if putting.bad:
+        raise typer.Exit(WRONG)
+
+
+class _Putting:
+    """One run: what was accepted and what was bad. All of it is told on stderr as it happens."""
+
+    def __init__(self, file: str, progress: Progress) -> None:
+        self.accepted = 0
+        self.bad = 0
+        self._file = file
+        self._progress = progress
+
+    def put_all(self, lines: Iterator[Accepted | Rejected], client: Client, stream: BinaryIO) -> None:
+        """Put every line that is an event. Raises UnreachableError where the worker or Kafka stopped taking them."""
+        bar = self._progress.add_task("putting", total=_size(stream))
+        events = self._events(lines)
+        numbers = [0]
+        while numbers:
+            numbers.clear()
+            self._put(events, numbers, client)
+            self._progress.update(bar, completed=_position(stream))
+
+    def _put(self, events: Iterator[Accepted], numbers: list[int], client: Client) -> None:
+        """The next lines; numbers: becomes theirs."""
+        from lifecycle.client import PutError
+
+        def read_on() -> Iterator[dict[str, Any]]:
+            for line in islice(events, _PART_LINES):
+                numbers.append(line.number)
+                yield line.event
+
+        try:
+            result = client.temporal_put(read_on())
+        except PutError as error:
+            accepted = self.accepted + error.result.accepted
+            raise UnreachableError(
+                f"{self._file}: {accepted} events were taken, and not all of those from line {numbers[0]} on: {error}"
+            ) from error
+        self.accepted += result.accepted
+        for refused in result.refused:
+            self._refuse(numbers[refused.line - 1], refused.reason)
+
+    def _events(self, lines: Iterator[Accepted | Rejected]) -> Iterator[Accepted]:
+        for line in lines:
+            if isinstance(line, Rejected):
+                self._refuse(line.number, line.reason)
+            else:
+                yield line
+
+    def _refuse(self, number: int, reason: str) -> None:
+        self.bad += 1
+        self._progress.console.print(
+            f"{self._file}:{number}: {reason}", markup=False, highlight=False, emoji=False, soft_wrap=True
+        )

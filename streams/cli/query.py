@@ -1,0 +1,292 @@
+"""`driftledger get`, `range` and `aggregate`: questions to stored events."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import BadInputError
+from streams.cli.context import settings_of
+from streams.cli.output import Output, emit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+    from lifecycle.requests import Request
+
+
+class Form(enum.StrEnum):
+    """The form of an answer."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+    ARROW = "arrow"
+
+
+class Clock(enum.StrEnum):
+    """Whose time is meant."""
+
+    LOCAL = "local"
+    AUTHORITY = "authority"
+
+
+class Of(enum.StrEnum):
+    """What the events of a line have in common."""
+
+    ALL = "all"
+    SOURCE = "source"
+    KIND = "kind"
+
+
+FormOption = Annotated[
+    Form, typer.Option("--output", "-o", help="A table to read; JSON lines, CSV or an Arrow stream to process.")
+]
+FrameOption = Annotated[Clock, typer.Option(help="Whose time: the source's own clock, or the broker's.")]
+FromOption = Annotated[
+    str | None, typer.Option("--from", help="At this instant or later: RFC 3339, or integer microseconds since 1970.")
+]
+ToOption = Annotated[
+    str | None, typer.Option("--to", help="Before this instant: RFC 3339, or integer microseconds since 1970.")
+]
+LastOption = Annotated[str | None, typer.Option(help="The time up to now, as 90s, 15m, 1h or 2d; in place of a range.")]
+SourcesOption = Annotated[list[str] | None, typer.Option("--source", help="Only this source; may be repeated.")]
+KindsOption = Annotated[list[str] | None, typer.Option("--kind", help="Only this kind; may be repeated.")]
+PartitionsOption = Annotated[
+    list[int] | None, typer.Option("--partition", "-p", help="Only this partition; may be repeated.")
+]
+SequencesOption = Annotated[
+    list[str] | None,
+    typer.Option("--sequences", help="Only these of a partition, both ends included: PARTITION:FIRST-LAST."),
+]
+ExplainOption = Annotated[
+    bool, typer.Option("--explain", help="Say on stderr how it was found: chunks, rows, unsealed rows, time.")
+]
+WorkerOption = Annotated[
+    str | None, typer.Option(help="Address of the one worker to ask; all of this machine unless given.")
+]
+
+#: Of a table, for people; the other forms have all columns.
+_ROW_COLUMNS = (
+    "partition", "sequence", "authority_timestamp", "source", "local_timestamp", "kind", "value", "severity", "fault",
+)  # fmt: skip
+
+
+def get(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="Whose last event.")],
+    at: Annotated[
+        str | None, typer.Option(help="At this instant or before it: RFC 3339, or integer microseconds; else of all.")
+    ] = None,
+    frame: FrameOption = Clock.LOCAL,
+    partition: PartitionsOption = None,
+    explain: ExplainOption = False,
+    worker: WorkerOption = None,
+    output: FormOption = Form.TABLE,
+) -> None:
+    """Show the last event of a source: what it said at an instant, by its own clock or the broker's.
+
+    Duplicates, conflicts and what could not be read are passed over. Asked are the workers of this machine; where none
+    holds the source, its stored events and the ledger behind them.
+
+    Examples:
+
+        driftledger get pump-7
+
+        driftledger get pump-7 --at 2026-01-31T12:00:00Z --output jsonl
+
+        driftledger get pump-7 --explain
+    """
+    pairs = [("source", source), *_given(at=at, frame=frame, partition=partition)]
+    if not _answer(context, "/get", pairs, worker, output, explain=explain):
+        typer.echo(f"nothing of the source {source!r} is there at that time", err=True)
+
+
+def list_range(
+    context: typer.Context,
+    first: FromOption = None,
+    to: ToOption = None,
+    last: LastOption = None,
+    source: SourcesOption = None,
+    kind: KindsOption = None,
+    partition: PartitionsOption = None,
+    sequences: SequencesOption = None,
+    frame: FrameOption = Clock.LOCAL,
+    columns: Annotated[str | None, typer.Option(help="Which, by commas: sequence,source,value.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The first so many rows.")] = 1_000,
+    explain: ExplainOption = False,
+    worker: WorkerOption = None,
+    output: FormOption = Form.TABLE,
+) -> None:
+    """List stored events with a time in a range, in the order of the ledger: found by time, source or kind.
+
+    By time alone `driftledger sequence range` cannot find them; it reads the ledger by sequence. That there are more
+    than --limit is said on stderr.
+
+    Examples:
+
+        driftledger range --last 15m
+
+        driftledger range --from 2026-01-31T12:00:00Z --to 2026-01-31T13:00:00Z --source pump-7 --output csv
+
+        driftledger range --sequences 0:1-1000 --columns sequence,source,value --output arrow > rows.arrow
+    """
+    pairs = _given(
+        **{"from": first}, to=to, last=last, source=source, kind=kind, partition=partition, sequences=sequences,
+        frame=frame, columns=columns, limit=limit,
+    )  # fmt: skip
+    if not _answer(context, "/range", pairs, worker, output, explain=explain, limit=limit):
+        typer.echo("nothing is in that range", err=True)
+
+
+def aggregate(
+    context: typer.Context,
+    first: FromOption = None,
+    to: ToOption = None,
+    last: LastOption = None,
+    by: Annotated[Of, typer.Option(help="A line for all, for each source or for each kind.")] = Of.ALL,
+    window: Annotated[str | None, typer.Option(help="A line for each time span: 500ms, 10s, 1m, 1h, 1d.")] = None,
+    slide: Annotated[str | None, typer.Option(help="How far apart windows begin; their length unless given.")] = None,
+    functions: Annotated[str | None, typer.Option(help="By commas: sum,min,max,mean; all unless given.")] = None,
+    percentiles: Annotated[str | None, typer.Option(help="By commas: 50,99,99.9.")] = None,
+    source: SourcesOption = None,
+    kind: KindsOption = None,
+    partition: PartitionsOption = None,
+    sequences: SequencesOption = None,
+    frame: FrameOption = Clock.LOCAL,
+    explain: ExplainOption = False,
+    worker: WorkerOption = None,
+    output: FormOption = Form.TABLE,
+) -> None:
+    """Compute counts, sums and percentiles now, over stored events; any window, any range.
+
+    What windows of driftledger.toml gave as events came, `driftledger aggregates` lists. Duplicates, conflicts and what
+    could not be read are not counted; sums are exact, rounded once, percentiles by nearest rank.
+
+    Examples:
+
+        driftledger aggregate --last 1h --window 1m --by source
+
+        driftledger aggregate --source pump-7 --percentiles 50,99 --functions mean --output jsonl
+
+        driftledger aggregate --from 2026-01-31T00:00:00Z --to 2026-02-01T00:00:00Z --window 1h --slide 10m --explain
+    """
+    pairs = _given(
+        **{"from": first}, to=to, last=last, by=by, window_ms=_milliseconds("--window", window),
+        slide_ms=_milliseconds("--slide", slide), functions=functions, percentiles=percentiles, source=source,
+        kind=kind, partition=partition, sequences=sequences, frame=frame,
+    )  # fmt: skip
+    if not _answer(context, "/aggregate", pairs, worker, output, explain=explain):
+        typer.echo("nothing is in that range", err=True)
+
+
+def _answer(
+    context: typer.Context,
+    path: str,
+    pairs: Sequence[tuple[str, str]],
+    worker: str | None,
+    output: Form,
+    *,
+    explain: bool,
+    limit: int = 0,
+) -> int:
+    """Ask, print, and say how many lines there were."""
+    from lifecycle.reader import Reader, explanation
+    from lifecycle.requests import parse
+    from schemas.clock import source as time_source
+
+    if output is Form.ARROW and sys.stdout.isatty():
+        raise BadInputError("an Arrow stream is bytes, and this is a terminal. Send it to a file or a program")
+    request = _whole(parse(path, pairs, time_source().now_us()), output)
+    table = Reader(worker or settings_of(context)).ask(request)
+    explained = explanation(table)
+    lines = _print(path, table, output)
+    if limit and explained["more"]:
+        typer.echo(f"there are more than {limit} rows. Give --limit, or a narrower range", err=True)
+    if explain:
+        _explain(explained, table.num_rows)
+    return lines
+
+
+def _whole(request: Request, output: Form) -> Request:
+    """For programs, with all columns, unless some were chosen."""
+    from lifecycle.planner import Field
+    from lifecycle.requests import FIELDS, Aggregate
+
+    if output is Form.TABLE or isinstance(request, Aggregate) or request.fields != FIELDS:
+        return request
+    return replace(request, fields=tuple(Field))
+
+
+def _print(path: str, table: pa.Table, output: Form) -> int:
+    from lifecycle.rows import names_in, rows_in
+
+    lines: int = table.num_rows
+    if output is Form.ARROW:
+        from lifecycle.arrow import ipc_bytes
+
+        sys.stdout.buffer.write(ipc_bytes(table))
+        sys.stdout.buffer.flush()
+        return lines
+    columns: Sequence[str] = names_in(table.schema)
+    if output is Form.TABLE:
+        chosen = [name for name in _ROW_COLUMNS if name in columns]
+        every = [name for name in columns if not _is_doubled(name, columns)]
+        columns = chosen if path != "/aggregate" and len(chosen) == len(_ROW_COLUMNS) else every
+    emit(rows_in(table), columns, Output(output.value))
+    return lines
+
+
+def _is_doubled(name: str, names: Sequence[str]) -> bool:
+    """Whether it is an instant as a number, beside its text, or bytes that were no text."""
+    stem, _, ending = name.rpartition("_")
+    return ending in ("us", "ms", "base64") and stem in names
+
+
+def _explain(explained: dict[str, Any], rows: int) -> None:
+    """How it ran, on stderr."""
+    columns = ", ".join(f"{name} {count}" for name, count in explained["columns"].items()) or "none"
+    lines = [
+        f"answer     {rows} rows in {explained['elapsed_us'] / 1_000:.1f} ms",
+        (
+            f"chunks     {explained['chunks_skipped']} skipped, {explained['chunks_statistics']} from statistics, "
+            f"{explained['chunks_edges']} in part from statistics, {explained['chunks_rows']} by rows"
+        ),
+        f"decoded    {columns}; {explained['cached']} still decoded, {explained['bytes_read']} bytes read",
+        f"rows       {explained['rows_scanned']} scanned in chunks, {explained['rows_unsealed']} unsealed",
+    ]
+    for answer in explained["answers"]:
+        lines.append(f"asked      {answer['by']}: partitions {', '.join(map(str, answer['partitions']))}")
+        lines += [
+            f"           partition {place['partition']}: {place['store'] or 'no store'} up to index {place['stored']}, "
+            f"{place['read']} entries read from the ledger"
+            for place in answer.get("local", ())
+        ]
+    for line in lines:
+        typer.echo(line, err=True)
+
+
+def _milliseconds(option: str, text: str | None) -> int | None:
+    from lifecycle.requests import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text) // 1_000
+    except BadInputError as error:
+        raise BadInputError(f"{option}: {error}") from None
+
+
+def _given(**options: Any) -> list[tuple[str, str]]:
+    """The options that were given, as parameters."""
+    pairs = []
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        pairs += [(name, str(one)) for one in values]
+    return pairs

@@ -1,0 +1,101 @@
+"""What derive makes of a step: records for the topics, gathered from several definitions and put in one order.
+
+GUARANTEE records stand in the order of the entries that caused them, those of one entry by name of the definition, and
+each definition's in its own order: no batch shows in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import orjson
+
+from schemas.memory import address_of
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from streams.fold import Record
+    from streams.results import Encoded
+
+    Int64s = NDArray[np.int64]
+
+
+class Messages(NamedTuple):
+    """Records of one topic as columns of int64: where each key and value lies, and how long it is.
+
+    at_index: the entry that caused it. keep: the memory they lie in.
+    """
+
+    at_index: Int64s
+    key_address: Int64s
+    key_length: Int64s
+    value_address: Int64s
+    value_length: Int64s
+    keep: list[object]
+
+
+class WindowCounts(NamedTuple):
+    """Of one definition in one step."""
+
+    taken: int
+    late: int
+    ahead: int
+    results: int
+
+
+class Derived(NamedTuple):
+    """Of one step. letters: dead letters of late events. counts: by definition. refused: definitions passed over."""
+
+    aggregates: Messages
+    letters: list[Record]
+    counts: dict[str, WindowCounts]
+    suspended: list[str]
+    refused: int
+
+
+class Gathered:
+    """Records of a step as they come: of one definition after the other."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Int64s, ...]] = []
+        self._keep: list[object] = []
+        self.letters: list[Record] = []
+        self.counts: dict[str, WindowCounts] = {}
+        self.suspended: list[str] = []
+        self.refused = 0
+
+    def add_results(self, encoded: Encoded, at_index: Int64s) -> None:
+        """Encoded results and the entries that caused them."""
+        base = address_of(encoded.memory)
+        self._parts.append(
+            (at_index, encoded.key_start + base, encoded.key_length, encoded.value_start + base, encoded.value_length)
+        )
+        self._keep.append(encoded.memory)
+
+    def add_documents(self, documents: list[tuple[bytes, dict[str, Any]]], index: int) -> None:
+        """Key and JSON object of each record that an entry caused."""
+        values = [orjson.dumps(document) for _, document in documents]
+        keys = [key for key, _ in documents]
+        memory = np.frombuffer(b"".join([*keys, *values, b"\0"]), np.uint8)
+        lengths = np.array([len(part) for part in (*keys, *values)], np.int64)
+        addresses = np.cumsum(lengths) - lengths + address_of(memory)
+        count = len(keys)
+        at_index = np.full(count, index, np.int64)
+        self._parts.append((at_index, addresses[:count], lengths[:count], addresses[count:], lengths[count:]))
+        self._keep.append(memory)
+
+    def all(self) -> Derived:
+        """Everything, in order. Definitions must have been gone through in order of name."""
+        parts = self._parts or [(np.zeros(0, np.int64),) * 5]
+        at_index, *places = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if np.any(at_index[1:] < at_index[:-1]):
+            order = np.argsort(at_index, kind="stable")
+            at_index, *places = (column[order] for column in (at_index, *places))
+        key_address, key_length, value_address, value_length = places
+        aggregates = Messages(at_index, key_address, key_length, value_address, value_length, self._keep)
+        letters = sorted(self.letters, key=lambda record: record.at_index)
+        return Derived(aggregates, letters, self.counts, self.suspended, self.refused)

@@ -1,0 +1,229 @@
+"""Values into one topic through librdkafka's C API, each delivery noted without the GIL.
+
+Problem: confluent-kafka calls Python for each delivery, and takes the GIL for it. Beside lanes, and a thread that
+encodes events, that hand-over costs more than everything else about the event. Here rows of pointers go in, and a
+callback in machine code writes what became of each into the arrays of its batch.
+
+GUARANTEE every row that was sent settles: delivered, refused or timed out. GUARANTEE rows of one key keep their order,
+and none is doubled by a retry (idempotent).
+HAZARD a topic that is not there is told late: librdkafka hopes for it half a minute.
+HAZARD memory is not copied: a batch and what it points to must live until it has settled, which `wait` sees to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import orjson
+from numba import cfunc, types
+
+from schemas.errors import UnreachableError
+from schemas.instants import MS_PER_S
+from schemas.memory import JIT, address_of, load_i64, store_i64
+from schemas.producer import CONNECT_TIMEOUT_S, QUEUE_EVENTS_MAX, QUEUE_KBYTES_MAX
+from streams.rdkafka import (
+    _INT32_MASK,
+    _P,
+    _PRODUCER,
+    MESSAGE_WORDS,
+    W_ERROR,
+    W_KEY,
+    W_KEY_LENGTH,
+    W_OFFSET,
+    W_PARTITION,
+    W_PRIVATE,
+    W_VALUE,
+    W_VALUE_LENGTH,
+    _call,
+    _conf_set_dr_msg_cb,
+    _configure,
+    _destroy_flags,
+    _open,
+    _produce_batch,
+    _signed_32,
+    _topic_destroy,
+    _topic_new,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Int64s = NDArray[np.int64]
+
+#: A batch is answered at its last acknowledgement, so waiting for fuller requests only delays; 1 ms costs none.
+_LINGER_MS: Final = 1
+#: librdkafka's statistics are the only place that says whether there is a producer id.
+_STATISTICS_MS: Final = 100
+_POLL_MS: Final = 100
+#: For what was purged to be told.
+_PURGE_MS: Final = 1_000
+#: librdkafka's largest: what is too long is for the broker to say, which knows the topic's limit.
+_MESSAGE_BYTES_MAX: Final = 1_000_000_000
+_ANY_PARTITION: Final = -1
+_WAIT_WHILE_FULL: Final = 0x4
+_PURGE_ALL: Final = 0x1 | 0x2
+ERROR_PURGED: Final = -152
+#: int64 words of what is noted of a row: the error, 0 for none; partition; offset; where its batch counts.
+_NOTE_WORDS: Final = 4
+N_ERROR, N_PARTITION, N_OFFSET, _N_COUNT = range(_NOTE_WORDS)
+
+_flush = _call("flush", ctypes.c_int, _P, ctypes.c_int)
+_poll = _call("poll", ctypes.c_int, _P, ctypes.c_int)
+_purge = _call("purge", ctypes.c_int, _P, ctypes.c_int)
+_conf_set_stats_cb = _call("conf_set_stats_cb", None, _P, _P)
+_StatisticsCallback = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.c_char_p, ctypes.c_size_t, _P)
+
+
+def _note(_client: Any, message: int, _opaque: Any) -> None:
+    """A delivery. Called by the one thread that polls, so counting needs no lock."""
+    note = load_i64(message + 8 * W_PRIVATE)
+    store_i64(note + 8 * N_ERROR, _signed_32(load_i64(message + 8 * W_ERROR)))
+    store_i64(note + 8 * N_PARTITION, load_i64(message + 8 * W_PARTITION) & _INT32_MASK)
+    store_i64(note + 8 * N_OFFSET, load_i64(message + 8 * W_OFFSET))
+    count = load_i64(note + 8 * _N_COUNT)
+    store_i64(count, load_i64(count) + 1)
+
+
+def _callback() -> tuple[Any, int]:
+    """The C function of _note: what keeps it alive, and its address."""
+    if JIT:
+        compiled = cfunc(types.void(types.int64, types.int64, types.int64), cache=True)(_note)
+        return compiled, int(compiled.address or 0)
+    word = ctypes.c_int64
+    interpreted = ctypes.CFUNCTYPE(None, word, word, word)(_note)
+    return interpreted, int(ctypes.cast(interpreted, _P).value or 0)
+
+
+_NOTE_KEEP, _NOTE_CALLBACK = _callback()
+
+
+class Batch:
+    """Rows under way: their memory, and what became of them."""
+
+    def __init__(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        rows = len(values)
+        self._keys, self._values = b"".join(keys), b"".join(values)
+        self._count = np.zeros(1, np.int64)
+        self._expected = -1
+        self._settled = threading.Event()
+        self._notes = np.zeros((rows, _NOTE_WORDS), np.int64)
+        self._notes[:, _N_COUNT] = address_of(self._count)
+        self.messages = np.zeros((rows, MESSAGE_WORDS), np.int64)
+        _point(self.messages, W_KEY, W_KEY_LENGTH, self._keys, keys)
+        _point(self.messages, W_VALUE, W_VALUE_LENGTH, self._values, values)
+        self.messages[:, W_PRIVATE] = address_of(self._notes) + 8 * _NOTE_WORDS * np.arange(rows)
+
+    def wait(self) -> Int64s:
+        """Wait until every row has settled; int64[rows, 4], columns N_ERROR, N_PARTITION, N_OFFSET."""
+        self._settled.wait()
+        return self._notes
+
+    def expect(self, rows: int) -> None:
+        """So many were queued; the others have their error in `messages`."""
+        if rows < len(self.messages):
+            errors = _signed_32_of(self.messages[:, W_ERROR])
+            self._notes[errors != 0, N_ERROR] = errors[errors != 0]
+        self._expected = rows
+        self.end_if_settled()
+
+    def lose(self, error: int) -> None:
+        """Nothing was queued."""
+        self._notes[:, N_ERROR] = error
+        self._settled.set()
+
+    def end_if_settled(self) -> bool:
+        """Whether every row has; who waits goes on."""
+        if int(self._count[0]) == self._expected:
+            self._settled.set()
+        return self._settled.is_set()
+
+
+def _signed_32_of(words: Int64s) -> Int64s:
+    return (words & _INT32_MASK).astype(np.uint32).astype(np.int32).astype(np.int64)
+
+
+def _point(messages: Int64s, address: int, length: int, memory: bytes, parts: Sequence[bytes]) -> None:
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    messages[:, length] = lengths
+    messages[:, address] = address_of(np.frombuffer(memory, np.uint8)) + np.cumsum(lengths) - lengths
+
+
+class EventSender:
+    """A producer of one topic, and the thread that serves its deliveries. Any number of threads may send."""
+
+    def __init__(self, bootstrap: str, topic: str, delivery_timeout_s: float) -> None:
+        """Wait until values can leave: an event that is dated after it does not look late because of the connection.
+
+        Raises UnreachableError.
+        """
+        self._identified = threading.Event()
+        self._draining = threading.Event()
+        self._closed = threading.Event()
+        self._pending: list[Batch] = []
+        self._pending_lock = threading.Lock()
+        self._statistics = _StatisticsCallback(self._look_for_id)
+        conf = _configure(
+            {
+                "bootstrap.servers": bootstrap,
+                "compression.type": "lz4",
+                "partitioner": "murmur2_random",
+                "acks": "all",
+                "enable.idempotence": "true",
+                "linger.ms": _LINGER_MS,
+                "message.timeout.ms": int(delivery_timeout_s * MS_PER_S),
+                "message.max.bytes": _MESSAGE_BYTES_MAX,
+                "queue.buffering.max.messages": QUEUE_EVENTS_MAX,
+                "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX,
+                "statistics.interval.ms": _STATISTICS_MS,
+            }
+        )
+        _conf_set_dr_msg_cb(conf, _NOTE_CALLBACK)
+        _conf_set_stats_cb(conf, ctypes.cast(self._statistics, _P))
+        self._handle = _open(_PRODUCER, conf)
+        self._topic = _topic_new(self._handle, topic.encode(), None)
+        self._poller = threading.Thread(target=self._poll, name="put-deliveries", daemon=True)
+        self._poller.start()
+        if not self._identified.wait(min(delivery_timeout_s, CONNECT_TIMEOUT_S)):
+            self.close()
+            raise UnreachableError(f"Kafka at {bootstrap} does not answer. Send the events again when it does")
+
+    def send(self, batch: Batch) -> None:
+        """Queue a batch, or lose it where nothing is taken any more; waits while the queue is full."""
+        if self._draining.is_set():
+            batch.lose(ERROR_PURGED)
+            return
+        with self._pending_lock:
+            self._pending.append(batch)
+        rows = len(batch.messages)
+        queued = _produce_batch(self._topic, _ANY_PARTITION, _WAIT_WHILE_FULL, address_of(batch.messages), rows)
+        batch.expect(queued)
+
+    def drain(self, within_s: float) -> None:
+        """Queue nothing any more; what is not delivered within that time is lost."""
+        self._draining.set()
+        if _flush(self._handle, int(within_s * MS_PER_S)):
+            _purge(self._handle, _PURGE_ALL)
+            _flush(self._handle, _PURGE_MS)
+
+    def close(self) -> None:
+        """End the client; nobody may be sending."""
+        self._closed.set()
+        self._poller.join()
+        _topic_destroy(self._topic)
+        _destroy_flags(self._handle, 0)
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            _poll(self._handle, _POLL_MS)
+            with self._pending_lock:
+                self._pending = [batch for batch in self._pending if not batch.end_if_settled()]
+
+    def _look_for_id(self, _client: int, statistics: bytes, length: int, _opaque: int) -> int:
+        if not self._identified.is_set() and orjson.loads(statistics[:length])["eos"]["idemp_state"] == "Assigned":
+            self._identified.set()
+        return 0

@@ -1,0 +1,330 @@
+# ruff: noqa: S608 - the SQL is made of integers, and of names of [a-z0-9_]
+"""Windows recounted from the raw input by DuckDB: a second opinion about every final result.
+
+Problem: the kernels that fill windows are fast and intricate, and a sum that is wrong in the last bit looks like any
+other. So everything is told again from the entries in another way: values are decoded one by one by the general path,
+which events count follows from running maxima in SQL, and what a window says from the ordered list of its values. It
+shares no code with judge and derive, only the definitions.
+
+    counted      readable, and no earlier event of the same source and event_id stands within the dedupe horizon
+    A, F         running maxima, in order of index, of authority time and of the heartbeats' frontier
+    W            running maximum, from the definition's own entry on, of min(t, A) - lateness of counted events that are
+                 not ahead, and of F - max_behind
+    in a window  the event is not ahead, and W at it, its own part included, is below the window's end (late = "update":
+                 below the end + update)
+    final        at the first entry whose W reaches the end, and again at each late event that is still taken
+
+GUARANTEE sum, mean and variance are folds in order of the sequence (`list_reduce`), so they are the kernel's to the
+last bit; DuckDB's own sum, which adds in any order, is not used.
+GUARANTEE DuckDB's memory stays within MEMORY_LIMIT; the rest is in a folder of temporary files, some 300 bytes for each
+entry. Windows are gathered slice by slice; only the values of one window of one key must fit, 20 million of them.
+HAZARD a value that was erased after it was counted cannot be counted again: its windows differ.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from schemas.canonical import EntryKind, ValueState
+from schemas.codec import DecodeError, Framing, decode
+from schemas.errors import BadInputError
+from schemas.instants import INT64_MAX, INT64_MIN
+from schemas.memory import bytes_at
+from streams.control import read_control
+from streams.definitions import JudgeSettings
+from streams.values import ControlBody, judge_settings_in
+from streams.windows import By, Frame, Kind, WindowDefinition, read_entry, window_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+    from schemas.columns import Entries
+
+#: Of DuckDB; what is beyond it goes to disk.
+MEMORY_LIMIT: Final = "1GB"
+#: Events in windows that one query gathers, unless one window has more: about 100 bytes each.
+SLICE_EVENTS: Final = 2_000_000
+#: Instants before it are in no window.
+_TIME_MIN_US: Final = -(1 << 62)
+_ENTRIES: Final = {
+    "i": pa.int64(), "s": pa.int64(), "horizon": pa.int64(), "authority_us": pa.int64(), "frontier_us": pa.int64(),
+    "readable": pa.bool_(), "source": pa.string(), "event_id": pa.string(), "kind": pa.string(),
+    "local_us": pa.int64(), "value": pa.float64(),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A definition at work: for the entries behind the index `version` and before the index `until`.
+
+    suspended: the last of these moved the watermark, but its event went into no window.
+    """
+
+    definition: WindowDefinition
+    version: int
+    until: int
+    suspended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Windows that one query recounts: starts from first_us to last_us, and of their keys one part of `parts`."""
+
+    first_us: int
+    last_us: int
+    part: int
+    parts: int
+
+    @property
+    def where(self) -> str:
+        """In SQL."""
+        return f"start_us BETWEEN {self.first_us} AND {self.last_us} AND hash(key) % {self.parts} = {self.part}"
+
+
+class Recount:
+    """Of one partition. Take all entries in order, then `settle`, then for each definition `mark`, `slices`, `fill`.
+
+    settings: the judge's in force at the first entry. A context manager: the folder goes with it.
+    """
+
+    def __init__(self, settings: JudgeSettings | None = None) -> None:
+        self._settings = settings or JudgeSettings()
+        self._open: dict[str, tuple[int, WindowDefinition]] = {}
+        self._ended: list[InForce] = []
+        self.last_index = 0
+        self.events = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="driftledger-check-")
+        self.sql = duckdb.connect(f"{self._folder.name}/recount.duckdb")
+        self.sql.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        self.sql.execute(f"SET temp_directory = '{self._folder.name}'")
+        self.sql.execute("SET preserve_insertion_order = false")
+        self.sql.execute(
+            """CREATE TABLE entries (i BIGINT, s BIGINT, horizon BIGINT, authority_us BIGINT, frontier_us BIGINT,
+            readable BOOLEAN, source VARCHAR, event_id VARCHAR, kind VARCHAR, local_us BIGINT, value DOUBLE)"""
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sql.close()
+        self._folder.cleanup()
+
+    # ----------------------------------------------------------------------------------------------------- what is read
+
+    def take(self, entries: Entries) -> None:
+        """The next entries."""
+        rows = [self._row(entries, row) for row in range(entries.kind.size)]
+        columns = list(zip(*rows, strict=True)) or [()] * len(_ENTRIES)
+        batch = pa.table(  # noqa: F841 - DuckDB reads it by its name
+            [pa.array(column, kind) for column, kind in zip(columns, _ENTRIES.values(), strict=True)],
+            names=list(_ENTRIES),
+        )
+        self.sql.execute("INSERT INTO entries SELECT * FROM batch")
+        if rows:
+            self.last_index = int(entries.index[-1])
+
+    def define(self, version: int, definition: WindowDefinition) -> None:
+        """A definition that came into force before the first entry that is taken."""
+        self._open[definition.name] = (version, definition)
+
+    def suspend(self, name: str, version: int, index: int) -> None:
+        """A definition outgrew its bounds at that entry; once all entries are taken."""
+        self._ended = [
+            InForce(one.definition, one.version, min(one.until, index + 1), suspended=index < one.until)
+            if (one.definition.name, one.version) == (name, version)
+            else one
+            for one in self.in_force()
+        ]
+        self._open = {}
+
+    def in_force(self) -> list[InForce]:
+        """All definitions that were, in the order in which they came."""
+        still = [InForce(definition, version, self.last_index + 1) for version, definition in self._open.values()]
+        return sorted([*self._ended, *still], key=lambda one: (one.definition.name, one.version))
+
+    def _row(self, entries: Entries, row: int) -> tuple[Any, ...]:
+        """Of the table `entries`."""
+        index, sequence = int(entries.index[row]), int(entries.sequence[row])
+        present = entries.value_state[row] == ValueState.PRESENT and entries.value_address[row] != 0
+        value = bytes_at(int(entries.value_address[row]), int(entries.value_length[row])) if present else b""
+        if entries.kind[row] != EntryKind.DATA:
+            frontier_us = self._control(index, value)
+            return index, sequence, self._settings.dedupe_horizon, None, frontier_us, False, *[None] * 5
+        self.events += 1
+        authority_us = int(entries.authority_ms[row]) * 1_000
+        before = index, sequence, self._settings.dedupe_horizon, authority_us, None
+        try:
+            event = decode("Event", value, Framing(self._settings.framing))
+        except DecodeError:
+            return *before, False, *[None] * 5
+        number = event["value"]
+        finite = number if number is not None and math.isfinite(number) else None
+        return (*before, True, event["source"], event["event_id"], event["kind"], event["local_timestamp"], finite)
+
+    def _control(self, index: int, value: bytes) -> int | None:
+        """The frontier that a heartbeat proves; notes what a DEFINITION changes."""
+        kind, body = read_control(value)
+        if kind == "Heartbeat":
+            proved_ms = body["predecessor_appended_ms"]
+            return None if proved_ms is None else int(proved_ms) * 1_000
+        self._settings = judge_settings_in(ControlBody(0, kind, body)) or self._settings
+        name = window_name(body["name"]) if kind == "Definition" else None
+        if name is not None:
+            try:
+                self._adopt(index, name, read_entry(body["name"], body["body"]))
+            except BadInputError:  # derive passes it over, so does everybody
+                return None
+        return None
+
+    def _adopt(self, index: int, name: str, definition: WindowDefinition | None) -> None:
+        before = self._open.pop(name, None)
+        if before is not None:
+            self._ended.append(InForce(before[1], before[0], index))
+        if definition is not None:
+            self._open[name] = (index, definition)
+
+    # -------------------------------------------------------------------------------------------------- what follows
+
+    def settle(self) -> None:
+        """Once all entries are taken: the clocks at each, and which events count."""
+        self.sql.execute(
+            """CREATE TABLE clocked AS SELECT *,
+                max(authority_us) OVER upto AS a, max(frontier_us) OVER upto AS f,
+                greatest(s - horizon, max(s - horizon + 1) OVER before) AS oldest
+            FROM entries
+            WINDOW upto AS (ORDER BY i ROWS UNBOUNDED PRECEDING),
+                before AS (ORDER BY i ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"""
+        )
+        self.sql.execute("DROP TABLE entries")
+        # Of events that came more than once: the first counts, then the first that does not remember that one, and so
+        # on. Where even the one before is forgotten, nothing further back matters: a run begins.
+        self.sql.execute(
+            """CREATE TABLE again AS
+            WITH several AS (
+                SELECT source, event_id FROM clocked WHERE readable GROUP BY ALL HAVING count(*) > 1),
+            placed AS (
+                SELECT source, event_id, s, oldest, coalesce(lag(s) OVER same < oldest, true) AS begins
+                FROM clocked JOIN several USING (source, event_id) WHERE readable
+                WINDOW same AS (PARTITION BY source, event_id ORDER BY s))
+            SELECT source, event_id, s, oldest, count(*) FILTER (begins) OVER (
+                PARTITION BY source, event_id ORDER BY s ROWS UNBOUNDED PRECEDING) AS run FROM placed"""
+        )
+        self.sql.execute(
+            """CREATE TABLE repeats AS
+            WITH RECURSIVE firsts(source, event_id, run, s) AS (
+                SELECT source, event_id, run, min(s) FROM again GROUP BY ALL
+                UNION ALL
+                SELECT again.source, again.event_id, again.run, min(again.s) FROM firsts
+                JOIN again USING (source, event_id, run) WHERE again.oldest > firsts.s GROUP BY ALL)
+            SELECT s FROM again EXCEPT SELECT s FROM firsts"""
+        )
+        self.sql.execute("DROP TABLE again")
+
+    def clock_us(self, sequence: int) -> int | None:
+        """The greater of A and F before the event of that sequence; None where nothing was before."""
+        found = self.sql.execute("SELECT greatest(max(a), max(f)) FROM clocked WHERE s < ?", [sequence]).fetchone()
+        return None if found is None else found[0]
+
+    def mark(self, one: InForce) -> None:
+        """Where every counted event stands in a definition: its time, key and the watermark at it."""
+        definition = one.definition
+        time = "authority_us" if definition.frame is Frame.AUTHORITY else "local_us"
+        key = {By.SOURCE: "source", By.KIND: "kind", By.ALL: "NULL::VARCHAR"}[definition.by]
+        self.sql.execute("DROP TABLE IF EXISTS marked")
+        self.sql.execute("DROP TABLE IF EXISTS steps")
+        self.sql.execute(
+            f"""CREATE TABLE marked AS
+            WITH events AS (
+                SELECT i, s, a, f, frontier_us, readable AND s NOT IN (FROM repeats) AS counted, {time} AS t,
+                    {key} AS key, CASE WHEN value = 0 THEN 0.0 ELSE value END AS v
+                FROM clocked WHERE i > {one.version} AND i < {one.until}),
+            taken AS (
+                SELECT *, counted AND t <= a + {definition.max_ahead_us} AS near FROM events),
+            candidates AS (
+                SELECT *, CASE WHEN frontier_us IS NOT NULL THEN f - {definition.max_behind_us}
+                    WHEN near AND t >= {_TIME_MIN_US} THEN least(t, a) - {definition.lateness_us} END AS candidate
+                FROM taken)
+            SELECT i, s, t, key, v, near AND t >= {_TIME_MIN_US} AND i < {one.until - one.suspended} AS in_time,
+                max(candidate) OVER (ORDER BY i ROWS UNBOUNDED PRECEDING) AS w FROM candidates"""
+        )
+        self.sql.execute("CREATE TABLE steps AS SELECT w, min(i) AS i FROM marked WHERE w IS NOT NULL GROUP BY w")
+
+    def slices(self, definition: WindowDefinition) -> Iterator[Slice]:
+        """All starts there can be, in parts whose events memory holds, for the definition that was marked."""
+        starts = self.sql.cursor().execute(
+            f"SELECT start_us, count(*) FROM ({_placed(definition, 'true')}) GROUP BY start_us ORDER BY start_us"
+        )
+        first_us, last_us, gathered = INT64_MIN, INT64_MIN, 0
+        while rows := starts.fetchmany(10_000):
+            for start_us, count in rows:
+                if gathered and gathered + count > SLICE_EVENTS:
+                    yield from _parts(first_us, last_us, gathered)
+                    first_us, gathered = last_us + 1, 0
+                last_us, gathered = start_us, gathered + count
+        yield from _parts(first_us, INT64_MAX, gathered)
+
+    def fill(self, definition: WindowDefinition, of: Slice) -> None:
+        """The table `expected`: the final result of each window of the slice whose end the watermark reached.
+
+        Columns: key, start_us, end_us, revision, at_index, count, values, the functions, percentiles (a list, in the
+        definition's order). revision is 1 and one more for each late event; early results are not counted.
+        """
+        ranks = ", ".join(f"ordered[({p} * len(ordered) + 99999) // 100000]" for p in definition.percentiles)
+        welford = (
+            "list_reduce(list_transform(vs, lambda x: {'n': 1.0::DOUBLE, 'x': x, 'mean': x, 'm2': 0.0::DOUBLE}),"
+            " lambda a, b: {'n': a.n + 1, 'x': b.x, 'mean': a.mean + (b.x - a.mean) / (a.n + 1),"
+            " 'm2': a.m2 + (b.x - a.mean) * (b.x - (a.mean + (b.x - a.mean) / (a.n + 1)))}).m2"
+        )
+        near = f"t BETWEEN {of.first_us} AND {min(of.last_us, INT64_MAX - definition.size_us) + definition.size_us}"
+        wanted = {str(function) for function in definition.functions}
+        self.sql.execute("DROP TABLE IF EXISTS expected")
+        self.sql.execute(
+            f"""CREATE TABLE expected AS
+            WITH gathered AS (
+                SELECT key, start_us, start_us + {definition.size_us} AS end_us, count(*) AS count,
+                    count(v) AS "values", list(v ORDER BY s) FILTER (v IS NOT NULL) AS vs,
+                    count(*) FILTER (late) AS late, max(i) FILTER (late) AS late_i
+                FROM ({_placed(definition, near)})
+                WHERE {of.where}
+                GROUP BY key, start_us),
+            folded AS (
+                SELECT *, list_reduce(vs, lambda a, b: a + b) AS total, list_sort(vs) AS ordered,
+                    {welford if "variance" in wanted else "NULL::DOUBLE"} AS m2
+                FROM gathered)
+            SELECT folded.* EXCLUDE (vs, late, late_i, total, ordered, m2),
+                (late < count)::BIGINT + late AS revision, greatest(steps.i, late_i) AS at_index,
+                total AS sum, ordered[1] AS min, ordered[-1] AS max, total / "values" AS mean,
+                m2 / "values" AS variance, vs[1] AS first, vs[-1] AS last,
+                [{ranks}]::DOUBLE[] AS percentiles
+            FROM folded ASOF JOIN steps ON end_us <= steps.w"""
+        )
+
+
+def _placed(definition: WindowDefinition, near: str) -> str:
+    """Every event of those that a window takes, once for each: i, s, key, v, start_us, late."""
+    size, slide, update = definition.size_us, definition.slide_us, definition.update_us
+    if definition.kind is Kind.SLIDING:
+        taken = f"SELECT * FROM marked WHERE in_time AND coalesce(t + 1 > w, true) AND {near}"
+        return f"""WITH taken AS ({taken})
+            SELECT i, s, taken.key, v, start_us, false AS late
+            FROM (SELECT DISTINCT key, t AS last_us, t - {size} + 1 AS start_us FROM taken) AS ends
+            JOIN taken ON ends.key IS NOT DISTINCT FROM taken.key AND t BETWEEN start_us AND last_us"""
+    last = f"(t // {slide} - (t % {slide} < 0)::BIGINT) * {slide}"
+    return f"""SELECT i, s, key, v, start_us, coalesce(start_us + {size} <= w, false) AS late
+        FROM (SELECT i, s, t, w, key, v, {last} - unnest(range({definition.windows_per_event})) * {slide} AS start_us
+            FROM marked WHERE in_time AND {near})
+        WHERE start_us + {size} > t AND coalesce(start_us + {size} + {update} > w, true)"""
+
+
+def _parts(first_us: int, last_us: int, events: int) -> Iterator[Slice]:
+    """A slice, by keys where it is too large: only one window can be."""
+    parts = max(1, -(-events // SLICE_EVENTS))
+    yield from (Slice(first_us, last_us, part, parts) for part in range(parts))

@@ -1,0 +1,296 @@
+"""Results of windows as records: columns in, the keys and JSON values of the aggregates topic out.
+
+Problem: a batch can close a hundred thousand windows at once, and each result has a dozen numbers. A dict and a call of
+`json.dumps` for each would take longer than everything that led to them.
+
+    key     DEFINITION/WINDOW_START_US/KEY     KEY: the bytes of the window's key, none where that is null
+    value   the fields of schemas/aggregate.v1.avsc as one JSON object, in their order; functions and percentiles that
+            the definition does not ask for are absent
+
+GUARANTEE the value is byte for byte what `json.dumps` writes of the same fields, without spaces and with the key's
+characters as they are: so numbers read back as the same doubles, and equal results are equal bytes.
+HAZARD keys are taken for UTF-8 unseen: decoding the events has checked them (schemas/columns.py).
+
+How: what is the same in each result of a definition is laid out once, piece by piece between the numbers. One kernel
+pass copies pieces and writes numbers (see `float_text`) into memory whose size was bounded before.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from schemas.memory import address_of, copy, kernel, load_u8, store_u8
+from streams.float_text import FLOAT_BYTES_MAX, INT_BYTES_MAX, put_float, put_int
+from streams.quantiles import RELATIVE_ERROR
+from streams.windows import Function, percentile_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from streams.windows import WindowDefinition
+
+
+class Method(enum.IntEnum):
+    """How the percentiles of a result were found."""
+
+    EXACT = 0
+    DDSKETCH = 1
+    #: More distinct values than the sketch takes: there are none.
+    NONE = 2
+
+
+#: Columns of Results.ints. KEY_LENGTH is -1 for the null key; FINAL is 0 or 1; METHOD a Method.
+(KEY_ADDRESS, KEY_LENGTH, START_US, END_US, REVISION, FINAL, AT_INDEX, COUNT, VALUES, METHOD) = range(10)
+INT_COLUMNS: Final = 10
+#: Columns of Results.floats; the percentiles follow in the order of the definition. NaN or infinite: null.
+(SUM, MIN, MAX, MEAN, VARIANCE, FIRST, LAST) = range(7)
+FLOAT_COLUMNS: Final = 7
+
+_COLUMN_OF: Final = {
+    Function.SUM: SUM,
+    Function.MIN: MIN,
+    Function.MAX: MAX,
+    Function.MEAN: MEAN,
+    Function.VARIANCE: VARIANCE,
+    Function.FIRST: FIRST,
+    Function.LAST: LAST,
+}
+_ERROR_OF: Final = {Method.EXACT: 0, Method.DDSKETCH: RELATIVE_ERROR, Method.NONE: None}
+
+#: Bytes of a piece between two numbers, copied whole whatever is used of them: two vector registers.
+_PIECE_BYTES: Final = 32
+_BEFORE_INTS: Final = (b',"window_start_us":', b',"window_end_us":', b',"revision":')
+_BEFORE_INDEX: Final = (b',"final":false,"at_index":', b',"final":true,"at_index":')
+_BEFORE_COUNTS: Final = (b',"count":', b',"values":')
+#: Places of the pieces.
+_P_INDEX: Final = len(_BEFORE_INTS)
+_P_COUNTS: Final = _P_INDEX + len(_BEFORE_INDEX)
+_P_FLOATS: Final = _P_COUNTS + len(_BEFORE_COUNTS)
+#: START_US, END_US, REVISION, AT_INDEX, COUNT, VALUES.
+_INTS: Final = 6
+
+#: A byte of a key is six of JSON at most, "\u001f", and one of the record's key.
+_KEY_FACTOR: Final = 7
+_QUOTE, _BACKSLASH, _SLASH, _ZERO, _UNICODE = (ord(character) for character in '"\\/0u')
+_NULL: Final = int.from_bytes(b"null", "little")
+_HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+
+def _escapes() -> NDArray[np.uint8]:
+    """What stands behind the backslash for each byte of a text, 0 for a byte that stands as it is."""
+    escapes = np.zeros(256, np.uint8)
+    escapes[:32] = _UNICODE
+    for byte, letter in zip(b'\b\t\n\f\r"\\', b'btnfr"\\', strict=True):
+        escapes[byte] = letter
+    return escapes
+
+
+_ESCAPES: NDArray[np.uint8] = _escapes()
+
+
+class Results(NamedTuple):
+    """Results of one definition in one partition: ints int64[n, INT_COLUMNS], floats float64[n, FLOAT_COLUMNS + p].
+
+    p: percentiles of the definition. KEY_ADDRESS points to memory that lives until the results are encoded.
+    """
+
+    ints: NDArray[np.int64]
+    floats: NDArray[np.float64]
+
+
+class Encoded(NamedTuple):
+    """Keys and values of records, each as an offset into memory and a length: int64[n]."""
+
+    memory: NDArray[np.uint8]
+    key_start: NDArray[np.int64]
+    key_length: NDArray[np.int64]
+    value_start: NDArray[np.int64]
+    value_length: NDArray[np.int64]
+
+
+class _Pieces(NamedTuple):
+    """What all results of a definition have in common: addresses and lengths, as the kernel takes them.
+
+    name and head: before the key, in the record's key and in its value. table: pieces of _PIECE_BYTES; lengths
+    int64[n]: what is used of each. columns int64[m]: those of floats that are asked for, in their order. ends: address
+    of the three ends, one for each Method; end_lengths int64[3].
+    """
+
+    name: int
+    name_length: int
+    head: int
+    head_length: int
+    table: int
+    lengths: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    ends: int
+    end_lengths: NDArray[np.int64]
+
+
+class Layout:
+    """How the results of one version of a definition are written in one partition; made once, used for each batch."""
+
+    def __init__(self, definition: WindowDefinition, version: int, partition: int) -> None:
+        head = _compact(
+            {
+                "definition": definition.name,
+                "version": version,
+                "partition": partition,
+                "frame": definition.frame,
+                "key": None,
+            }
+        ).removesuffix(b"null}")
+        name = f"{definition.name}/".encode()
+        columns = [_COLUMN_OF[function] for function in definition.functions if function in _COLUMN_OF]
+        before = [b',"%s":' % function.encode() for function in definition.functions if function in _COLUMN_OF]
+        opening = b',"percentiles":{'
+        for place, percentile in enumerate(definition.percentiles):
+            columns.append(FLOAT_COLUMNS + place)
+            before.append(b'%s"%s":' % (opening, percentile_text(percentile).encode()))
+            opening = b","
+        ends = [_end(method) if definition.percentiles else b"}" for method in Method]
+        table = [*_BEFORE_INTS, *_BEFORE_INDEX, *_BEFORE_COUNTS, *before]
+        padded = b"".join(piece.ljust(_PIECE_BYTES) for piece in table)
+        self._memory = np.frombuffer(padded + b"".join(ends) + name + head, np.uint8)
+        lengths, end_lengths = (np.array([len(piece) for piece in pieces], np.int64) for pieces in (table, ends))
+        at = address_of(self._memory)
+        at_name = at + len(padded) + int(end_lengths.sum())
+        self.pieces = _Pieces(
+            name=at_name,
+            name_length=len(name),
+            head=at_name + len(name),
+            head_length=len(head),
+            table=at,
+            lengths=lengths,
+            columns=np.array(columns, np.int64),
+            ends=at + len(padded),
+            end_lengths=end_lengths,
+        )
+        self.float_columns = FLOAT_COLUMNS + len(definition.percentiles)
+        #: Most bytes that a result takes beside its key: of these "null" or its quotes, and the slash before it.
+        self.bytes_max = (
+            len(name) + INT_BYTES_MAX + 1 + len(head) + 4 + int(lengths.sum()) + _INTS * INT_BYTES_MAX
+            + len(columns) * FLOAT_BYTES_MAX + int(end_lengths.max())
+        )  # fmt: skip
+
+
+def encode_results(layout: Layout, results: Results, count: int) -> Encoded:
+    """The records of the first count results. Raises ValueError for columns of another shape than the layout's."""
+    ints, floats = results
+    if (
+        ints.shape[1] != INT_COLUMNS
+        or floats.shape[1] != layout.float_columns
+        or not 0 <= count <= min(len(ints), len(floats))
+    ):
+        raise ValueError(
+            f"{count} results cannot be read from columns of {ints.shape} and {floats.shape}; there must be "
+            f"{INT_COLUMNS} integers and {layout.float_columns} floats for each"
+        )
+    memory = np.empty(_room(layout, results, count), np.uint8)
+    places = np.empty((4, count), np.int64)
+    _encode(layout.pieces, ints, floats, count, address_of(memory), places)
+    return Encoded(memory, places[0], places[1], places[2], places[3])
+
+
+def _room(layout: Layout, results: Results, count: int) -> int:
+    """Bytes that the kernel stays within: the longest texts, and a piece that is copied whole."""
+    keys = int(np.maximum(results.ints[:count, KEY_LENGTH], 0).sum())
+    return count * layout.bytes_max + keys * _KEY_FACTOR + _PIECE_BYTES
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _end(method: Method) -> bytes:
+    """Of a value with percentiles, from the brace that closes them."""
+    return b"}," + _compact({"method": method.name.lower(), "relative_error": _ERROR_OF[method]})[1:]
+
+
+@kernel
+def _put_text(target: int, source: int, length: int) -> int:
+    """UTF-8 as JSON text with its quotes; returns the address after it."""
+    store_u8(target, _QUOTE)
+    target += 1
+    for i in range(length):
+        byte = load_u8(source + i)
+        letter = int(_ESCAPES[byte])
+        if letter:
+            store_u8(target, _BACKSLASH)
+            store_u8(target + 1, letter)
+            target += 2
+            if letter == _UNICODE:
+                store_u8(target, _ZERO)
+                store_u8(target + 1, _ZERO)
+                store_u8(target + 2, _ZERO + (byte >> 4))
+                store_u8(target + 3, int(_HEX[byte & 15]))
+                target += 4
+        else:
+            store_u8(target, byte)
+            target += 1
+    store_u8(target, _QUOTE)
+    return target + 1
+
+
+@kernel
+def _put_null(target: int) -> int:
+    for i in range(4):
+        store_u8(target + i, _NULL >> (8 * i))
+    return target + 4
+
+
+@kernel
+def _put_piece(target: int, pieces: _Pieces, place: int) -> int:
+    copy(target, pieces.table + place * _PIECE_BYTES, _PIECE_BYTES)
+    return target + int(pieces.lengths[place])
+
+
+@kernel
+def _encode(
+    pieces: _Pieces,
+    ints: NDArray[np.int64],
+    floats: NDArray[np.float64],
+    count: int,
+    memory: int,
+    places: NDArray[np.int64],
+) -> None:
+    """Write count results from memory on; places int64[4, count]: the columns of Encoded."""
+    at = memory
+    for row in range(count):
+        key, key_length = int(ints[row, KEY_ADDRESS]), int(ints[row, KEY_LENGTH])
+        start = at
+        copy(at, pieces.name, pieces.name_length)
+        at = put_int(at + pieces.name_length, int(ints[row, START_US]))
+        store_u8(at, _SLASH)
+        at += 1
+        if key_length > 0:
+            copy(at, key, key_length)
+            at += key_length
+        places[0, row], places[1, row] = start - memory, at - start
+        start = at
+        copy(at, pieces.head, pieces.head_length)
+        at += pieces.head_length
+        at = _put_null(at) if key_length < 0 else _put_text(at, key, key_length)
+        for i in range(_P_INDEX):
+            at = put_int(_put_piece(at, pieces, i), int(ints[row, START_US + i]))
+        final = 1 if ints[row, FINAL] else 0
+        at = put_int(_put_piece(at, pieces, _P_INDEX + final), int(ints[row, AT_INDEX]))
+        at = put_int(_put_piece(at, pieces, _P_COUNTS), int(ints[row, COUNT]))
+        at = put_int(_put_piece(at, pieces, _P_COUNTS + 1), int(ints[row, VALUES]))
+        for i in range(pieces.columns.size):
+            at = _put_piece(at, pieces, _P_FLOATS + i)
+            value = floats[row, pieces.columns[i]]
+            at = put_float(at, value) if math.isfinite(value) else _put_null(at)
+        method = int(ints[row, METHOD])
+        end = pieces.ends
+        for i in range(method):
+            end += int(pieces.end_lengths[i])
+        end_length = int(pieces.end_lengths[method])
+        copy(at, end, end_length)
+        at += end_length
+        places[2, row], places[3, row] = start - memory, at - start

@@ -1,0 +1,645 @@
+"""The hot loop of derive for a definition of sliding windows: one result for each event time of a key.
+
+Problem: each event time t of a key is the end of a window of its own, (t - size, t], and its numbers must be those of
+adding up the values in sequence order. No sum can be carried on from one window to the next: taking a value away again
+gives other doubles than never having added it. So events are kept as long as a window may need them, and each result
+goes through those of its key.
+
+    times    int64[8 b]         of the kept events, eight to a block; NEVER where one has been freed
+    values   float64[8 b]       NaN where an event has no finite value
+    links    int64[8 b, 2]      sequence; the next one in the queue
+    blocks   int64[b, 8]        see the columns below
+    lists    int64[slots, 3]    by key slot: its first block, its last, and the time of its last result; -1 for none
+    heap     int64[n, 3]        events whose time has no result yet, the least (time, sequence) on top: time, sequence,
+                                place among the times
+    used     int64[USED]        how much of it is in use; the head of the free blocks; the queue of told events
+
+The blocks of a key hang together, its events in sequence order, so that a result reads them two cache lines at a time.
+The watermark rises, so results come in ascending time, and all that is taken after one is later than it. Hence the heap
+may hold an event time more than once: of a key's results the last alone can be the same. And those whose time has had
+its result wait in a plain queue, ascending in time, until the watermark is a whole size past them: then no result can
+need them, and they are freed.
+
+COST of a result: the kept events of its key up to the last one that is not after t, 2 to 3 ns each, 7 with percentiles.
+Kept are those of a size, and what has come before its time has its result. HAZARD at a thousand events a second of one
+key and a size of a minute an event costs a hundred microseconds.
+
+What happens at an entry is what happens in `derive_kernel`, in the same order, and stops as it does there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from schemas.canonical import EntryKind
+from schemas.columns import Fault
+from schemas.memory import address_of, kernel
+from streams.derive_kernel import (
+    BY_ALL,
+    BY_KIND,
+    N_AHEAD,
+    N_AUTHORITY,
+    N_FRONTIER,
+    N_LATE,
+    N_REPORT_DUE,
+    N_RESULTS,
+    N_TAKEN,
+    N_WATERMARK,
+    NEVER,
+    REPORT_US,
+    RESULTS_MAX,
+    TIME_MIN_US,
+    Aside,
+    Stop,
+    count_aside,
+    has_tally_room,
+)
+from streams.judge_kernel import Flag
+from streams.prefetch import prefetch
+from streams.quantiles import bin_of, rank, sketch_add, sketch_percentile, sketch_sorted
+from streams.results import AT_INDEX, END_US, FINAL, FLOAT_COLUMNS, KEY_ADDRESS, KEY_LENGTH, METHOD, START_US, Method
+from streams.results import COUNT as RESULT_COUNT
+from streams.results import FIRST as RESULT_FIRST
+from streams.results import LAST as RESULT_LAST
+from streams.results import MAX as RESULT_MAX
+from streams.results import MEAN as RESULT_MEAN
+from streams.results import MIN as RESULT_MIN
+from streams.results import REVISION as RESULT_REVISION
+from streams.results import SUM as RESULT_SUM
+from streams.results import VALUES as RESULT_VALUES
+from streams.results import VARIANCE as RESULT_VARIANCE
+from streams.sorting import sort_first
+from streams.sources import COUNT as KEYS_COUNT
+from streams.sources import LENGTH_BITS, NAME, add, find, hash_of, slot_in
+from streams.sources import has_room as has_key_room
+from streams.window_table import EXACT_VALUES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from schemas.columns import Entries, Events
+    from streams.derive_kernel import Plan, Tally
+    from streams.judge_kernel import Verdicts
+    from streams.results import Results
+    from streams.sources import Sources
+
+#: Kept events of a definition in a partition: 80 MB, and at worst, where each is the only one of its key, 350 MB.
+EVENTS_MAX: Final = 1_000_000
+
+BLOCK: Final = 8
+
+# Columns of a link.
+SEQUENCE: Final = 0
+NEXT: Final = 1
+LINK_COLUMNS: Final = 2
+
+# Columns of a block.
+KEY: Final = 0
+#: Neighbours among the blocks of its key, -1 for none; AFTER also of the free.
+BEFORE: Final = 1
+AFTER: Final = 2
+#: No event of its key from it on is earlier than that.
+LEAST: Final = 3
+#: Events that were put into it, and those that are not freed.
+FILLED: Final = 4
+STAYING: Final = 5
+BLOCK_COLUMNS: Final = 8
+
+# Columns of a list.
+FIRST: Final = 0
+LAST: Final = 1
+TOLD: Final = 2
+LIST_COLUMNS: Final = 3
+
+# Columns of the heap.
+HEAP_TIME: Final = 0
+HEAP_SEQUENCE: Final = 1
+HEAP_PLACE: Final = 2
+HEAP_COLUMNS: Final = 3
+
+# Numbers of `used`.
+LIVE: Final = 0
+LIVE_BLOCKS: Final = 1
+FREE_BLOCK: Final = 2
+FRESH_BLOCK: Final = 3
+PENDING: Final = 4
+QUEUE_HEAD: Final = 5
+QUEUE_TAIL: Final = 6
+USED: Final = 7
+
+_BLOCKS_MIN: Final = 64
+_HEAP_MIN: Final = 256
+_LINE_BYTES: Final = 64
+_DATA: Final = int(EntryKind.DATA)
+_NO_FAULT: Final = int(Fault.NONE)
+_UNCOUNTED: Final = int(Flag.DUPLICATE | Flag.CONFLICT)
+_DONE, _RESULTS, _KEYS, _ROOM, _TALLY, _REPORT, _SUSPEND = (int(stop) for stop in Stop)
+_LATE, _AHEAD_OF_TIME = int(Aside.LATE), int(Aside.AHEAD)
+_EXACT, _SKETCH, _UNKEPT = int(Method.EXACT), int(Method.DDSKETCH), int(Method.NONE)
+_US_PER_MS: Final = 1_000
+_LENGTH_MASK: Final = (1 << LENGTH_BITS) - 1
+#: Rows looked ahead, the time of about two misses.
+_FAR: Final = 8
+_NEAR: Final = 4
+_ENTRY_BYTES: Final = 8
+_HOT_BYTES: Final = 64
+_BLOCK_BYTES: Final = 64
+
+
+class Kept(NamedTuple):
+    """See the module."""
+
+    times: NDArray[np.int64]
+    values: NDArray[np.float64]
+    links: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    lists: NDArray[np.int64]
+    heap: NDArray[np.int64]
+    used: NDArray[np.int64]
+
+
+class Scratch(NamedTuple):
+    """Where percentiles are made."""
+
+    values: NDArray[np.float64]
+    sketch: NDArray[np.int64]
+    bins: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+def with_room(blocks: int, pending: int, slots: int) -> Kept:
+    """No events; room for so many blocks, so many without a result, and keys in so many slots."""
+    blocks = max(_BLOCKS_MIN, blocks)
+    lines = [_lines(blocks) for _ in range(3)]
+    used = np.zeros(USED, np.int64)
+    used[[FREE_BLOCK, QUEUE_HEAD, QUEUE_TAIL]] = -1
+    return Kept(
+        times=lines[0].reshape(-1),
+        values=lines[1].reshape(-1).view(np.float64),
+        links=np.zeros((blocks * BLOCK, LINK_COLUMNS), np.int64),
+        blocks=lines[2],
+        lists=no_lists(slots),
+        heap=np.zeros((max(_HEAP_MIN, pending), HEAP_COLUMNS), np.int64),
+        used=used,
+    )
+
+
+def _lines(rows: int) -> NDArray[np.int64]:
+    """Zeroed rows of eight, each on a cache line of its own."""
+    raw = np.zeros((rows + 1) * BLOCK, np.int64)
+    skip = -address_of(raw) % _LINE_BYTES // raw.itemsize
+    return raw[skip : skip + rows * BLOCK].reshape(rows, BLOCK)
+
+
+def no_lists(slots: int) -> NDArray[np.int64]:
+    """Keys without events."""
+    lists = np.full((slots, LIST_COLUMNS), -1, np.int64)
+    lists[:, TOLD] = NEVER
+    return lists
+
+
+def grown(kept: Kept) -> Kept:
+    """The same events with room for at least one more."""
+    blocks, pending = kept.blocks.shape[0], kept.heap.shape[0]
+    larger = with_room(
+        2 * blocks if kept.used[LIVE_BLOCKS] == blocks else blocks,
+        2 * pending if kept.used[PENDING] == pending else pending,
+        0,
+    )
+    for column, before in zip(larger, kept, strict=True):
+        column[: before.shape[0]] = before[: column.shape[0]]
+    return larger._replace(lists=kept.lists)
+
+
+@kernel
+def renumber(kept: Kept, slots: NDArray[np.int64]) -> None:
+    """Put the events under other key slots: slots[old] = new. The lists are the caller's matter."""
+    blocks = kept.blocks
+    for slot in range(slots.size):
+        block = kept.lists[slot, FIRST]
+        while block >= 0:
+            blocks[block, KEY] = slots[slot]
+            block = blocks[block, AFTER]
+
+
+@kernel
+def _take_block(blocks: NDArray[np.int64], used: NDArray[np.int64]) -> int:
+    """A free block; the caller has made sure of one."""
+    block = used[FREE_BLOCK]
+    if block >= 0:
+        used[FREE_BLOCK] = blocks[block, AFTER]
+    else:
+        block = used[FRESH_BLOCK]
+        used[FRESH_BLOCK] += 1
+    used[LIVE_BLOCKS] += 1
+    return int(block)
+
+
+@kernel
+def _append(
+    times: NDArray[np.int64], blocks: NDArray[np.int64], lists: NDArray[np.int64], used: NDArray[np.int64], slot: int,
+    time_us: int,
+) -> int:  # fmt: skip
+    """Put a time at the end of those of its key; returns its place. The caller has made sure of a block."""
+    block = lists[slot, LAST]
+    if block < 0 or blocks[block, FILLED] == BLOCK:
+        before = block
+        block = _take_block(blocks, used)
+        blocks[block, KEY] = slot
+        blocks[block, BEFORE] = before
+        blocks[block, AFTER] = -1
+        blocks[block, LEAST] = time_us
+        blocks[block, FILLED] = 0
+        blocks[block, STAYING] = 0
+        if before < 0:
+            lists[slot, FIRST] = block
+        else:
+            blocks[before, AFTER] = block
+        lists[slot, LAST] = block
+    place = block * BLOCK + blocks[block, FILLED]
+    blocks[block, FILLED] += 1
+    blocks[block, STAYING] += 1
+    used[LIVE] += 1
+    times[place] = time_us
+    before = block if blocks[block, LEAST] > time_us else blocks[block, BEFORE]
+    while before >= 0 and blocks[before, LEAST] > time_us:
+        blocks[before, LEAST] = time_us
+        before = blocks[before, BEFORE]
+    return int(place)
+
+
+@kernel
+def _push(heap: NDArray[np.int64], size: int, time_us: int, sequence: int, place: int) -> None:
+    """Into a heap of that size; the sequence is the greatest."""
+    at = size
+    while at > 0:
+        parent = (at - 1) // 2
+        if heap[parent, HEAP_TIME] <= time_us:
+            break
+        for column in range(HEAP_COLUMNS):
+            heap[at, column] = heap[parent, column]
+        at = parent
+    heap[at, HEAP_TIME] = time_us
+    heap[at, HEAP_SEQUENCE] = sequence
+    heap[at, HEAP_PLACE] = place
+
+
+@kernel
+def _pop(heap: NDArray[np.int64], size: int) -> None:
+    """Take the top off a heap of that size."""
+    last = size - 1
+    time_us, sequence = heap[last, HEAP_TIME], heap[last, HEAP_SEQUENCE]
+    at = 0
+    while 2 * at + 1 < last:
+        child = 2 * at + 1
+        other = child + 1
+        if other < last and (
+            heap[other, HEAP_TIME] < heap[child, HEAP_TIME]
+            or (
+                heap[other, HEAP_TIME] == heap[child, HEAP_TIME]
+                and heap[other, HEAP_SEQUENCE] < heap[child, HEAP_SEQUENCE]
+            )
+        ):
+            child = other
+        if time_us < heap[child, HEAP_TIME] or (
+            time_us == heap[child, HEAP_TIME] and sequence < heap[child, HEAP_SEQUENCE]
+        ):
+            break
+        for column in range(HEAP_COLUMNS):
+            heap[at, column] = heap[child, column]
+        at = child
+    for column in range(HEAP_COLUMNS):
+        heap[at, column] = heap[last, column]
+
+
+@kernel
+def _enqueue(links: NDArray[np.int64], used: NDArray[np.int64], place: int) -> None:
+    """Its time has had its result."""
+    links[place, NEXT] = -1
+    if used[QUEUE_TAIL] < 0:
+        used[QUEUE_HEAD] = place
+    else:
+        links[used[QUEUE_TAIL], NEXT] = place
+    used[QUEUE_TAIL] = place
+
+
+@kernel
+def _free_until(
+    times: NDArray[np.int64], links: NDArray[np.int64], blocks: NDArray[np.int64], lists: NDArray[np.int64],
+    used: NDArray[np.int64], time_us: int,
+) -> None:  # fmt: skip
+    """Free the events of the queue up to that time, and blocks of which all are freed."""
+    while used[QUEUE_HEAD] >= 0 and times[used[QUEUE_HEAD]] <= time_us:
+        place = used[QUEUE_HEAD]
+        used[QUEUE_HEAD] = links[place, NEXT]
+        if used[QUEUE_HEAD] < 0:
+            used[QUEUE_TAIL] = -1
+        times[place] = NEVER
+        used[LIVE] -= 1
+        block = place // BLOCK
+        blocks[block, STAYING] -= 1
+        if blocks[block, STAYING] > 0:
+            continue
+        slot, before, after = blocks[block, KEY], blocks[block, BEFORE], blocks[block, AFTER]
+        if before < 0:
+            lists[slot, FIRST] = after
+        else:
+            blocks[before, AFTER] = after
+        if after < 0:
+            lists[slot, LAST] = before
+        else:
+            blocks[after, BEFORE] = before
+        blocks[block, AFTER] = used[FREE_BLOCK]
+        used[FREE_BLOCK] = block
+        used[LIVE_BLOCKS] -= 1
+
+
+@kernel
+def _to_sketch(values: NDArray[np.float64], sketch: NDArray[np.int64]) -> None:
+    """A sketch of all of those values, as many as are kept one by one; they fit."""
+    sketch[:] = 0
+    for place in range(values.size):
+        sketch_add(sketch, bin_of(values[place]), 1)
+
+
+@kernel
+def _emit(
+    times: NDArray[np.int64], values: NDArray[np.float64], blocks: NDArray[np.int64], first: int, time_us: int,
+    size_us: int, wide: int,
+    percentiles: NDArray[np.int64], ints: NDArray[np.int64], floats: NDArray[np.float64], at: int,
+    exact: NDArray[np.float64], sketch: NDArray[np.int64], bins: NDArray[np.int64], counts: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Write the numbers of the window that ends with time_us, of the events from block `first` on."""
+    count, finite = 0, 0
+    total, least, greatest = 0.0, math.inf, -math.inf
+    earliest, latest, mean, m2 = 0.0, 0.0, 0.0, 0.0
+    kept, given_up = percentiles.size > 0, False
+    times_address, values_address, blocks_address = times.ctypes.data, values.ctypes.data, blocks.ctypes.data
+    block = first
+    while block >= 0 and blocks[block, LEAST] <= time_us:
+        begin, end = block * BLOCK, block * BLOCK + blocks[block, FILLED]
+        block = blocks[block, AFTER]
+        if block >= 0:
+            prefetch(blocks_address + _BLOCK_BYTES * block)
+            prefetch(times_address + _BLOCK_BYTES * block)
+            prefetch(values_address + _BLOCK_BYTES * block)
+        for place in range(begin, end):
+            if not time_us - size_us < times[place] <= time_us:
+                continue
+            count += 1
+            value = values[place]
+            if math.isnan(value):
+                continue
+            if kept and not given_up:
+                if finite < EXACT_VALUES:
+                    exact[finite] = value
+                else:
+                    if finite == EXACT_VALUES:
+                        _to_sketch(exact, sketch)
+                    given_up = not sketch_add(sketch, bin_of(value), 1)
+            if finite == 0:
+                earliest = value
+            latest = value
+            finite += 1
+            total += value
+            least = min(least, value)
+            greatest = max(greatest, value)
+            if wide:
+                distance = value - mean
+                mean += distance / finite
+                m2 += distance * (value - mean)
+    ints[at, START_US] = time_us - size_us + 1
+    ints[at, END_US] = time_us + 1
+    ints[at, RESULT_REVISION] = 1
+    ints[at, FINAL] = 1
+    ints[at, RESULT_COUNT] = count
+    ints[at, RESULT_VALUES] = finite
+    ints[at, METHOD] = _EXACT
+    if finite == 0:
+        for column in range(FLOAT_COLUMNS + percentiles.size):
+            floats[at, column] = math.nan
+        return
+    floats[at, RESULT_SUM] = total
+    floats[at, RESULT_MIN] = least
+    floats[at, RESULT_MAX] = greatest
+    floats[at, RESULT_MEAN] = total / finite
+    floats[at, RESULT_VARIANCE] = m2 / finite
+    floats[at, RESULT_FIRST] = earliest
+    floats[at, RESULT_LAST] = latest
+    if not kept:
+        return
+    if given_up:
+        ints[at, METHOD] = _UNKEPT
+        for i in range(percentiles.size):
+            floats[at, FLOAT_COLUMNS + i] = math.nan
+    elif finite > EXACT_VALUES:
+        ints[at, METHOD] = _SKETCH
+        entries = sketch_sorted(sketch, bins, counts)
+        for i in range(percentiles.size):
+            floats[at, FLOAT_COLUMNS + i] = sketch_percentile(bins, counts, entries, finite, percentiles[i])
+    else:
+        ordered = exact[:finite]
+        sort_first(ordered, finite)
+        for i in range(percentiles.size):
+            floats[at, FLOAT_COLUMNS + i] = ordered[rank(finite, percentiles[i]) - 1]
+
+
+@kernel
+def find_slots(
+    start: int, events: Events, by: int, keys: Sources, hashes: NDArray[np.int64], slots: NDArray[np.int64]
+) -> None:
+    """Hash and slot of each row's key from row start on, -1 for a new one."""
+    rows = events.fault.size
+    faults, places, hot, names = events.fault, keys.places, keys.hot, keys.arena
+    if by == BY_ALL:
+        slots[start:] = 0
+        return
+    places_address, hot_address = places.ctypes.data, hot.ctypes.data
+    mask = places.size - 1
+    addresses, lengths = events.source_address, events.source_length
+    if by == BY_KIND:
+        addresses, lengths = events.kind_address, events.kind_length
+    for row in range(start, rows):
+        hashes[row] = 0
+        if faults[row] == _NO_FAULT:
+            hashes[row] = hash_of(int(addresses[row]), int(lengths[row]))
+    for row in range(start, rows):
+        far, near = row + _FAR, row + _NEAR
+        if far < rows:
+            prefetch(places_address + _ENTRY_BYTES * (hashes[far] & mask))
+            prefetch(hot_address + _HOT_BYTES * slot_in(places[hashes[near] & mask]))
+        if faults[row] == _NO_FAULT:
+            slots[row] = find(places, hot, names, int(addresses[row]), int(lengths[row]), int(hashes[row]))
+
+
+@kernel
+def _slot_of(address: int, length: int, digest: int, keys: Sources, arena: int) -> int:
+    """Slot of a key that was not there when the batch began, -1 where it does not fit."""
+    slot = find(keys.places, keys.hot, keys.arena, address, length, digest)
+    if slot < 0 and has_key_room(keys):
+        slot = add(keys, arena, address, length, digest)
+    return slot
+
+
+@kernel
+def slide_rows(
+    begin: int,
+    entries: Entries,
+    events: Events,
+    verdicts: Verdicts,
+    frontier_us: NDArray[np.int64],
+    hashes: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    plan: Plan,
+    keys: Sources,
+    arena: int,
+    kept: Kept,
+    tally: Tally,
+    tally_arena: int,
+    numbers: NDArray[np.int64],
+    results: Results,
+    scratch: Scratch,
+    aside: NDArray[np.uint8],
+) -> tuple[int, int]:
+    """Go through the rows from begin on; returns (row, Stop), WINDOWS where there is no room for another event.
+
+    frontier_us: of heartbeats, NEVER elsewhere. hashes, slots: see find_slots. arena, tally_arena: addresses of the
+    names. aside: an Aside each row.
+    """
+    rows = entries.kind.size
+    kinds, indexes, sequences, authority_ms = entries.kind, entries.index, entries.sequence, entries.authority_ms
+    faults, flags, has_value, values = events.fault, verdicts.flags, events.has_value, events.value
+    local_us, late_names = events.local_us, tally.names.used
+    addresses, lengths = events.source_address, events.source_length
+    if plan.by == BY_KIND:
+        addresses, lengths = events.kind_address, events.kind_length
+    times, kept_values, links, blocks = kept.times, kept.values, kept.links, kept.blocks
+    lists, heap, used = kept.lists, kept.heap, kept.used
+    ints, floats, key_rows, percentiles = results.ints, results.floats, keys.hot, plan.percentiles
+    exact, sketch, bins, counts = scratch.values, scratch.sketch, scratch.bins, scratch.counts
+    size_us, wide, named = plan.size_us, plan.wide, plan.by != BY_ALL
+    for row in range(begin, rows):
+        is_data = kinds[row] == _DATA
+        if is_data:
+            numbers[N_AUTHORITY] = max(numbers[N_AUTHORITY], authority_ms[row] * _US_PER_MS)
+        elif frontier_us[row] == NEVER:
+            continue
+        else:
+            numbers[N_FRONTIER] = max(numbers[N_FRONTIER], frontier_us[row])
+        authority_us = numbers[N_AUTHORITY]
+        clock_us = max(authority_us, numbers[N_FRONTIER])
+        if clock_us >= numbers[N_REPORT_DUE]:
+            if late_names[KEYS_COUNT] > 0:
+                return row, _REPORT
+            numbers[N_REPORT_DUE] = (clock_us // REPORT_US + 1) * REPORT_US
+        counted = is_data and faults[row] == _NO_FAULT and flags[row] & _UNCOUNTED == 0
+        time_us = authority_ms[row] * _US_PER_MS if plan.in_authority else local_us[row]
+        ahead = counted and time_us > authority_us and time_us - authority_us > plan.max_ahead_us
+        watermark_us = numbers[N_WATERMARK]
+        if not is_data:
+            watermark_us = max(watermark_us, numbers[N_FRONTIER] - plan.max_behind_us)
+        elif counted and not ahead and time_us >= TIME_MIN_US:
+            watermark_us = max(watermark_us, min(time_us, authority_us) - plan.lateness_us)
+        numbers[N_WATERMARK] = watermark_us
+        while used[PENDING] > 0 and heap[0, HEAP_TIME] < watermark_us:
+            place, end_us = heap[0, HEAP_PLACE], heap[0, HEAP_TIME]
+            slot = blocks[place // BLOCK, KEY]
+            if lists[slot, TOLD] != end_us:
+                at = numbers[N_RESULTS]
+                if at == RESULTS_MAX:
+                    return row, _RESULTS
+                _free_until(times, links, blocks, lists, used, end_us - size_us)
+                _emit(
+                    times, kept_values, blocks, lists[slot, FIRST], end_us, size_us, wide, percentiles, ints, floats,
+                    at, exact, sketch, bins, counts,
+                )  # fmt: skip
+                ints[at, KEY_ADDRESS] = 0
+                ints[at, KEY_LENGTH] = -1
+                if named:
+                    name = key_rows[slot, NAME]
+                    ints[at, KEY_ADDRESS] = arena + (name >> LENGTH_BITS)
+                    ints[at, KEY_LENGTH] = name & _LENGTH_MASK
+                ints[at, AT_INDEX] = indexes[row]
+                numbers[N_RESULTS] = at + 1
+                lists[slot, TOLD] = end_us
+            _pop(heap, used[PENDING])
+            used[PENDING] -= 1
+            _enqueue(links, used, place)
+        if used[QUEUE_HEAD] >= 0:
+            _free_until(times, links, blocks, lists, used, watermark_us - size_us)
+        if not counted:
+            continue
+        if ahead or time_us < TIME_MIN_US or time_us < watermark_us:
+            if not has_tally_room(tally):
+                return row, _TALLY
+            count_aside(tally, tally_arena, events, row, 1 if ahead else 0)
+            aside[row] = _AHEAD_OF_TIME if ahead else _LATE
+            numbers[N_AHEAD if ahead else N_LATE] += 1
+            continue
+        if used[LIVE] >= EVENTS_MAX:
+            return row, _SUSPEND
+        if used[LIVE_BLOCKS] == blocks.shape[0] or used[PENDING] == heap.shape[0]:
+            return row, _ROOM
+        slot = slots[row]
+        if slot < 0:
+            slot = _slot_of(int(addresses[row]), int(lengths[row]), hashes[row], keys, arena)
+            if slot < 0:
+                return row, _KEYS
+        place = _append(times, blocks, lists, used, slot, time_us)
+        links[place, SEQUENCE] = sequences[row]
+        kept_values[place] = math.nan
+        if has_value[row] != 0 and math.isfinite(values[row]):
+            kept_values[place] = values[row] + 0.0
+        _push(heap, used[PENDING], time_us, sequences[row], place)
+        used[PENDING] += 1
+        numbers[N_TAKEN] += 1
+    return rows, _DONE
+
+
+@kernel
+def kept_places(kept: Kept, order: NDArray[np.int64]) -> None:
+    """Write the places of all events, in no order that means anything."""
+    used = kept.used
+    for at in range(used[PENDING]):
+        order[at] = kept.heap[at, HEAP_PLACE]
+    at = used[PENDING]
+    place = used[QUEUE_HEAD]
+    while place >= 0:
+        order[at] = place
+        at += 1
+        place = kept.links[place, NEXT]
+
+
+@kernel
+def _restore(
+    kept: Kept, sequences: NDArray[np.int64], times_us: NDArray[np.int64], values: NDArray[np.float64],
+    slots: NDArray[np.int64], order: NDArray[np.int64], told: int, places: NDArray[np.int64],
+) -> None:  # fmt: skip
+    for row in range(slots.size):
+        place = _append(kept.times, kept.blocks, kept.lists, kept.used, slots[row], times_us[row])
+        kept.links[place, SEQUENCE] = sequences[row]
+        kept.values[place] = values[row]
+        places[row] = place
+    for at in range(order.size):
+        row = order[at]
+        if at < told:
+            _enqueue(kept.links, kept.used, places[row])
+        else:
+            _push(kept.heap, at - told, times_us[row], sequences[row], places[row])
+
+
+def restored(
+    sequences: NDArray[np.int64], times_us: NDArray[np.int64], values: NDArray[np.float64], slots: NDArray[np.int64],
+    key_slots: int, watermark_us: int,
+) -> Kept:  # fmt: skip
+    """Those events, in sequence order; what is before the watermark has had its result. slots: of the keys."""
+    count = sequences.size
+    told = int(np.count_nonzero(times_us < watermark_us))
+    kept = with_room(int(np.sum(-(-np.bincount(slots) // BLOCK))), count - told, key_slots)
+    order = np.lexsort((sequences, times_us)).astype(np.int64)
+    _restore(kept, sequences, times_us, values, slots, order, told, np.empty(count, np.int64))
+    kept.used[PENDING] = count - told
+    return kept

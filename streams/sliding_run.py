@@ -1,0 +1,147 @@
+"""One definition of sliding windows at work in one partition: its state, and the kernel's steps around it.
+
+As in `window_run`, Python acts only where the kernel stops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from schemas.memory import address_of
+from streams import sources
+from streams.derive_kernel import N_AHEAD, N_LATE, N_RESULTS, N_TAKEN, RESULTS_MAX, Plan, Stop, Tally
+from streams.notices import Notices, no_tally, with_tally_room
+from streams.quantiles import SKETCH_SLOTS
+from streams.results import AT_INDEX, FLOAT_COLUMNS, INT_COLUMNS, Layout, Results, encode_results
+from streams.sliding_kernel import (
+    EVENTS_MAX,
+    FIRST,
+    Kept,
+    Scratch,
+    find_slots,
+    grown,
+    no_lists,
+    renumber,
+    slide_rows,
+    with_room,
+)
+from streams.window_run import plan_of
+from streams.window_table import EXACT_VALUES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from schemas.columns import Entries
+    from streams.derived import Gathered
+    from streams.judge import Outputs
+    from streams.windows import WindowDefinition
+
+_TOO_MUCH: Final = f"more than {EVENTS_MAX:,} events kept for sliding windows"
+
+
+def no_events() -> Kept:
+    """Before the first event, of keys in a table without names."""
+    return with_room(0, 0, sources.no_sources().hot.shape[0])
+
+
+@dataclass(slots=True)
+class SlidingRun:
+    """See the module. version: index of the DEFINITION entry. suspended: why, None while it works."""
+
+    partition: int
+    definition: WindowDefinition
+    version: int
+    numbers: NDArray[np.int64]
+    keys: sources.Sources = field(default_factory=sources.no_sources)
+    kept: Kept = field(default_factory=no_events)
+    tally: Tally = field(default_factory=no_tally)
+    suspended: str | None = None
+    _plan: Plan = field(init=False)
+    _layout: Layout = field(init=False)
+    _notices: Notices = field(init=False)
+    _results: Results = field(init=False)
+    _scratch: Scratch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._plan = plan_of(self.definition)
+        self._layout = Layout(self.definition, self.version, self.partition)
+        self._notices = Notices(self.definition, self.version, self.partition)
+        columns = FLOAT_COLUMNS + len(self.definition.percentiles)
+        self._results = Results(np.empty((RESULTS_MAX, INT_COLUMNS), np.int64), np.empty((RESULTS_MAX, columns)))
+        sketch = (np.empty(SKETCH_SLOTS, np.int64) for _ in range(3))
+        self._scratch = Scratch(np.empty(EXACT_VALUES), *sketch)
+
+    def step(self, entries: Entries, judged: Outputs, frontier_us: NDArray[np.int64], gathered: Gathered) -> None:
+        """Take the next entries. frontier_us: of heartbeats, NEVER elsewhere."""
+        if self.suspended is not None:
+            return
+        rows = entries.kind.size
+        aside = np.zeros(rows, np.uint8)
+        hashes, slots = np.empty((2, rows), np.int64)
+        before = self.numbers.copy()
+        find_slots(0, judged.events, self._plan.by, self.keys, hashes, slots)
+        row, results = 0, 0
+        while True:
+            row, stop = slide_rows(
+                row, entries, judged.events, judged.verdicts, frontier_us, hashes, slots, self._plan, self.keys,
+                address_of(self.keys.arena), self.kept, self.tally, address_of(self.tally.names.arena), self.numbers,
+                self._results, self._scratch, aside,
+            )  # fmt: skip
+            results += self._take_results(gathered)
+            match stop:
+                case Stop.DONE:
+                    break
+                case Stop.KEYS:
+                    self._make_key_room()
+                    find_slots(row, judged.events, self._plan.by, self.keys, hashes, slots)
+                case Stop.WINDOWS:
+                    self.kept = grown(self.kept)
+                case Stop.REPORT:
+                    self._report(gathered, int(entries.index[row]))
+                case Stop.TALLY:
+                    larger = with_tally_room(self.tally)
+                    if larger is None:
+                        self._report(gathered, int(entries.index[row]))
+                    else:
+                        self.tally = larger
+                case Stop.SUSPEND:
+                    self._suspend(gathered, int(entries.index[row]))
+                    break
+        taken, late, ahead = (self.numbers - before)[[N_TAKEN, N_LATE, N_AHEAD]].tolist()
+        self._notices.count(gathered, taken, late, ahead, results)
+        self._notices.letters(gathered, entries, aside)
+
+    def _take_results(self, gathered: Gathered) -> int:
+        count = int(self.numbers[N_RESULTS])
+        if count:
+            encoded = encode_results(self._layout, self._results, count)
+            gathered.add_results(encoded, self._results.ints[:count, AT_INDEX].copy())
+            self.numbers[N_RESULTS] = 0
+        return count
+
+    def _make_key_room(self) -> None:
+        """Forget keys without events; where most have some, grow."""
+        count = int(self.keys.used[sources.COUNT])
+        lists = self.kept.lists[:count]
+        staying = np.flatnonzero(lists[:, FIRST] >= 0)
+        if 2 * staying.size > count:
+            self.keys = sources.grown(self.keys)
+            staying = np.arange(count)
+        else:
+            self.keys = sources.only(self.keys, staying)
+            renumber(self.kept, np.cumsum(lists[:, FIRST] >= 0, dtype=np.int64) - 1)
+        moved = no_lists(self.keys.hot.shape[0])
+        moved[: staying.size] = lists[staying]
+        self.kept = self.kept._replace(lists=moved)
+
+    def _report(self, gathered: Gathered, index: int) -> None:
+        self._notices.late(gathered, index, self.tally)
+        self.tally = no_tally()
+
+    def _suspend(self, gathered: Gathered, index: int) -> None:
+        self.suspended = _TOO_MUCH
+        self._notices.suspended(gathered, index, _TOO_MUCH)
+        self.keys, self.kept, self.tally = sources.no_sources(), no_events(), no_tally()

@@ -1,0 +1,186 @@
+"""One definition of tumbling or hopping windows at work in one partition: its state, and the kernel's steps around it.
+
+Python acts only where the kernel stops: it takes results, makes room, reports late events, and suspends a definition
+that outgrows its bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from schemas.memory import address_of
+from streams import sources
+from streams.derive_kernel import (
+    BY_ALL,
+    BY_KIND,
+    BY_SOURCE,
+    N_AHEAD,
+    N_AUTHORITY,
+    N_FRONTIER,
+    N_LATE,
+    N_RESULTS,
+    N_TAKEN,
+    NEVER,
+    NUMBERS,
+    RESULTS_MAX,
+    Plan,
+    Stop,
+    Tally,
+)
+from streams.notices import Notices, no_tally, with_tally_room
+from streams.quantiles import SKETCH_SLOTS
+from streams.results import AT_INDEX, FLOAT_COLUMNS, INT_COLUMNS, Layout, Results, encode_results
+from streams.window_kernel import Batch, Located, derive_rows, locate
+from streams.window_keys import with_key_room
+from streams.window_results import Scratch
+from streams.window_room import grown, no_windows
+from streams.window_table import BLOCK_VALUES, BLOCKS_MAX, EXACT_VALUES, WINDOWS_MAX, Windows
+from streams.windows import By, Frame, Function, WindowDefinition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from schemas.columns import Entries
+    from streams.derived import Gathered
+    from streams.judge import Outputs
+
+_WIDE: Final = {Function.VARIANCE, Function.FIRST, Function.LAST}
+_BY: Final = {By.SOURCE: BY_SOURCE, By.KIND: BY_KIND, By.ALL: BY_ALL}
+_TOO_MUCH: Final = (
+    f"more than {WINDOWS_MAX:,} open windows, or {BLOCKS_MAX * BLOCK_VALUES:,} values kept for percentiles"
+)
+
+
+def plan_of(definition: WindowDefinition) -> Plan:
+    """What the kernel must know of it."""
+    return Plan(
+        size_us=definition.size_us,
+        slide_us=definition.slide_us,
+        in_authority=int(definition.frame is Frame.AUTHORITY),
+        by=_BY[definition.by],
+        lateness_us=definition.lateness_us,
+        max_behind_us=definition.max_behind_us,
+        max_ahead_us=definition.max_ahead_us,
+        update_us=definition.update_us,
+        early_us=definition.early_us,
+        wide=int(not _WIDE.isdisjoint(definition.functions)),
+        per_event=definition.windows_per_event,
+        percentiles=np.array(definition.percentiles, np.int64),
+    )
+
+
+def first_numbers(clock: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of a definition that comes into force. clock: int64[2], running maximum of authority time and frontier."""
+    numbers = np.full(NUMBERS, NEVER, np.int64)
+    numbers[N_AUTHORITY], numbers[N_FRONTIER] = clock
+    numbers[N_RESULTS:] = 0
+    return numbers
+
+
+@dataclass(slots=True)
+class WindowRun:
+    """See the module. version: index of the DEFINITION entry. suspended: why, None while it works."""
+
+    partition: int
+    definition: WindowDefinition
+    version: int
+    numbers: NDArray[np.int64]
+    keys: sources.Sources = field(default_factory=sources.no_sources)
+    windows: Windows = field(default_factory=no_windows)
+    tally: Tally = field(default_factory=no_tally)
+    suspended: str | None = None
+    _plan: Plan = field(init=False)
+    _layout: Layout = field(init=False)
+    _notices: Notices = field(init=False)
+    _results: Results = field(init=False)
+    _scratch: Scratch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._plan = plan_of(self.definition)
+        self._layout = Layout(self.definition, self.version, self.partition)
+        self._notices = Notices(self.definition, self.version, self.partition)
+        columns = FLOAT_COLUMNS + len(self.definition.percentiles)
+        self._results = Results(np.empty((RESULTS_MAX, INT_COLUMNS), np.int64), np.empty((RESULTS_MAX, columns)))
+        self._scratch = Scratch(
+            np.empty(EXACT_VALUES), np.empty(SKETCH_SLOTS, np.int64), np.empty(SKETCH_SLOTS, np.int64)
+        )
+
+    def step(self, entries: Entries, judged: Outputs, frontier_us: NDArray[np.int64], gathered: Gathered) -> None:
+        """Take the next entries. frontier_us: of heartbeats, NEVER elsewhere."""
+        if self.suspended is not None:
+            return
+        rows = entries.kind.size
+        batch = self._batch(entries, judged, frontier_us)
+        aside = np.zeros(rows, np.uint8)
+        located = Located(*np.empty((len(Located._fields), rows), np.int64))
+        before = self.numbers.copy()
+        locate(0, batch, self._plan, self.keys, located)
+        row, results = 0, 0
+        while True:
+            row, stop = derive_rows(
+                row, batch, located, self._plan, self.keys, address_of(self.keys.arena), self.windows, self.tally,
+                address_of(self.tally.names.arena), self.numbers, self._results, self._scratch, aside,
+            )  # fmt: skip
+            results += self._take_results(gathered)
+            match stop:
+                case Stop.DONE:
+                    break
+                case Stop.KEYS:
+                    self.keys, self.windows = with_key_room(self.keys, self.windows)
+                    locate(row, batch, self._plan, self.keys, located)
+                case Stop.WINDOWS:
+                    self.windows = grown(self.windows, self._plan.per_event)
+                case Stop.REPORT:
+                    self._report(gathered, int(entries.index[row]))
+                case Stop.TALLY:
+                    larger = with_tally_room(self.tally)
+                    if larger is None:
+                        self._report(gathered, int(entries.index[row]))
+                    else:
+                        self.tally = larger
+                case Stop.SUSPEND:
+                    self._suspend(gathered, int(entries.index[row]))
+                    break
+        taken, late, ahead = (self.numbers - before)[[N_TAKEN, N_LATE, N_AHEAD]].tolist()
+        self._notices.count(gathered, taken, late, ahead, results)
+        self._notices.letters(gathered, entries, aside)
+
+    def _batch(self, entries: Entries, judged: Outputs, frontier_us: NDArray[np.int64]) -> Batch:
+        events = judged.events
+        by_kind = self.definition.by is By.KIND
+        return Batch(
+            kind=entries.kind,
+            index=entries.index,
+            sequence=entries.sequence,
+            authority_ms=entries.authority_ms,
+            fault=events.fault,
+            flags=judged.verdicts.flags,
+            local_us=events.local_us,
+            has_value=events.has_value,
+            value=events.value,
+            key_address=events.kind_address if by_kind else events.source_address,
+            key_length=events.kind_length if by_kind else events.source_length,
+            source_address=events.source_address,
+            source_length=events.source_length,
+            frontier_us=frontier_us,
+        )
+
+    def _take_results(self, gathered: Gathered) -> int:
+        count = int(self.numbers[N_RESULTS])
+        if count:
+            encoded = encode_results(self._layout, self._results, count)
+            gathered.add_results(encoded, self._results.ints[:count, AT_INDEX].copy())
+            self.numbers[N_RESULTS] = 0
+        return count
+
+    def _report(self, gathered: Gathered, index: int) -> None:
+        self._notices.late(gathered, index, self.tally)
+        self.tally = no_tally()
+
+    def _suspend(self, gathered: Gathered, index: int) -> None:
+        self.suspended = _TOO_MUCH
+        self._notices.suspended(gathered, index, _TOO_MUCH)
+        self.keys, self.windows, self.tally = sources.no_sources(), no_windows(), no_tally()

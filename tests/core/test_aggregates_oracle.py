@@ -1,0 +1,373 @@
+"""The final results of derive, compared with a recount of the raw events by DuckDB, sums bit for bit; forged ones."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from benchmarks.events import ROW_BYTES, SOURCE_BYTES, VALUE_BYTES, EventFactory
+from schemas.errors import BadInputError
+from schemas.memory import address_of, bytes_at
+from streams import recount, sequence
+from streams.aggregates import AggregateRecord, Result, parse
+from streams.aggregates_check import duration_ms
+from streams.comparison import Comparison, DefinitionCheck
+from streams.control import encode_control
+from streams.derive import Derive
+from streams.judge import Judge
+from streams.records import allocate_records
+from streams.recount import Recount
+from streams.windows import By, Frame, Function, Kind, Late, WindowDefinition, entry_name
+from tests.core import derive_oracle
+from tests.core.derive_histories import history, told
+from tests.core.test_derive import every, ledger_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from schemas.columns import Entries
+    from streams.derived import Derived
+
+PARTITION = 3
+S = 1_000_000
+START_US = 1_790_000_000 * S
+SOURCES = 40
+BATCH = 5_000
+#: Where an event has its value: the union's branch, eight bytes of number, then the rest of the event.
+BRANCH = SOURCE_BYTES + 53
+EVERYTHING = tuple(Function)
+WINDOWS = (
+    WindowDefinition("source_10s", 10 * S, functions=EVERYTHING, percentiles=(50_000, 99_000, 99_900)),
+    WindowDefinition("kind_hops", 30 * S, Kind.HOPPING, 7 * S, by=By.KIND, late=Late.UPDATE, lateness_us=1 * S),
+    WindowDefinition("all_minutes", 60 * S, frame=Frame.AUTHORITY, by=By.ALL, early_us=20 * S, functions=EVERYTHING),
+)
+
+
+def records_of(derived: Derived) -> list[AggregateRecord]:
+    """What a step would write."""
+    columns = derived.aggregates
+    places = zip(columns.value_address.tolist(), columns.value_length.tolist(), strict=True)
+    return [parse(bytes_at(address, length), 0, PARTITION, 0) for address, length in places]
+
+
+@dataclass
+class Run:
+    """Judge and derive over entries, and the comparison that took the same entries."""
+
+    comparison: Comparison
+    records: list[AggregateRecord]
+
+    def checks(self) -> list[DefinitionCheck]:
+        """What is found."""
+        self.comparison.take_records(self.records)
+        return self.comparison.compare()
+
+
+def run_over(comparison: Comparison, batches: Iterable[Entries]) -> Run:
+    """Step the folds through."""
+    judge, derive = Judge(), Derive()
+    judged, derived = judge.new_state(PARTITION), derive.new_state(PARTITION)
+    records: list[AggregateRecord] = []
+    for entries in batches:
+        records += records_of(derive.step(derived, entries, judge.step(judged, entries)))
+        comparison.take_entries(entries)
+    return Run(comparison, records)
+
+
+def differences(checks: Iterable[DefinitionCheck]) -> list[str]:
+    """As they are told."""
+    return [str(found) for check in checks for found in check.differences]
+
+
+# ------------------------------------------------------------------------------------------------------ many events
+
+
+class _Producer:
+    """Events out of order, from clocks that are off, sent again, and with numbers that are none; then as entries."""
+
+    def __init__(self, events: int) -> None:
+        self._factory = EventFactory(SOURCES, 1, 8.0)
+        self._random = np.random.default_rng(7)
+        self._head, self._offset, self._control = sequence.Head(), 0, 0
+        self._events = events
+
+    def batches(self, windows: Iterable[WindowDefinition], us_per_event: int) -> Iterator[Entries]:
+        """The definitions, then the events in batches, each behind a heartbeat."""
+        for window in windows:
+            yield self._controls("Definition", START_US, name=entry_name(window.name), body=window.canonical())
+        for begin in range(0, self._events, BATCH):
+            now_us = START_US + begin * us_per_event
+            proved_ms = now_us // 1_000 - 400
+            yield self._controls(
+                "Heartbeat", now_us, predecessor_appended_ms=proved_ms, input_end_offset=1, worker_us=1
+            )
+            yield self._data(min(BATCH, self._events - begin), now_us, us_per_event)
+
+    def _controls(self, kind: str, at_us: int, **body: Any) -> Entries:
+        value = np.frombuffer(encode_control(kind, body, "test", "test"), np.uint8)
+        records = allocate_records(1)
+        records.offset[:] = self._control
+        records.timestamp_ms[:], records.timestamp_type[:] = at_us // 1_000, 2
+        records.value_address[:], records.value_length[:], records.key_length[:] = address_of(value), value.size, -1
+        self._control += 1
+        self._head, sequenced = sequence.advance(self._head, records, sequence.CONTROL, 1 << 20)
+        self._alive: tuple[Any, ...] = (value, records, sequenced)
+        return sequenced.entries
+
+    def _data(self, count: int, now_us: int, us_per_event: int) -> Entries:
+        step = 50
+        rows = np.concatenate(
+            [
+                self._factory.rows(0, min(step, count - at), now_us + at * us_per_event - self._jitter_us())
+                for at in range(0, count, step)
+            ]
+        )
+        lengths = self._spoil(rows)
+        again = self._random.random(count) < 0.01
+        again[:200] = False
+        source = np.where(again, np.arange(count) - self._random.integers(1, 200, count), np.arange(count))
+        source = np.where(again[source], np.arange(count), source)  # of a repetition none
+        rows, lengths = rows[source], lengths[source]
+        records = allocate_records(count)
+        records.offset[:] = self._offset + np.arange(count)
+        records.timestamp_ms[:] = (now_us + np.arange(count) * us_per_event) // 1_000 + 3
+        records.timestamp_type[:] = 2
+        records.key_address[:] = address_of(rows) + np.arange(count) * ROW_BYTES
+        records.key_length[:] = SOURCE_BYTES
+        records.value_address[:] = records.key_address + SOURCE_BYTES
+        records.value_length[:] = lengths
+        self._offset += count
+        self._head, sequenced = sequence.advance(self._head, records, sequence.DATA, 1 << 20)
+        self._alive = (rows, records, sequenced)
+        return sequenced.entries
+
+    def _jitter_us(self) -> int:
+        return int(self._random.choice((0, 0, 0, 350_000, 2_000_000, 7_000_000, -900_000)))
+
+    def _spoil(self, rows: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Numbers of every size and sign, NaN, -0.0, infinity, none at all; returns the length of each value."""
+        count = len(rows)
+        numbers = self._random.standard_normal(count) * 10.0 ** self._random.integers(-9, 12, count)
+        for number, share in ((np.nan, 0.01), (-0.0, 0.01), (0.0, 0.01), (np.inf, 0.002)):
+            numbers[self._random.random(count) < share] = number
+        rows[:, BRANCH + 1 : BRANCH + 9] = numbers.astype("<f8").view(np.uint8).reshape(count, 8)
+        null = self._random.random(count) < 0.02
+        rows[null, BRANCH] = 0
+        rows[null, BRANCH + 1 : ROW_BYTES - 8] = rows[null, BRANCH + 9 :]
+        return np.where(null, VALUE_BYTES - 8, VALUE_BYTES)
+
+
+@pytest.mark.parametrize("events", [100_000, pytest.param(3_000_000, marks=pytest.mark.soak)])
+def test_every_window_of_many_events_equals_the_recount(events: int) -> None:
+    """Ten minutes of events out of order: sums, means and variances to the last bit."""
+    with Comparison(PARTITION) as comparison:
+        run = run_over(comparison, _Producer(events).batches(WINDOWS, 600 * S // events))
+        checks = run.checks()
+        assert comparison.recount.events == events
+        assert len(comparison.recount.sql.execute("FROM repeats").fetchall()) > events // 200
+    assert differences(checks) == []
+    by_name = {check.definition: check for check in checks}
+    assert list(by_name) == sorted(window.name for window in WINDOWS)
+    finals = {(r.window) for r in run.records if isinstance(r, Result) and r.final}
+    assert sum(check.windows for check in checks) == len(finals) > 2_000
+    assert sum(check.sums for check in checks) > 2_000
+    assert by_name["source_10s"].events > 0.8 * events
+    assert by_name["kind_hops"].events > 3 * events
+    methods = {r.method for r in run.records if isinstance(r, Result)}
+    assert methods >= {"exact", "ddsketch"}
+    late = [r for r in run.records if not isinstance(r, Result)]
+    assert {r.definition for r in late} >= {"source_10s", "kind_hops"}
+    updated = [r for r in run.records if isinstance(r, Result) and r.final and r.revision > 1]
+    assert {r.definition for r in updated} >= {"kind_hops"}
+
+
+# -------------------------------------------------------------------------------------------------- strange events
+
+
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(s, marks=pytest.mark.soak) for s in range(100, 150))])
+def test_invented_ledgers_equal_the_recount(seed: int) -> None:
+    """Definitions that come, change and go, clocks that step, times at the ends of int64, poison, sums too large."""
+    steps = history(random.Random(seed), 1_200, sources=(1, 5, 40)[seed % 3])
+    with Comparison(PARTITION) as comparison:
+        checks = run_over(comparison, ledger_of(steps).batches(every(97))).checks()
+    assert differences(checks) == []
+    assert sum(check.windows for check in checks) > 100
+
+
+def test_a_suspended_definition_says_what_it_says_before_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry at which it is suspended still closes windows; told by the plain twin, whose bounds are narrow."""
+    monkeypatch.setattr(derive_oracle, "WINDOWS_MAX", 15)
+    steps = history(random.Random(12), 1_500, sources=12)
+    records = [parse(json.dumps(r).encode(), 0, PARTITION, 0) for _, r in told(PARTITION, steps).records]
+    with Comparison(PARTITION) as comparison:
+        for entries in ledger_of(steps).batches(every(500)):
+            comparison.take_entries(entries)
+        comparison.take_records(records)
+        suspended = [one for one in comparison.recount.in_force() if one.suspended]
+        checks = comparison.compare()
+    assert len(suspended) > 1
+    assert differences(checks) == []
+    assert sum(check.windows for check in checks) > 100
+
+
+def test_slices_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of starts, and of keys where one start has more than a slice holds."""
+    monkeypatch.setattr(recount, "SLICE_EVENTS", 500)
+    with Comparison(PARTITION) as comparison:
+        run = run_over(comparison, _small())
+        checks = run.checks()
+        one = next(one for one in comparison.recount.in_force() if one.definition.name == "kind_hops")
+        comparison.recount.mark(one)
+        slices = list(comparison.recount.slices(one.definition))
+    assert len(slices) > 50
+    assert max(part.parts for part in slices) > 2
+    assert differences(checks) == []
+    finals = {r.window for r in run.records if isinstance(r, Result) and r.final}
+    assert sum(check.windows for check in checks) == len(finals)
+
+
+def test_a_repeated_event_counts_again_behind_the_horizon() -> None:
+    """The first stands; a repetition refreshes nothing; a shorter horizon forgets at once, a longer one not back."""
+    rows = [(1, 5), (2, 5), (6, 5), (7, 5), (8, 1), (9, 1), (10, 5), (11, 5)]
+    with Recount() as counted:
+        for i, (s, horizon) in enumerate(rows, 1):
+            counted.sql.execute(
+                "INSERT INTO entries VALUES (?, ?, ?, ?, NULL, true, 's', 'e', 'k', 0, 1.0)", [i, s, horizon, i * 1_000]
+            )
+        counted.settle()
+        assert counted.sql.execute("FROM repeats ORDER BY s").fetchall() == [(2,), (6,), (8,), (10,), (11,)]
+
+
+# ------------------------------------------------------------------------------------------------- the check can fail
+
+
+def _small() -> Iterator[Entries]:
+    return _Producer(10_000).batches(WINDOWS, 20_000)
+
+
+FORGERIES = {
+    "sum": lambda r: replace(r, functions=r.functions | {"sum": np.nextafter(r.functions["sum"], np.inf)}),
+    "mean": lambda r: replace(r, functions=r.functions | {"mean": np.nextafter(r.functions["mean"], np.inf)}),
+    "variance": lambda r: replace(r, functions=r.functions | {"variance": r.functions["variance"] * (1 + 2**-52)}),
+    "min": lambda r: replace(r, functions=r.functions | {"min": None}),
+    "max": lambda r: replace(r, functions={k: v for k, v in r.functions.items() if k != "max"}),
+    "first": lambda r: replace(r, functions=r.functions | {"first": r.functions["last"]}),
+    "count": lambda r: replace(r, count=r.count + 1),
+    "values": lambda r: replace(r, values=r.values - 1),
+    "end_us": lambda r: replace(r, window_end_us=r.window_end_us + 1),
+    "revision": lambda r: replace(r, revision=r.revision + 1),
+    "at_index": lambda r: replace(r, at_index=r.at_index - 1),
+    "frame": lambda r: replace(r, frame="authority"),
+    "method": lambda r: replace(r, method="none"),
+    "percentile 99.9": lambda r: replace(r, percentiles=r.percentiles | {"99.9": r.percentiles["50"]}),
+    "version": lambda r: replace(r, version=r.version + 1),
+    "result": lambda r: replace(r, key="nobody"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_result_is_found(name: str) -> None:
+    """Whatever field is wrong, by the least that it can be."""
+    with Comparison(PARTITION) as comparison:
+        run = run_over(comparison, _small())
+        victim = next(
+            i
+            for i, r in enumerate(run.records)
+            if isinstance(r, Result) and r.definition == "source_10s" and r.values > 9 and r.revision == 1
+        )
+        run.records[victim] = FORGERIES[name](run.records[victim])
+        found = [d for check in run.checks() for d in check.differences]
+    assert name in {d.field for d in found}
+    assert {d.definition for d in found} == {"source_10s"}
+
+
+def test_a_missing_result_is_found() -> None:
+    """And one that was said only as not final yet."""
+    with Comparison(PARTITION) as comparison:
+        run = run_over(comparison, _small())
+        final = [r for r in run.records if isinstance(r, Result) and r.final and r.definition == "all_minutes"]
+        run.records = [replace(r, final=False) if r is final[0] else r for r in run.records]
+        found = [d for check in run.checks() for d in check.differences]
+    assert [(d.field, d.found) for d in found] == [("result", None)]
+    assert found[0].expected["count"] == final[0].count
+
+
+def test_what_the_topic_no_longer_keeps_is_not_missed() -> None:
+    """Results of entries up to the first that is still there."""
+    with Comparison(PARTITION) as comparison:
+        run = run_over(comparison, _small())
+        oldest = run.records[len(run.records) // 2].at_index
+        comparison.take_records([r for r in run.records if r.at_index > oldest], oldest)
+        checks = comparison.compare()
+    assert differences(checks) == []
+    assert sum(check.gone for check in checks) > 10
+    assert sum(check.windows for check in checks) > 10
+
+
+def test_a_range_compares_windows_that_begin_in_it() -> None:
+    """Entries are taken from before it on, with the definitions in force there."""
+    entries = list(_copied(_Producer(30_000).batches(WINDOWS, 20_000)))
+    definitions = dict(zip((1, 2, 3), WINDOWS, strict=True))
+    with Comparison(PARTITION) as whole, Comparison(PARTITION, first_sequence=10_001) as part:
+        run = run_over(whole, entries)
+        for version, definition in definitions.items():
+            part.recount.define(version, definition)
+        for batch in entries[5:]:
+            part.take_entries(batch)
+        part.take_records(r for r in run.records if r.at_index >= int(entries[5].index[0]))
+        checks = part.compare()
+    assert differences(checks) == []
+    assert 0 < sum(check.windows for check in checks) < len([r for r in run.records if isinstance(r, Result)])
+
+
+def _copied(batches: Iterable[Entries]) -> Iterator[Entries]:
+    """Entries whose memory is kept."""
+    for entries in batches:
+        values = [bytes_at(int(a), int(n)) for a, n in zip(entries.value_address, entries.value_length, strict=True)]
+        memory = np.frombuffer(b"".join(values), np.uint8)
+        _KEPT.append(memory)
+        lengths = np.array([len(value) for value in values])
+        columns: list[Any] = [column.copy() for column in entries]
+        copied = type(entries)(*columns)
+        copied.value_address[:] = address_of(memory) + np.cumsum(lengths) - lengths
+        yield copied
+
+
+_KEPT: list[NDArray[np.uint8]] = []
+
+
+# --------------------------------------------------------------------------------------------------------- records
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [{"count": "1"}, {"final": 1}, {"partition": 4}, {"sum": "x"}, {"key": 5}, {"version": None}, {"percentiles": 3}],
+)
+def test_what_is_no_record_of_a_window_is_refused(spoil: dict[str, Any]) -> None:
+    """Only lanes write to the topic; whoever else does is not believed."""
+    fields = {
+        "definition": "w", "version": 1, "partition": PARTITION, "frame": "local", "key": None, "window_start_us": 0,
+        "window_end_us": 1, "revision": 1, "final": True, "at_index": 2, "count": 1, "values": 1, "sum": 1.5,
+    }  # fmt: skip
+    assert isinstance(parse(json.dumps(fields).encode(), 0, PARTITION, 0), Result)
+    with pytest.raises(BadInputError, match="Only lanes"):
+        parse(json.dumps(fields | spoil).encode(), 0, PARTITION, 0)
+    with pytest.raises(BadInputError):
+        parse(b"[]", 0, PARTITION, 0)
+
+
+def test_lengths_of_time_are_read() -> None:
+    """And what is none is refused."""
+    assert [duration_ms(text) for text in ("90s", "30m", "1h", "7d", "5ms")] == [
+        90_000, 1_800_000, 3_600_000, 604_800_000, 5,
+    ]  # fmt: skip
+    for text in ("", "1", "0s", "-1h", "1w", "1.5h"):
+        with pytest.raises(BadInputError):
+            duration_ms(text)

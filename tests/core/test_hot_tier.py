@@ -1,0 +1,168 @@
+"""The hot tier without a broker: what holds a store open lets go of it in time, whoever reads it, whoever is away."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lifecycle.chunks import NOTHING, StoreDamagedError
+from lifecycle.held_store import HeldStore
+from lifecycle.hot_store import HotStore, HotStoreDamagedError, HotStoreUnavailableError
+from lifecycle.hot_tier import HANDOVER_S, HotTier, Place, Standing
+from lifecycle.store import Filling, StoreState
+from schemas.clock import SystemTime
+from schemas.topics import topic_names
+from tests.core.test_hot_store import chunks_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Nobody listens there.
+NOWHERE = "127.0.0.1:1"
+time = SystemTime()
+FILLING = Filling(NOTHING)
+
+
+def test_a_tier_whose_broker_is_away_ends_within_a_second(tmp_path: Path) -> None:
+    """Its readers wait for the broker meanwhile; the lane does not wait for them, and the folder is free."""
+    names = topic_names("t", "main", "t.input")
+    tier = HotTier(tmp_path / "lane-0", NOWHERE, names, 0)
+    tier.open({0: 10, 4: 20, 8: 0})
+    for _ in range(3):
+        begun_ns = time.monotonic_ns()
+        tier.settle({0: 10, 4: 20, 8: 0})
+        assert time.monotonic_ns() - begun_ns < 200_000_000
+    assert tier.places() == dict.fromkeys((0, 4, 8), Place(Standing.BEHIND, 0, None))
+    assert (tier.dumps(), tier.unsealed(4)) == ({}, None)
+    with tier.reading() as store:
+        assert store is None  # nothing in it was compared with the ledger
+    begun_ns = time.monotonic_ns()
+    tier.close()
+    assert time.monotonic_ns() - begun_ns < 1_500_000_000
+    HotStore.open(tmp_path / "lane-0").close()
+
+
+def test_a_lane_waits_once_for_a_reader_that_is_close_and_slow(tmp_path: Path) -> None:
+    """For all such readers together; one that is level is taken over without waiting."""
+    names = topic_names("t", "main", "t.input")
+    heads = dict.fromkeys((0, 4, 8), 10)
+    tier = HotTier(tmp_path / "lane-0", NOWHERE, names, 0)
+    tier.open(heads)
+    for part in tier._parts.values():
+        assert part.reader is not None
+        vars(part.reader).update(_state=StoreState(part.number, NOTHING, 9, FILLING, FILLING.view()), _index=9)
+    took = []
+    for _ in range(4):
+        begun_ns = time.monotonic_ns()
+        tier.settle(heads)
+        took.append((time.monotonic_ns() - begun_ns) / 1e9)
+    assert HANDOVER_S <= took[0] < HANDOVER_S + 0.2
+    assert max(took[1:]) < HANDOVER_S / 2
+    reader = tier._parts[4].reader
+    assert reader is not None
+    vars(reader).update(_state=StoreState(4, NOTHING, 10, FILLING, FILLING.view()), _index=10)
+    tier.settle(heads)
+    assert tier.places()[4] == Place(Standing.LEVEL, 10, None)
+    assert tier.places()[8].standing is Standing.BEHIND
+    assert list(tier.dumps()) == [4]
+    tier.close()
+
+
+def test_a_store_that_is_let_go_of_stays_open_while_it_is_used(tmp_path: Path) -> None:
+    """The next one is opened after that, of an empty folder where the former was spoiled."""
+    held = HeldStore(tmp_path / "s")
+    first = held.opened()
+    assert held.opened() is first
+    assert held.write(first, chunks_of(0, 1, 1_500))
+    next_one: list[HotStore] = []
+    with held.using(first) as current:
+        assert current
+        held.retire(spoiled=True)
+        opener = threading.Thread(target=lambda: next_one.append(held.opened()))
+        opener.start()
+        assert not held.write(first, chunks_of(0, 1, 1_500))
+        assert first.verify().chunks
+        with held.serving(()) as served:
+            assert served is None
+        assert not next_one
+    opener.join()
+    assert next_one[0].partitions() == []
+    held.close(1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["s"]
+
+
+def test_a_store_is_served_once_its_partitions_were_compared(tmp_path: Path) -> None:
+    """Each of them, in this store, not in one before it."""
+    held = HeldStore(tmp_path / "s")
+    store = held.opened()
+    held.compared(store, 0)
+    with held.serving((0, 5)) as served:
+        assert served is None
+    held.compared(store, 5)
+    with held.serving((0, 5)) as served:
+        assert served is store
+    held.retire(spoiled=False)
+    again = held.opened()
+    held.compared(store, 0)
+    with held.serving((0,)) as served:
+        assert served is None
+    held.compared(again, 0)
+    with held.serving((0,)) as served:
+        assert served is again
+    held.close(1)
+
+
+def test_who_closes_does_not_wait_for_ever(tmp_path: Path) -> None:
+    """The last who uses the store closes it then; nothing is opened after that."""
+    held = HeldStore(tmp_path / "s")
+    store = held.opened()
+    with held.using(store):
+        held.close(0.05)
+        with pytest.raises(HotStoreUnavailableError, match="open elsewhere"):
+            HotStore.open(tmp_path / "s")
+        assert store.verify().chunks == 0
+    HotStore.open(tmp_path / "s").close()
+    with pytest.raises(HotStoreUnavailableError, match="was closed"):
+        held.opened()
+
+
+def test_damage_that_a_user_meets_is_kept_for_the_lane(tmp_path: Path) -> None:
+    """Of the store that is the one; of a former one it is nobody's concern any more."""
+    held = HeldStore(tmp_path / "s")
+    store = held.opened()
+    chunks = chunks_of(0, 1, 1_500)
+    with pytest.raises(StoreDamagedError, match="comes after chunk 0"):
+        held.write(store, chunks[1:])
+    assert isinstance(held.damage(), HotStoreDamagedError)
+    held.retire(spoiled=True)
+    assert held.damage() is None
+    following = held.opened()
+    assert following is not store
+    assert held.write(following, chunks)
+    assert held.write(following, chunks)  # what it has is passed over
+    assert following.verify().chunks == len(chunks)
+    with pytest.raises(StoreDamagedError), held.using(following):  # noqa: PT012 - it is let go of meanwhile
+        held.retire(spoiled=False)
+        raise HotStoreDamagedError(tmp_path, "of the former")
+    assert held.damage() is None
+    held.close(1)
+
+
+def test_a_store_that_cannot_be_opened_is_made_anew(tmp_path: Path) -> None:
+    """Damage is found when it is opened; a refusal leaves everything as it is."""
+    held = HeldStore(tmp_path / "s")
+    store = held.opened()
+    assert held.write(store, chunks_of(0, 1, 1_500))
+    held.close(1)
+    (tmp_path / "s" / "FLUSHED").write_bytes(b"?")
+    again = HeldStore(tmp_path / "s")
+    assert again.opened().partitions() == []
+    again.close(1)
+    (tmp_path / "file").write_text("not ours")
+    refused = HeldStore(tmp_path / "file")
+    with pytest.raises(HotStoreUnavailableError):
+        refused.opened()
+    assert (tmp_path / "file").read_text() == "not ours"
+    refused.close(1)

@@ -1,0 +1,274 @@
+"""POST /put without a broker: who may ask, what is refused, and what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+from aiohttp import ClientSession
+from confluent_kafka import KafkaError
+
+from schemas.errors import UnreachableError
+from streams import api, put_requests
+from streams.api import Api
+from streams.event_sender import ERROR_PURGED
+from streams.publish import Accepted, Rejected
+from streams.put import Outcome, Puts, Span, _outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from aiohttp import ClientResponse
+
+    from streams.app import Worker
+
+LINES = "application/x-ndjson"
+
+
+class _Puts:
+    """Takes everything, into partition 0."""
+
+    topic = "input"
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.lost = 0
+        self.away = False
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.entered = threading.Semaphore(0)
+
+    def put(self, lines: Iterable[Accepted | Rejected]) -> Outcome:
+        """As Puts does."""
+        self.entered.release()
+        self.go_on.wait(10)
+        if self.away:
+            raise UnreachableError("Kafka is away. Wait")
+        found = list(lines)
+        events = [line.event for line in found if isinstance(line, Accepted)]
+        first = len(self.events)
+        self.events += events
+        spans = [Span(0, first, first + len(events) - 1)] if events else []
+        refused = [line for line in found if isinstance(line, Rejected)]
+        return Outcome(len(events) - self.lost, refused, spans, self.lost, "1 (timed out)" if self.lost else "")
+
+    def stop(self) -> None:
+        """Nothing is open."""
+
+
+def _served(puts: _Puts, ask: Callable[[ClientSession], Awaitable[None]]) -> None:
+    async def serve() -> None:
+        served = Api(cast("Worker", None), 0, cast("Puts", puts))
+        await served.start()
+        try:
+            async with ClientSession(served.address) as client:
+                await ask(client)
+        finally:
+            await served.stop()
+
+    asyncio.run(serve())
+
+
+def _asked(puts: _Puts, body: bytes, path: str = "/put", **headers: str) -> tuple[int, dict[str, Any]]:
+    """One request, as JSON lines unless its headers say otherwise."""
+    found: list[tuple[int, dict[str, Any]]] = []
+
+    async def ask(client: ClientSession) -> None:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with client.post(path, data=body, headers={"Content-Type": LINES} | given) as answer:
+            found.append((answer.status, await answer.json()))
+
+    _served(puts, ask)
+    return found[0]
+
+
+def test_events_are_taken_and_their_positions_told() -> None:
+    """200; what a line leaves out is the request's to say, or the usual."""
+    puts = _Puts()
+    status, facts = _asked(puts, b'{"source": "a"}\n\n{"kind": "own"}\n', "/put?source=s")
+    assert (status, facts) == (
+        200,
+        {"accepted": 2, "refused": [], "positions": [{"partition": 0, "first_offset": 0, "last_offset": 1}]},
+    )
+    assert [(event["source"], event["kind"]) for event in puts.events] == [("a", "event"), ("s", "own")]
+
+
+def test_a_refused_line_costs_only_itself() -> None:
+    """422, with its number and the reason that `driftledger publish` gives."""
+    puts = _Puts()
+    status, facts = _asked(puts, b'{"source": "a"}\n{"source": ""}\n[]\n{"source": "b"}')
+    assert (status, facts["accepted"]) == (422, 2)
+    assert facts["refused"] == [
+        {"line": 2, "reason": "source has 0 bytes; 1 to 256 are allowed"},
+        {"line": 3, "reason": "it is a list of 0, it must be an object"},
+    ]
+
+
+def test_what_kafka_does_not_take_is_told_as_unavailable() -> None:
+    """503: before anything was sent, or with what was taken and what was not."""
+    puts = _Puts()
+    puts.lost = 1
+    status, facts = _asked(puts, b'{"source": "a"}\n{"source": "b"}')
+    assert (status, facts["accepted"], facts["lost"]) == (503, 1, 1)
+    assert "1 were not delivered; the first is line 1 (timed out). Send all again when Kafka is back" in facts["error"]
+    puts.away = True
+    assert _asked(puts, b'{"source": "a"}') == (503, {"error": "Kafka is away. Wait"})
+
+
+@pytest.mark.parametrize("form", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_a_body_that_a_page_may_send_without_asking_is_refused(form: str) -> None:
+    """415: only what needs a preflight, which nobody answers here, is taken."""
+    puts = _Puts()
+    status, facts = _asked(puts, b'{"source": "a"}', Content_Type=form)
+    assert status == 415
+    assert "Send one of application/x-ndjson, application/json, application/vnd.apache.arrow.stream" in facts["error"]
+    assert puts.events == []
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:3000", "https://127.0.0.1"])
+def test_a_page_of_another_site_is_refused(origin: str) -> None:
+    """403, also where it is served from this machine."""
+    puts = _Puts()
+    status, facts = _asked(puts, b'{"source": "a"}', Origin=origin)
+    assert (status, puts.events) == (403, [])
+    assert origin in facts["error"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8411", "127.0.0.1.evil.example", "10.0.0.1", "", "["])
+def test_a_name_that_was_bound_to_loopback_is_refused(host: str) -> None:
+    """403: a browser that believes to ask another site says so. Also for what only reads."""
+    puts = _Puts()
+    status, _ = _asked(puts, b'{"source": "a"}', Host=host)
+    assert (status, puts.events) == (403, [])
+
+    async def ask(client: ClientSession) -> None:
+        for path in ("/", "/health", "/metrics"):
+            async with client.get(path, headers={"Host": host}) as answer:
+                assert answer.status == 403
+
+    _served(puts, ask)
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8411", "127.0.0.1:1", "[::1]:8411"])
+def test_loopback_has_several_names_and_a_page_of_its_own_may_ask(host: str) -> None:
+    """The Origin then is the Host."""
+    assert _asked(_Puts(), b'{"source": "a"}', Host=host, Origin=f"http://{host}")[0] == 200
+
+
+def test_a_preflight_gets_no_leave() -> None:
+    """Whoever asks."""
+
+    async def ask(client: ClientSession) -> None:
+        headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        async with client.options("/put", headers=headers) as answer:
+            assert answer.status == 403
+            assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+    _served(_Puts(), ask)
+
+
+def test_a_request_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """413 for bytes and for events, in either form; nothing is taken."""
+    puts = _Puts()
+    for module in (api, put_requests):
+        monkeypatch.setattr(module, "BODY_BYTES_MAX", 1_000)
+    status, facts = _asked(puts, b" " * 1_001)
+    assert (status, facts) == (413, {"error": "the body has more than 1000 bytes. Send it in parts"})
+    monkeypatch.setattr(put_requests, "EVENTS_MAX", 2)
+    status, facts = _asked(puts, b'{"source": "a"}\n' * 3)
+    assert (status, facts) == (413, {"error": "there are more than 2 events. Send them in parts"})
+    assert puts.events == []
+    assert _asked(puts, b'{"source": "a"}\n' * 2)[0] == 200
+
+
+def test_an_unknown_parameter_is_refused() -> None:
+    """A misspelt one would otherwise lose its value without a word."""
+    assert _asked(_Puts(), b"{}", "/put?sorce=a") == (
+        400,
+        {"error": "unknown parameter 'sorce'; the parameters are source, kind"},
+    )
+
+
+def test_an_arrow_stream_that_is_none_is_refused() -> None:
+    """400, before anything is taken."""
+    status, facts = _asked(_Puts(), b"noise", Content_Type=put_requests.ARROW)
+    assert status == 400
+    assert facts["error"].startswith("the body is not an Arrow stream")
+
+
+def test_a_body_that_does_not_arrive_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """408 after a while."""
+    monkeypatch.setattr(put_requests, "BODY_TIMEOUT_S", 0.05)
+
+    async def ask(client: ClientSession) -> None:
+        arrived = asyncio.Event()
+
+        async def body() -> Any:
+            yield b"{"
+            await arrived.wait()
+
+        async with client.post("/put", data=body(), headers={"Content-Type": LINES}) as answer:
+            assert answer.status == 408
+            arrived.set()
+
+    _served(_Puts(), ask)
+
+
+def test_too_many_requests_at_a_time_are_told_to_come_again() -> None:
+    """503 with Retry-After; health is answered meanwhile, and those under way end."""
+    puts = _Puts()
+    puts.go_on.clear()
+
+    async def ask(client: ClientSession) -> None:
+        def post() -> Any:
+            return client.post("/put", data=b'{"source": "a"}', headers={"Content-Type": LINES})
+
+        async def posted() -> ClientResponse:
+            return cast("ClientResponse", await post())
+
+        waiting = [asyncio.create_task(posted()) for _ in range(put_requests.PUTS_MAX)]
+        for _ in waiting:
+            await asyncio.to_thread(puts.entered.acquire)
+        async with post() as busy:
+            assert (busy.status, busy.headers["Retry-After"]) == (503, "1")
+        async with client.get("/") as index:
+            assert (await index.text()).splitlines() == ["/health", "/metrics", "/put"]
+        puts.go_on.set()
+        assert [(await task).status for task in waiting] == [200] * len(waiting)
+        async with post() as again:
+            assert again.status == 200
+
+    _served(puts, ask)
+
+
+def test_without_a_door_there_is_no_put() -> None:
+    """Nor is it named."""
+
+    async def ask() -> None:
+        served = Api(cast("Worker", None), 0)
+        await served.start()
+        async with ClientSession(served.address) as client:
+            async with client.post("/put", data=b"{}", headers={"Content-Type": LINES}) as answer:
+                assert answer.status == 404
+            async with client.get("/") as index:
+                assert "/put" not in await index.text()
+        await served.stop()
+
+    asyncio.run(ask())
+
+
+def test_an_outcome_tells_taken_refused_and_lost_apart() -> None:
+    """By the error of each row; lines that Kafka refused stand among those that were no events."""
+    too_large = KafkaError.MSG_SIZE_TOO_LARGE
+    notes = np.array(
+        [[0, 1, 10, 0], [too_large, 1, -1, 0], [0, 0, 7, 0], [ERROR_PURGED, 0, -1, 0], [0, 1, 12, 0]], np.int64
+    )
+    outcome = _outcome([Rejected(3, "why")], [([1, 2], notes[:2]), ([4, 5, 6], notes[2:])])
+    assert outcome.accepted == 3
+    assert outcome.positions == [Span(0, 7, 7), Span(1, 10, 12)]
+    assert [line.number for line in outcome.refused] == [2, 3]
+    assert outcome.refused[0].reason.startswith("Kafka refused it: ")
+    assert (outcome.lost, outcome.first_lost) == (1, "5 (Local: Purged in queue)")

@@ -1,0 +1,254 @@
+"""Questions to a worker without a broker: what is told while stores are behind, closed, damaged or busy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from aiohttp import ClientError, ClientSession, web
+
+from lifecycle import owned
+from lifecycle.chunks import ChunkDamagedError, Column, StoreDamagedError
+from lifecycle.hot_tier import HotTier, Place, Standing
+from lifecycle.owned import Lane, NotHeldError, NotReadyError, OwnedPartitions, RebuiltError, TooLongError
+from lifecycle.planner import Aggregation, Question
+from streams import query_requests
+from streams.query_requests import QueryRequests
+from tests.core.hot_rows import DictionaryStore, odd_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from lifecycle.owned import Asker
+    from schemas.errors import DriftledgerError
+
+
+class _Store(DictionaryStore):
+    """A dictionary in which a section may be damaged."""
+
+    damaged = False
+
+    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
+        """Cut where it is damaged."""
+        content = super().column(partition, first_sequence, column)
+        return content[:-1] if self.damaged else content
+
+    def applied(self, _partition: int) -> None:
+        """Nothing is asked of it."""
+
+
+class _Tier:
+    """A lane's hot tier, of which the test says how it stands."""
+
+    def __init__(self, *partitions: int, unsealed: int = 10) -> None:
+        self.store: _Store | None = _Store(
+            {p: odd_rows(p, 200, 3) for p in partitions}, chunk_rows=64, unsealed=unsealed
+        )
+        self.standing = dict.fromkeys(partitions, Standing.LEVEL)
+        self.told: list[Exception] = []
+        self.readings = 0
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[_Store | None]:
+        """Damage that passes is noted."""
+        self.readings += 1
+        try:
+            yield self.store
+        except StoreDamagedError as error:
+            self.told.append(error)
+            raise
+        finally:
+            self.readings -= 1
+
+    def unsealed_rows(self, partition: int) -> Any:
+        """Of the store."""
+        return None if self.store is None else self.store.unsealed(partition)
+
+    def places(self) -> dict[int, Place]:
+        """As said."""
+        return {p: Place(standing, 40, None) for p, standing in self.standing.items()}
+
+
+def _lane(tier: _Tier | None, *partitions: int) -> Lane:
+    return Lane(partitions, dict.fromkeys(partitions, 250), cast("HotTier | None", tier), "of a lane that is not open")
+
+
+def _count(asker: Asker) -> int:
+    return int(asker.queries.aggregate(Question(), Aggregation()).count[0])
+
+
+def test_all_lanes_are_one_store_and_stay_warm() -> None:
+    """The same queries answer as long as the stores are the same; another store gets new ones."""
+    tiers = _Tier(0, 2), _Tier(1)
+    lanes = [_lane(tiers[0], 0, 2), _lane(tiers[1], 1)]
+    partitions = OwnedPartitions(lambda: lanes)
+    assert partitions.choose(None) == (0, 1, 2)
+    together = sum(_count_of(tier) for tier in tiers)
+    first = partitions.ask(lambda asker: (asker, _count(asker)))
+    again = partitions.ask(lambda asker: (asker, _count(asker)))
+    assert (first[1], again) == (together, first)
+    tiers[1].store = _Tier(1).store
+    assert partitions.ask(lambda asker: asker) is not first[0]
+    lanes.pop()
+    assert partitions.ask(_count) == _count_of(tiers[0])
+    with pytest.raises(NotHeldError, match=r"partitions \[1\] are not held here, but \[0, 2\]"):
+        partitions.choose([1, 2])
+
+
+def _count_of(tier: _Tier) -> int:
+    alone = OwnedPartitions(lambda: [_lane(tier, *tier.standing)])
+    return alone.ask(_count)
+
+
+def test_a_partition_that_is_not_level_is_never_left_out() -> None:
+    """It is said how far it is; the others are answered by themselves."""
+    tier = _Tier(0, 1)
+    lanes = [_lane(tier, 0, 1, 3), _lane(None, 2)]
+    partitions = OwnedPartitions(lambda: lanes)
+    tier.standing[1] = Standing.BEHIND
+    with pytest.raises(NotReadyError) as late:
+        partitions.choose(None)
+    assert str(late.value) == (
+        "partition 1 is behind at index 40 of 250; partition 2 is of a lane that is not open at index 0 of 250; "
+        "partition 3 is halted at index 0 of 250. Ask again in a moment, or for other partitions alone"
+    )
+    assert partitions.choose([0]) == (0,)
+
+    def falls_back(asker: Asker) -> None:
+        tier.standing[0] = Standing.UNAVAILABLE
+        asker.unsealed(0)
+
+    with pytest.raises(NotReadyError, match="partition 0 is unavailable"):
+        partitions.ask(falls_back)
+    with pytest.raises(NotReadyError, match="no lane"):
+        OwnedPartitions(list).choose(None)
+
+
+def test_a_store_that_closes_ends_its_questions() -> None:
+    """At the next read, so that whoever closes it does not wait for them; no read is left open."""
+    tier = _Tier(0)
+    partitions = OwnedPartitions(lambda: [_lane(tier, 0)])
+
+    def closes(asker: Asker) -> int:
+        tier.store = None
+        return _count(asker)
+
+    with pytest.raises(RebuiltError, match="was closed"):
+        partitions.ask(closes)
+    assert tier.readings == 0
+
+
+def test_damage_is_told_to_the_tier_it_is_in() -> None:
+    """And to nobody else; the caller is told to ask again."""
+    tiers = _Tier(0), _Tier(1)
+    partitions = OwnedPartitions(lambda: [_lane(tiers[0], 0), _lane(tiers[1], 1)])
+    assert tiers[1].store is not None
+    tiers[1].store.damaged = True
+    with pytest.raises(RebuiltError, match=r"is damaged.*Ask again"):
+        partitions.ask(lambda asker: asker.queries.aggregate(Question(), Aggregation(), statistics=False))
+    assert [len(tier.told) for tier in tiers] == [0, 1]
+    assert isinstance(tiers[1].told[0], ChunkDamagedError)
+
+
+def test_a_question_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for the caller to ask for less."""
+    monkeypatch.setattr(owned, "ASK_S", -1.0)
+    with pytest.raises(TooLongError, match="Ask for a shorter range"):
+        OwnedPartitions(lambda: [_lane(_Tier(0), 0)]).ask(_count)
+
+
+# ---------------------------------------------------------------------------------------------------------------- HTTP
+
+
+def _serve(lanes: list[Lane], scenario: Callable[[ClientSession], Awaitable[None]]) -> None:
+    """Run a scenario against a server of these lanes."""
+
+    async def run() -> None:
+        requests = QueryRequests(lambda: lanes)
+        application = web.Application()
+        requests.add_to(application)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        async with ClientSession(f"http://{host}:{port}") as session:
+            await scenario(session)
+        requests.stop()
+        await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def test_who_asks_too_early_is_told_when_to_ask_again() -> None:
+    """503 and Retry-After; /hot says how far it is."""
+    tier = _Tier(0)
+    tier.standing[0] = Standing.BEHIND
+
+    async def scenario(session: ClientSession) -> None:
+        async with session.get("/aggregate") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+            assert "partition 0 is behind at index 40 of 250" in (await answer.json())["error"]
+        async with session.get("/hot") as answer:
+            assert (await answer.json())["partitions"] == [
+                {"partition": 0, "standing": "behind", "reached": 40, "head": 250, "error": None}
+            ]
+
+    _serve([_lane(tier, 0)], scenario)
+
+
+def test_more_questions_than_places_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing piles up."""
+    monkeypatch.setattr(query_requests, "ANSWERS_MAX", 1)
+    entered, go_on = threading.Event(), threading.Event()
+
+    class _Slow(_Tier):
+        def unsealed_rows(self, partition: int) -> Any:
+            entered.set()
+            go_on.wait(10)
+            return super().unsealed_rows(partition)
+
+    async def scenario(session: ClientSession) -> None:
+        waiting = asyncio.create_task(_status(session, "/aggregate"))
+        await asyncio.to_thread(entered.wait, 10)
+        assert await _status(session, "/aggregate") == 503
+        go_on.set()
+        assert await waiting == 200
+
+    _serve([_lane(_Slow(0), 0)], scenario)
+
+
+async def _status(session: ClientSession, path: str) -> int:
+    async with session.get(path) as answer:
+        await answer.read()
+        return answer.status
+
+
+def test_an_answer_that_cannot_go_on_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first part is sent; then the store is gone, and the connection is broken off."""
+    monkeypatch.setattr("lifecycle.answers.PART_ROWS", 50)
+    tier = _Tier(0)
+    whole = OwnedPartitions.ask
+
+    def once(self: OwnedPartitions, question: Any) -> Any:
+        found = whole(self, question)
+        tier.store = None
+        return found
+
+    monkeypatch.setattr(OwnedPartitions, "ask", once)
+
+    async def scenario(session: ClientSession) -> None:
+        with pytest.raises(ClientError):
+            await _status(session, "/range?limit=1000")
+
+    _serve([_lane(tier, 0)], scenario)
+
+
+def test_errors_have_a_remedy() -> None:
+    """Each says what to do."""
+    progress = owned.Progress(1, "behind", 3, 9, "the disk is full")
+    errors: list[DriftledgerError] = [NotReadyError([progress]), RebuiltError("x. Ask again"), TooLongError("y. Ask")]
+    assert all("Ask" in str(error) for error in errors)
+    assert "(the disk is full)" in str(errors[0])
