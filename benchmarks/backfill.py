@@ -2,8 +2,8 @@
 
 The ledger is written by lanes with windows and without snapshots; then the progress of derive is removed, which is how
 a ledger looks that was written before there were windows. What is measured is the next opening of the lanes: they read
-the ledger, step judge silently and derive speaking, and write its results. An opening of the same lanes that finds all
-level is taken off.
+the ledger, step judge silently and derive speaking, and write its results. An opening of the same lanes without folds,
+which fences and checks but reads no ledger, is taken off.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _time = SystemTime()
 
 
 class Folded(NamedTuple):
-    """How long the lanes took, wall and CPU of the process, beyond an opening that finds all level."""
+    """How long the lanes took, wall and CPU of the process, beyond an opening without folds."""
 
     wall_s: float
     cpu_s: float
@@ -62,15 +62,14 @@ def fold_again(around: Surroundings) -> Folded:
 def _serve(settings: Settings, bootstrap: str, names: TopicNames, result: Any) -> None:
     """The entry point of the process."""
     warm()
-    behind_s, behind_cpu_s = _open(settings, bootstrap, names)
+    behind_s, behind_cpu_s = _open(settings, bootstrap, names, Configured(settings.judge(), settings.windows))
     peak_mb = psutil.Process().memory_info().rss / 2**20
-    level_s, level_cpu_s = _open(settings, bootstrap, names)
-    result.send(Folded(behind_s - level_s, behind_cpu_s - level_cpu_s, peak_mb))
+    bare_s, bare_cpu_s = _open(settings, bootstrap, names, None)
+    result.send(Folded(behind_s - bare_s, behind_cpu_s - bare_cpu_s, peak_mb))
     result.close()
 
 
-def _open(settings: Settings, bootstrap: str, names: TopicNames) -> tuple[float, float]:
-    configured = Configured(settings.judge(), settings.windows)
+def _open(settings: Settings, bootstrap: str, names: TopicNames, configured: Configured | None) -> tuple[float, float]:
     lanes = [
         Lane(settings, bootstrap, names, n, range(n, settings.partitions, settings.lanes), configured, worker=_NAME)
         for n in range(settings.lanes)

@@ -9,8 +9,7 @@ fold puts out; the shell writes it once the entries' transaction is committed.
     unsealed   the rows after the last chunk as one more chunk: header, rows, readings; for any thread
     unsealed_rows   the same for questions, which need neither statistics nor readings
 
-The state holds the rows of one chunk at most; it has no dump: a store is restored by reading the ledger from where its
-chunks end.
+The state holds the rows of one chunk at most; `store_dump` has it as bytes.
 
 GUARANTEE the same entries in other batches give the same bytes (see `chunks` for where a chunk ends).
 GUARANTEE unsealed is consistent, at any time, from any thread, without a lock: what `publish` made visible is one

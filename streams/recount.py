@@ -156,7 +156,7 @@ class Recount:
         present = entries.value_state[row] == ValueState.PRESENT and entries.value_address[row] != 0
         value = bytes_at(int(entries.value_address[row]), int(entries.value_length[row])) if present else b""
         if entries.kind[row] != EntryKind.DATA:
-            frontier_us = self._control(index, value)
+            frontier_us = self._control(index, int(entries.authority_ms[row]), value)
             return index, sequence, self._settings.dedupe_horizon, None, frontier_us, False, *[None] * 5
         self.events += 1
         authority_us = int(entries.authority_ms[row]) * 1_000
@@ -169,12 +169,12 @@ class Recount:
         finite = number if number is not None and math.isfinite(number) else None
         return (*before, True, event["source"], event["event_id"], event["kind"], event["local_timestamp"], finite)
 
-    def _control(self, index: int, value: bytes) -> int | None:
+    def _control(self, index: int, authority_ms: int, value: bytes) -> int | None:
         """The frontier that a heartbeat proves; notes what a DEFINITION changes."""
         kind, body = read_control(value)
         if kind == "Heartbeat":
             proved_ms = body["predecessor_appended_ms"]
-            return None if proved_ms is None else int(proved_ms) * 1_000
+            return None if proved_ms is None else min(int(proved_ms), authority_ms) * 1_000
         self._settings = judge_settings_in(ControlBody(0, kind, body)) or self._settings
         name = window_name(body["name"]) if kind == "Definition" else None
         if name is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +15,6 @@ from streams.control import read_control
 from streams.definitions import JUDGE as JUDGE_ENTRY
 from streams.derive import DERIVE as DERIVE_NAME
 from streams.derive import Derive
-from streams.ledger_reader import read_entries
 from streams.progress import read_lane
 from streams.transactions import Point
 from streams.windows import WITHDRAWN, Frame, WindowDefinition, entry_name
@@ -299,7 +297,7 @@ def test_a_derive_behind_judge_says_what_it_missed_once_wherever_it_dies(
     kafka: Any, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At every point of such a transaction, with judge level, or behind as well at another place."""
-    monkeypatch.setattr(restore, "read_entries", partial(read_entries, rows_max=CAUGHT_UP_AT_ONCE))
+    monkeypatch.setattr(restore, "_ROWS_MAX", CAUGHT_UP_AT_ONCE)
     ledger = Ledger(kafka.bootstrap, prefix, tmp_path, NO_SNAPSHOTS).create()
     past = Past(ledger)
     past.send(500)
