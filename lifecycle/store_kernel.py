@@ -138,12 +138,12 @@ def code_of(names: Names, content: int, known: int, address: int, length: int) -
         entry = places[place]
         if entry & ~_CODE_MASK == tag:
             code = (entry & _CODE_MASK) - 1
-            start = offsets[code]
+            start = int(offsets[code])
             if offsets[code + 1] - start == length and same(content + start, address, length):
                 return int(code)
         place = (place + 1) & mask
     places[place] = tag | (known + 1)
-    start = offsets[known]
+    start = int(offsets[known])
     copy(content + start, address, length)
     offsets[known + 1] = start + length
     return known

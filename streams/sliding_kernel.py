@@ -390,7 +390,7 @@ def _emit(
             if not time_us - size_us < times[place] <= time_us:
                 continue
             count += 1
-            value = values[place]
+            value = float(values[place])
             if math.isnan(value):
                 continue
             if kept and not given_up:
@@ -409,7 +409,7 @@ def _emit(
             greatest = max(greatest, value)
             if wide:
                 distance = value - mean
-                mean += distance / finite
+                mean += distance / float(finite)
                 m2 += distance * (value - mean)
     ints[at, START_US] = time_us - size_us + 1
     ints[at, END_US] = time_us + 1
