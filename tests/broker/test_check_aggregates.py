@@ -63,8 +63,9 @@ def written(kafka: Any) -> Settings:
             produce(settings, settings.input_topic, made[partition][start : start + 100], partition)
         if start % 500 == 0:
             sequence(settings)
-    in_a_while_ms = SystemTime().now_us() // 1_000 + 15_000
-    body = {"predecessor_appended_ms": in_a_while_ms, "input_end_offset": 0, "worker_us": 1}
+    clock = SystemTime()  # late events are reported once the clock has crossed a multiple of ten seconds
+    clock.sleep_s((10 * S - clock.now_us() % (10 * S)) / S + 0.1)
+    body = {"predecessor_appended_ms": clock.now_us() // 1_000, "input_end_offset": 0, "worker_us": 1}
     heartbeat = encode_control("Heartbeat", body, "test", "test")
     for partition in range(PARTITIONS):
         produce(settings, names_of(settings).control, [(None, heartbeat, [])], partition)
