@@ -71,7 +71,7 @@ class Progress(NamedTuple):
 
 
 class NotReadyError(UnreachableError):
-    """Some partitions cannot be answered for now. Attributes: progress (of those), retry_after_s."""
+    """Some partitions are not level yet. Attributes: progress (of those), retry_after_s."""
 
     def __init__(self, progress: Sequence[Progress], retry_after_s: int = RETRY_AFTER_S) -> None:
         told = "; ".join(
