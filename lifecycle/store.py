@@ -47,11 +47,10 @@ from lifecycle.chunks import (
 from lifecycle.exact_sum import PARTS
 from lifecycle.packing import Texts, texts_of
 from lifecycle.store_kernel import Fixed, Groups, Names, Number, Stop, gather, summarise
-from schemas.canonical import EntryKind
 from schemas.columns import Fault
 from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS
-from schemas.memory import address_of, bytes_at
-from streams.control import is_heartbeat, read_control
+from schemas.memory import address_of
+from streams.control import control_values, is_heartbeat, read_control
 from streams.fold import FoldError
 
 if TYPE_CHECKING:
@@ -140,32 +139,34 @@ class Filling:
     def view(self) -> View:
         """What is in it now; stays so."""
         rows, _, _, sources, kinds = self.numbers.tolist()
-        columns: list[Any] = [column[:rows] for column in self.fixed]
         return View(
-            before=self.before,
-            rows=rows,
-            columns=Fixed(*columns),
-            event_ids=_first(self.event_ids, rows),
-            payloads=_first(self.payloads, rows),
-            sources=_first(Texts(self.sources.offsets, self.sources.content), sources),
-            kinds=_first(Texts(self.kinds.offsets, self.kinds.content), kinds),
-            readings=self.readings,
-            readings_count=len(self.readings),
-        )
+            self.before, rows, self.fixed, self.event_ids, self.payloads, self.sources, sources, self.kinds, kinds,
+            self.readings, len(self.readings),
+        )  # fmt: skip
 
 
 class View(NamedTuple):
-    """A chunk up to a row: views of arrays that only grow behind it."""
+    """A chunk up to a row: arrays that only grow behind it, and how much of them was there.
+
+    Made after every transaction and looked at only by who asks, so it cuts nothing out of them.
+    """
 
     before: Applied
     rows: int
-    columns: Fixed
+    fixed: Fixed
     event_ids: Texts
     payloads: Texts
-    sources: Texts
-    kinds: Texts
+    sources: Names
+    sources_count: int
+    kinds: Names
+    kinds_count: int
     readings: list[Reading]
     readings_count: int
+
+    def names(self) -> tuple[Texts, Texts]:
+        """Of the sources and of the kinds, by code."""
+        sources, kinds = (Texts(names.offsets, names.content) for names in (self.sources, self.kinds))
+        return _first(sources, self.sources_count), _first(kinds, self.kinds_count)
 
 
 @dataclass(slots=True)
@@ -224,15 +225,17 @@ class Store:
             return None
         rows, readings = rows_of(view), readings_of(view)
         last_index = max([*rows.index[-1:].tolist(), *readings.index[-1:].tolist()])
-        names = (view.sources.strings(), view.kinds.strings())
-        return Unsealed(header_of(state.partition, view, rows, last_index, *names), rows, readings)
+        sources, kinds = view.names()
+        header = header_of(state.partition, view, rows, last_index, sources.strings(), kinds.strings())
+        return Unsealed(header, rows, readings)
 
     def unsealed_rows(self, state: StoreState) -> catalog.Unsealed | None:
         """The rows of `unsealed` with their names, None where there are none. For any thread."""
         view = state.visible
         if view.rows == 0:
             return None
-        return catalog.Unsealed(rows_of(view), view.sources.strings(), view.kinds.strings())
+        sources, kinds = view.names()
+        return catalog.Unsealed(rows_of(view), sources.strings(), kinds.strings())
 
     def _take(
         self, state: StoreState, entries: Entries, outputs: Outputs, start: int, stop: int, ended: list[Sealed]
@@ -286,7 +289,7 @@ class Store:
                 last_index=last_index,
                 rows=header.rows,
                 number=applied.chunks,
-                header=encode_header_of(header, view.sources, view.kinds),
+                header=encode_header_of(header, *view.names()),
                 sections=sections,
                 applied=encode_applied(partition, applied),
             )
@@ -298,9 +301,7 @@ class Store:
 def _readings_in(entries: Entries, start: int) -> list[tuple[int, Reading]]:
     """ANCHOR and VERIFY entries from a row on, each behind its row; the sequence is the caller's to say."""
     found = []
-    controls = (entries.kind[start:] == EntryKind.CONTROL) & (entries.value_address[start:] != 0)
-    for row in (start + np.flatnonzero(controls)).tolist():
-        value = bytes_at(int(entries.value_address[row]), int(entries.value_length[row]))
+    for row, value in control_values(entries, start):
         kind, body = ("", {}) if is_heartbeat(value) else read_control(value)
         if kind not in _CODES:
             continue
@@ -318,8 +319,8 @@ def _readings_in(entries: Entries, start: int) -> list[tuple[int, Reading]]:
 
 def rows_of(view: View) -> Rows:
     """Its rows."""
-    columns: dict[str, Any] = view.columns._asdict()
-    return Rows(event_id=view.event_ids, payload=view.payloads, **columns)
+    columns: dict[str, Any] = {name: column[: view.rows] for name, column in view.fixed._asdict().items()}
+    return Rows(event_id=_first(view.event_ids, view.rows), payload=_first(view.payloads, view.rows), **columns)
 
 
 def readings_of(view: View) -> Readings:

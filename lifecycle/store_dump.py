@@ -61,7 +61,8 @@ def dump(state: StoreState) -> bytes:
     rows, readings = rows_of(view), readings_of(view)
     parts = [encode_applied(partition, view.before)]
     if view.rows or view.readings_count:
-        header = header_of(partition, view, rows, state.last_index, view.sources.strings(), view.kinds.strings())
+        sources, kinds = view.names()
+        header = header_of(partition, view, rows, state.last_index, sources.strings(), kinds.strings())
         parts.append(encode_header(header))
         if view.rows:
             sections = encode_rows(partition, rows)

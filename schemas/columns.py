@@ -24,6 +24,7 @@ causes_address is where the Avro array of causes begins (its first block count);
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -141,12 +142,16 @@ def _blocks(columns: Any) -> list[_Block]:
 _BLOCKS: dict[Any, list[_Block]] = {columns: _blocks(columns) for columns in (Entries, Events)}
 
 
+#: Puts the columns of the blocks, one after the other, in the order of the tuple.
+_IN_ORDER: dict[Any, Any] = {
+    columns: itemgetter(*np.argsort([place for block in blocks for place in block.places]).tolist())
+    for columns, blocks in _BLOCKS.items()
+}
+
+
 def _allocate(columns: type[Columns], n: int) -> Columns:
-    made: list[Any] = [None] * len(columns._fields)
-    for block in _BLOCKS[columns]:
-        for place, column in zip(block.places, block.allocate(n), strict=True):
-            made[place] = column
-    return columns(*made)
+    made = [column for block in _BLOCKS[columns] for column in block.allocate(n)]
+    return columns(*_IN_ORDER[columns](made))
 
 
 def allocate_entries(n: int) -> Entries:

@@ -6,12 +6,19 @@ a heartbeat a second and partition for ever, so whoever has no use for them asks
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from schemas.canonical import EntryKind
 from schemas.codec import DecodeError, decode, encode
+from schemas.memory import bytes_at
+
+if TYPE_CHECKING:
+    from schemas.columns import Entries
 
 #: Where the kind of a control record stands: after the ten bytes of the framing's prefix.
 _KIND_AT: Final = 10
+#: A plain number: comparing an array with a member of an enum takes longer than the comparison.
+_CONTROL: Final = int(EntryKind.CONTROL)
 
 
 def encode_control(kind: str, body: dict[str, Any], actor: str, reason: str) -> bytes:
@@ -41,3 +48,10 @@ _HEARTBEAT: Final = encode_control(
 def is_heartbeat(value: bytes) -> bool:
     """Whether a control record is a heartbeat, told by one byte; what is no control record may pass for one."""
     return len(value) > _KIND_AT and value[_KIND_AT] == _HEARTBEAT
+
+
+def control_values(entries: Entries, start: int = 0) -> list[tuple[int, bytes]]:
+    """The CONTROL rows from one on that have a value, and the value of each; as a rule there is none."""
+    rows = (entries.kind[start:] == _CONTROL).nonzero()[0].tolist()
+    places = [(start + row, int(entries.value_address[start + row])) for row in rows]
+    return [(row, bytes_at(address, int(entries.value_length[row]))) for row, address in places if address]

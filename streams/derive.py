@@ -24,12 +24,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from schemas.canonical import EntryKind
 from schemas.columns import slice_rows
 from schemas.errors import BadInputError
-from schemas.memory import bytes_at
 from streams import derive_dump
-from streams.control import read_control
+from streams.control import control_values, read_control
 from streams.derive_kernel import NEVER, frontier_clock
 from streams.derived import Gathered
 from streams.fold import FoldError
@@ -128,8 +126,8 @@ class Derive:
     ) -> list[_Change]:
         """Fill in the frontier of heartbeats; the changes of definitions, in order."""
         changes = []
-        for row in np.flatnonzero((entries.kind == EntryKind.CONTROL) & (entries.value_address != 0)).tolist():
-            kind, body = read_control(bytes_at(int(entries.value_address[row]), int(entries.value_length[row])))
+        for row, value in control_values(entries):
+            kind, body = read_control(value)
             if kind == "Heartbeat" and body["predecessor_appended_ms"] is not None:
                 proved_ms = min(body["predecessor_appended_ms"], int(entries.authority_ms[row]))
                 frontier_us[row] = max(proved_ms, _MS_MIN) * _US_PER_MS

@@ -6,7 +6,7 @@ each definition's in its own order: no batch shows in it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -36,6 +36,9 @@ class Messages(NamedTuple):
     value_address: Int64s
     value_length: Int64s
     keep: list[object]
+
+
+_NO_MESSAGES: Final = Messages(*(np.zeros(0, np.int64),) * 5, [])
 
 
 class WindowCounts(NamedTuple):
@@ -90,12 +93,14 @@ class Gathered:
 
     def all(self) -> Derived:
         """Everything, in order. Definitions must have been gone through in order of name."""
-        parts = self._parts or [(np.zeros(0, np.int64),) * 5]
-        at_index, *places = (np.concatenate(part) for part in zip(*parts, strict=True))
+        aggregates = self._aggregates() if self._parts else _NO_MESSAGES  # as a rule
+        letters = sorted(self.letters, key=lambda record: record.at_index)
+        return Derived(aggregates, letters, self.counts, self.suspended, self.refused)
+
+    def _aggregates(self) -> Messages:
+        at_index, *places = (np.concatenate(part) for part in zip(*self._parts, strict=True))
         if np.any(at_index[1:] < at_index[:-1]):
             order = np.argsort(at_index, kind="stable")
             at_index, *places = (column[order] for column in (at_index, *places))
         key_address, key_length, value_address, value_length = places
-        aggregates = Messages(at_index, key_address, key_length, value_address, value_length, self._keep)
-        letters = sorted(self.letters, key=lambda record: record.at_index)
-        return Derived(aggregates, letters, self.counts, self.suspended, self.refused)
+        return Messages(at_index, key_address, key_length, value_address, value_length, self._keep)

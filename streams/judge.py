@@ -69,6 +69,10 @@ if TYPE_CHECKING:
 _REPORTS_MAX: Final = 64
 _KEY_AND_HASH: Final = 3
 _NAME: Final = JUDGE.encode()
+#: Plain numbers: comparing an array with a member of an enum takes longer than the comparison.
+_CONTROL: Final = int(EntryKind.CONTROL)
+_CONTROL_ENTRY: Final = int(Fault.CONTROL_ENTRY)
+_WARNED: Final = int(Flag.WARNED)
 
 
 class Counts(NamedTuple):
@@ -168,7 +172,7 @@ class Judge:
         rows = entries.kind.size
         events = allocate_events(rows)
         batch = _Batch(_blank_verdicts(rows), np.zeros(len(Tally), np.int64), [], [])
-        controls = np.flatnonzero(entries.kind == EntryKind.CONTROL)
+        controls = np.flatnonzero(entries.kind == _CONTROL)
         evicted = refused = start = 0
         for row in controls.tolist():
             try:
@@ -182,7 +186,7 @@ class Judge:
                 _adopt(state, settings)
         evicted += self._judge(state, entries, events, start, rows, batch)
         batch.verdicts.fault[:] = events.fault
-        unread = np.flatnonzero(events.fault > Fault.CONTROL_ENTRY)
+        unread = np.flatnonzero(events.fault > _CONTROL_ENTRY)
         unreadable = Counter(Fault(fault) for fault in events.fault[unread].tolist())
         letters = [
             dead_letter(state.partition, entries, row, Fault(events.fault[row]).name)
@@ -194,7 +198,7 @@ class Judge:
             records=sorted(batch.records + letters, key=lambda record: record.at_index),
             events=events,
             verdicts=batch.verdicts,
-            warned=np.flatnonzero(batch.verdicts.flags & Flag.WARNED),
+            warned=np.flatnonzero(batch.verdicts.flags & _WARNED),
             counts=Counts(
                 events=rows - len(controls),
                 green=tally[Tally.GREEN],
@@ -251,7 +255,7 @@ class Judge:
         split = rows < whole.kind.size
         entries = slice_rows(whole, start, stop) if split else whole
         events = slice_rows(whole_events, start, stop) if split else whole_events
-        verdicts = _verdict_rows(batch.verdicts, start, stop)
+        verdicts = _verdict_rows(batch.verdicts, start, stop) if split else batch.verdicts
         batch.keep.append(decode_events(entries, events, state.settings.framing))
         marks = np.empty((rows, _KEY_AND_HASH), np.int64)
         work = np.empty(MESSAGE_BYTES + SHA256_CONTEXT_BYTES + 32, np.uint8)

@@ -16,14 +16,12 @@ import base64
 import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
-
-from schemas.canonical import EntryKind, ValueState
+from schemas.canonical import ValueState
 from schemas.columns import Fault, allocate_events, decode_events, slice_rows
 from schemas.errors import BadInputError
 from schemas.instants import format_ms, format_us
 from schemas.memory import bytes_at
-from streams.control import is_heartbeat, read_control
+from streams.control import control_values, is_heartbeat, read_control
 from streams.definitions import JUDGE, JudgeSettings
 
 if TYPE_CHECKING:
@@ -53,8 +51,7 @@ class ControlBody(NamedTuple):
 
 def control_bodies(entries: Entries) -> Iterator[ControlBody]:
     """The CONTROL rows but heartbeats, in order; one that is no control record means nothing and is left out."""
-    for row in np.flatnonzero((entries.kind == EntryKind.CONTROL) & (entries.value_address != 0)).tolist():
-        value = bytes_at(int(entries.value_address[row]), int(entries.value_length[row]))
+    for row, value in control_values(entries):
         kind, body = ("", {}) if is_heartbeat(value) else read_control(value)
         if kind:
             yield ControlBody(row, kind, body)

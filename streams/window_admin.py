@@ -19,13 +19,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
-
-from schemas.canonical import EntryKind
 from schemas.errors import BadInputError
-from schemas.memory import bytes_at
 from streams.aggregates import Suspension, record_of
-from streams.control import encode_control, read_control
+from streams.control import control_values, encode_control, read_control
 from streams.derive import Derive
 from streams.drift_log import Written
 from streams.fold import FoldError
@@ -117,10 +113,8 @@ def _in_force(ledger: Ledger, partition: int, snapshots: Iterable[Snapshot]) -> 
         return []
     after, since_ms, windows = _at_snapshot(ledger, partition, tail, snapshots)
     for batch in ledger.batches(partition, tail, ledger.offset_of(partition, tail, after + 1, "index")):
-        entries = batch.entries
-        for row in np.flatnonzero((entries.kind == EntryKind.CONTROL) & (entries.value_address != 0)).tolist():
-            value = bytes_at(int(entries.value_address[row]), int(entries.value_length[row]))
-            _take(windows, partition, int(entries.index[row]), value)
+        for row, value in control_values(batch.entries):
+            _take(windows, partition, int(batch.entries.index[row]), value)
     for name, version, reason in _suspensions(ledger, partition, since_ms):
         if name in windows and windows[name].version == version:
             windows[name] = windows[name]._replace(suspended=reason)
