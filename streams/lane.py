@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 FETCH_WAIT_MS = 50
 #: Of a control record, whatever the limit for values of the input is; the ledger's headroom holds it.
 CONTROL_VALUE_BYTES = 1_048_576
+_NS_PER_MS = 1_000_000
 
 
 class Committed(NamedTuple):
@@ -154,6 +155,8 @@ class Lane:
         self._readers: _Readers | None = None
         self._snapshots: SnapshotWriter | None = None
         self._snapshot_due_ns = 0
+        #: No transaction of input begins before.
+        self._next_ns = 0
         self._standing = Standing({})
         #: The events of the lane, queryable; None where there is none.
         self.hot: HotTier | None = None
@@ -213,9 +216,8 @@ class Lane:
         if self._readers is None:  # every partition is halted
             time_source().sleep_s(FETCH_WAIT_MS / 1_000)
             return None
-        rows_max, linger_ms = self._settings.batch_events_max, self._settings.batch_linger_ms
         try:
-            return self._readers.input.fetch(rows_max, FETCH_WAIT_MS, linger_ms)
+            return self._readers.input.fetch(self._settings.batch_events_max, FETCH_WAIT_MS, self._next_ns)
         except ClientError as error:
             if error.code == ERROR_NO_SUCH_OFFSET:
                 position = self.parts[error.partition].position
@@ -278,6 +280,7 @@ class Lane:
             return None
         tails = {number: head.index for number, head in heads.items()}
         progress = self._standing.to_write(tails, time_source().monotonic_ns())
+        self._next_ns = time_source().monotonic_ns() + self._settings.batch_interval_ms * _NS_PER_MS
         duration_ns = self._transactions.write(self._outgoing(turn.ledger, turn.stepped, progress))
         for number, head in heads.items():
             self.parts[number].head = head

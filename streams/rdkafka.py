@@ -27,6 +27,7 @@ import confluent_kafka
 import numpy as np
 from numba import carray, cfunc, types  # type: ignore[attr-defined]
 
+from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError
 from schemas.memory import JIT, address_of, bind, bytes_at, copy, kernel, load_i64, load_u8, store_u8
 from streams.records import Records, allocate_records
@@ -55,6 +56,7 @@ _PRODUCER, _CONSUMER = 0, 1
 _NO_FLAGS = 0  # neither COPY nor FREE: the value's memory stays ours, and is read until the delivery is known
 _DESTROY_NO_CONSUMER_CLOSE = 0x8
 _ERROR_TEXT_BYTES = 512
+_NS_PER_MS = 1_000_000
 _INT32_MASK = 0xFFFF_FFFF
 _SIGN_32 = 0x8000_0000
 
@@ -355,8 +357,10 @@ class NativeConsumer:
         if code != 0:
             raise ClientError("assign", code, error_text(code))
 
-    def fetch(self, rows_max: int, wait_ms: int, linger_ms: int = 0) -> Batch | None:
-        """Wait up to wait_ms for the first record, then take what is there (and what comes within linger_ms).
+    def fetch(self, rows_max: int, wait_ms: int, until_ns: int = 0) -> Batch | None:
+        """Wait up to wait_ms for the first record, then take what is there, and what comes until an instant.
+
+        until_ns: of the monotonic clock.
 
         Returns None where nothing came. The caller releases the batch. Raises ClientError for anything but the end of
         a partition or a broker that is away for a while.
@@ -368,6 +372,7 @@ class NativeConsumer:
         pointers[0] = first
         more = 0
         if rows_max > 1:
+            linger_ms = max(0, until_ns - time_source().monotonic_ns()) // _NS_PER_MS
             more = _consume_batch_queue(self._queue, linger_ms, address_of(pointers) + 8, rows_max - 1)
         messages = pointers[: 1 + max(more, 0)]
         records = allocate_records(messages.size)

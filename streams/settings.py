@@ -75,7 +75,7 @@ LANES_DEFAULT_MAX: Final = 8
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
 Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
 #: A lane that waits for longer keeps everybody waiting for what it has fetched.
-LINGER_MS_MAX: Final = 1_000
+BATCH_INTERVAL_MS_MAX: Final = 1_000
 #: Filled from other fields unless given.
 _DERIVED: Final = ("input_topic", "lanes")
 #: The field that comes from tables of the file, which no variable could hold.
@@ -145,8 +145,9 @@ class Settings(BaseSettings):
     max_value_bytes: int = Field(default=1_048_576, ge=1, le=VALUE_BYTES_MAX)
     #: Input records of one transaction, at most; the control records that may go in come on top.
     batch_events_max: int = Field(default=5_000, ge=1, le=100_000)
-    #: How long a lane may wait for a fuller batch.
-    batch_linger_ms: int = Field(default=0, ge=0, le=LINGER_MS_MAX)
+    #: While events keep coming, transactions of a lane begin at least this far apart: each costs the worker and the
+    #: broker the same, however little is in it. An event after a pause does not wait.
+    batch_interval_ms: int = Field(default=0, ge=0, le=BATCH_INTERVAL_MS_MAX)
     #: A snapshot of each fold's state after this time ...
     snapshot_interval_ms: Milliseconds = 10_000
     #: ... or after this many entries, whichever comes first.

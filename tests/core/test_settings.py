@@ -114,7 +114,7 @@ def test_the_ledger_may_be_named_by_variable(monkeypatch: pytest.MonkeyPatch) ->
         ("drift_threshold_ms = nan", "drift_threshold_ms = nan"),
         ("drift_threshold_ms = inf", "drift_threshold_ms = inf"),
         ("drift_threshold_ms = 1e300", "drift_threshold_ms = 1e+300"),
-        ("batch_linger_ms = 1001", "batch_linger_ms = 1001"),
+        ("batch_interval_ms = 1001", "batch_interval_ms = 1001"),
         ("confirm_events = 10001", "confirm_events = 10001"),
         ("hot_store = 2", "driftledger.toml: hot_store = 2"),
         ("windows = []", "unknown setting 'windows'. Write each window as a table, [[window]]"),
