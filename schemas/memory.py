@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import config, njit, types
+from numba import cfunc, config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -41,9 +41,10 @@ JIT: bool = not config.DISABLE_JIT  # type: ignore[attr-defined] # numba fills i
 #: Bytes to reserve for a hash context (OpenSSL's SHA256_CTX is 112).
 SHA256_CONTEXT_BYTES = 128
 
+_C_TYPES: dict[str, Any] = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "void": None}
 
 _IMPORTS = re.compile(rb"^(?:from|import) [^\n(]*(?:\([^)]*\))?", re.MULTILINE)
-_COMPILES = re.compile(rb"^@(?:kernel|intrinsic)|intrinsic\(|cfunc\(", re.MULTILINE)
+_COMPILES = re.compile(rb"^@(?:kernel|intrinsic)|intrinsic\(|c_function\(", re.MULTILINE)
 
 
 def sources_state() -> str:
@@ -100,8 +101,19 @@ def bind(name: str, address: int, result: str, *arguments: str) -> Callable[...,
         llvm.add_symbol(name, address)
         signature = getattr(types, result)(*(getattr(types, a) for a in arguments))
         return cast("Callable[..., Any]", types.ExternalFunction(name, signature))
-    c_types: dict[str, Any] = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "void": None}
-    return ctypes.CFUNCTYPE(c_types[result], *(c_types[a] for a in arguments))(address)
+    return ctypes.CFUNCTYPE(_C_TYPES[result], *(_C_TYPES[a] for a in arguments))(address)
+
+
+def c_function(function: Callable[..., None], *arguments: str) -> tuple[Any, int]:
+    """Make a function that is written as a kernel callable from C: what keeps it alive, and its address.
+
+    Types are those of `bind`; nothing is returned. Compiled, it runs without the GIL, and is cached on disk.
+    """
+    if JIT:
+        compiled = cfunc(types.void(*(getattr(types, a) for a in arguments)), cache=True)(function)
+        return compiled, int(compiled.address or 0)
+    interpreted = ctypes.CFUNCTYPE(None, *(_C_TYPES[a] for a in arguments))(function)
+    return interpreted, int(ctypes.cast(interpreted, ctypes.c_void_p).value or 0)
 
 
 def _load(width: int, value_type: Any, result: Any) -> Callable[[int], Any]:

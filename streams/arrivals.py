@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import DriftledgerError, HaltCode, HaltError
 from streams.admission import INPUT_TRUNCATED_REMEDY
+from streams.librdkafka import TIMESTAMP_LOG_APPEND
 from streams.log import Log
-from streams.rdkafka import TIMESTAMP_LOG_APPEND
 
 if TYPE_CHECKING:
-    from streams.rdkafka import ClientError
+    from streams.librdkafka import ClientError
     from streams.records import Records
 
 

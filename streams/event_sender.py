@@ -18,34 +18,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import orjson
-from numba import cfunc, types
 
 from schemas.errors import UnreachableError
 from schemas.instants import MS_PER_S
-from schemas.memory import JIT, address_of, load_i64, store_i64
+from schemas.memory import address_of, c_function, load_i64, store_i64
 from schemas.producer import CONNECT_TIMEOUT_S, QUEUE_EVENTS_MAX, QUEUE_KBYTES_MAX
-from streams.rdkafka import (
-    _INT32_MASK,
-    _P,
-    _PRODUCER,
+from streams import librdkafka
+from streams.librdkafka import (
+    ERROR_PURGED,
+    INT32_MASK,
     MESSAGE_WORDS,
+    POINTER,
     W_ERROR,
     W_KEY,
     W_KEY_LENGTH,
     W_OFFSET,
-    W_PARTITION,
     W_PRIVATE,
     W_VALUE,
     W_VALUE_LENGTH,
-    _call,
-    _conf_set_dr_msg_cb,
-    _configure,
-    _destroy_flags,
-    _open,
-    _produce_batch,
-    _signed_32,
-    _topic_destroy,
-    _topic_new,
+    error_of,
+    partition_of,
 )
 
 if TYPE_CHECKING:
@@ -64,42 +56,24 @@ _POLL_MS: Final = 100
 _PURGE_MS: Final = 1_000
 #: librdkafka's largest: what is too long is for the broker to say, which knows the topic's limit.
 _MESSAGE_BYTES_MAX: Final = 1_000_000_000
-_ANY_PARTITION: Final = -1
-_WAIT_WHILE_FULL: Final = 0x4
-_PURGE_ALL: Final = 0x1 | 0x2
-ERROR_PURGED: Final = -152
 #: int64 words of what is noted of a row: the error, 0 for none; partition; offset; where its batch counts.
 _NOTE_WORDS: Final = 4
 N_ERROR, N_PARTITION, N_OFFSET, _N_COUNT = range(_NOTE_WORDS)
 
-_flush = _call("flush", ctypes.c_int, _P, ctypes.c_int)
-_poll = _call("poll", ctypes.c_int, _P, ctypes.c_int)
-_purge = _call("purge", ctypes.c_int, _P, ctypes.c_int)
-_conf_set_stats_cb = _call("conf_set_stats_cb", None, _P, _P)
-_StatisticsCallback = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.c_char_p, ctypes.c_size_t, _P)
+_StatisticsCallback = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, ctypes.c_char_p, ctypes.c_size_t, POINTER)
 
 
 def _note(_client: Any, message: int, _opaque: Any) -> None:
     """A delivery. Called by the one thread that polls, so counting needs no lock."""
     note = load_i64(message + 8 * W_PRIVATE)
-    store_i64(note + 8 * N_ERROR, _signed_32(load_i64(message + 8 * W_ERROR)))
-    store_i64(note + 8 * N_PARTITION, load_i64(message + 8 * W_PARTITION) & _INT32_MASK)
+    store_i64(note + 8 * N_ERROR, error_of(message))
+    store_i64(note + 8 * N_PARTITION, partition_of(message))
     store_i64(note + 8 * N_OFFSET, load_i64(message + 8 * W_OFFSET))
     count = load_i64(note + 8 * _N_COUNT)
     store_i64(count, load_i64(count) + 1)
 
 
-def _callback() -> tuple[Any, int]:
-    """The C function of _note: what keeps it alive, and its address."""
-    if JIT:
-        compiled = cfunc(types.void(types.int64, types.int64, types.int64), cache=True)(_note)
-        return compiled, int(compiled.address or 0)
-    word = ctypes.c_int64
-    interpreted = ctypes.CFUNCTYPE(None, word, word, word)(_note)
-    return interpreted, int(ctypes.cast(interpreted, _P).value or 0)
-
-
-_NOTE_KEEP, _NOTE_CALLBACK = _callback()
+_NOTE_KEEP, _NOTE_CALLBACK = c_function(_note, "int64", "int64", "int64")
 
 
 class Batch:
@@ -144,7 +118,7 @@ class Batch:
 
 
 def _signed_32_of(words: Int64s) -> Int64s:
-    return (words & _INT32_MASK).astype(np.uint32).astype(np.int32).astype(np.int64)
+    return (words & INT32_MASK).astype(np.uint32).astype(np.int32).astype(np.int64)
 
 
 def _point(messages: Int64s, address: int, length: int, memory: bytes, parts: Sequence[bytes]) -> None:
@@ -167,7 +141,7 @@ class EventSender:
         self._pending: list[Batch] = []
         self._pending_lock = threading.Lock()
         self._statistics = _StatisticsCallback(self._look_for_id)
-        conf = _configure(
+        conf = librdkafka.configure(
             {
                 "bootstrap.servers": bootstrap,
                 "compression.type": "lz4",
@@ -182,10 +156,10 @@ class EventSender:
                 "statistics.interval.ms": _STATISTICS_MS,
             }
         )
-        _conf_set_dr_msg_cb(conf, _NOTE_CALLBACK)
-        _conf_set_stats_cb(conf, ctypes.cast(self._statistics, _P))
-        self._handle = _open(_PRODUCER, conf)
-        self._topic = _topic_new(self._handle, topic.encode(), None)
+        librdkafka.conf_set_dr_msg_cb(conf, _NOTE_CALLBACK)
+        librdkafka.conf_set_stats_cb(conf, ctypes.cast(self._statistics, POINTER))
+        self._handle = librdkafka.open_client(librdkafka.PRODUCER, conf)
+        self._topic = librdkafka.topic_new(self._handle, topic.encode(), None)
         self._poller = threading.Thread(target=self._poll, name="put-deliveries", daemon=True)
         self._poller.start()
         if not self._identified.wait(min(delivery_timeout_s, CONNECT_TIMEOUT_S)):
@@ -200,26 +174,28 @@ class EventSender:
         with self._pending_lock:
             self._pending.append(batch)
         rows = len(batch.messages)
-        queued = _produce_batch(self._topic, _ANY_PARTITION, _WAIT_WHILE_FULL, address_of(batch.messages), rows)
+        queued = librdkafka.produce_batch(
+            self._topic, librdkafka.ANY_PARTITION, librdkafka.WAIT_WHILE_FULL, address_of(batch.messages), rows
+        )
         batch.expect(queued)
 
     def drain(self, within_s: float) -> None:
         """Queue nothing any more; what is not delivered within that time is lost."""
         self._draining.set()
-        if _flush(self._handle, int(within_s * MS_PER_S)):
-            _purge(self._handle, _PURGE_ALL)
-            _flush(self._handle, _PURGE_MS)
+        if librdkafka.flush(self._handle, int(within_s * MS_PER_S)):
+            librdkafka.purge(self._handle, librdkafka.PURGE_ALL)
+            librdkafka.flush(self._handle, _PURGE_MS)
 
     def close(self) -> None:
         """End the client; nobody may be sending."""
         self._closed.set()
         self._poller.join()
-        _topic_destroy(self._topic)
-        _destroy_flags(self._handle, 0)
+        librdkafka.topic_destroy(self._topic)
+        librdkafka.destroy_flags(self._handle, librdkafka.NO_FLAGS)
 
     def _poll(self) -> None:
         while not self._closed.is_set():
-            _poll(self._handle, _POLL_MS)
+            librdkafka.poll(self._handle, _POLL_MS)
             with self._pending_lock:
                 self._pending = [batch for batch in self._pending if not batch.end_if_settled()]
 

@@ -39,10 +39,11 @@ from streams.fold_opening import check_progress, coming_of, fold_failed, untold
 from streams.fold_progress import Standing
 from streams.folds import Stepped
 from streams.lane_clients import consumer_settings
+from streams.librdkafka import ERROR_NO_SUCH_OFFSET, ClientError
 from streams.log import Log, wait_stable
 from streams.outbox import Rows, byte_rows, ledger_rows, message_rows
 from streams.progress import produce_durably, progress_message, read_lane
-from streams.rdkafka import ERROR_NO_SUCH_OFFSET, ClientError, NativeConsumer
+from streams.rdkafka import NativeConsumer
 from streams.records import slice_records
 from streams.restore import bring_level, entries_between
 from streams.snapshots import Snapshot, SnapshotWriter, Stored, read_snapshots

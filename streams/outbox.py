@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from schemas.memory import address_of
-from streams.rdkafka import MESSAGE_WORDS, W_KEY, W_KEY_LENGTH, W_VALUE, W_VALUE_LENGTH
+from streams.librdkafka import MESSAGE_WORDS, W_KEY, W_KEY_LENGTH, W_VALUE, W_VALUE_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -103,7 +103,7 @@ class Puts:
                 batch = self._batch([line.event for line in accepted])
                 under_way.append(([line.number for line in accepted], batch))
                 sender.send(batch)
-            outcome = _outcome(refused, [(numbers, batch.wait()) for numbers, batch in under_way])
+            outcome = outcome_of(refused, [(numbers, batch.wait()) for numbers, batch in under_way])
             self._failed |= outcome.lost > 0
             return outcome
 
@@ -149,7 +149,7 @@ class Puts:
                 self._changed.notify_all()
 
 
-def _outcome(refused: list[Rejected], settled: list[tuple[list[int], Int64s]]) -> Outcome:
+def outcome_of(refused: list[Rejected], settled: list[tuple[list[int], Int64s]]) -> Outcome:
     """What the notes of all batches say, the numbers being those of their rows' lines."""
     if not settled:
         return Outcome(0, refused, [])

@@ -6,7 +6,6 @@ those of any worker, its windows from the plan.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import json
 import os
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from schemas.clock import SystemTime
 from streams import lane
 from streams.lane_clients import producer_settings
-from streams.rdkafka import _P, ClientError, NativeProducer, _call
+from streams.librdkafka import INT, POINTER, ClientError, check, declare, flush
+from streams.rdkafka import NativeProducer
 from streams.settings import Settings
 from streams.transactions import Point, Transactions
 from streams.windows import WindowDefinition
@@ -27,8 +27,7 @@ from streams.worker import run
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_flush = _call("flush", ctypes.c_int, _P, ctypes.c_int)
-_abort_transaction = _call("abort_transaction", _P, _P, ctypes.c_int)
+_abort_transaction = declare("abort_transaction", POINTER, POINTER, INT)
 _TWIN_COMMIT_TIMEOUT_MS = 3_000
 #: Until the broker goes on and carries out what it was asked for.
 _TWIN_BACKOFF_S = 8.0
@@ -112,7 +111,7 @@ class AbortAndGoOn(Transactions):
 
     def _abort(self) -> None:
         try:
-            self._producer._check("abort_transaction", _abort_transaction(self._producer._handle, _PATIENCE_MS))
+            check("abort_transaction", _abort_transaction(self._producer.handle, _PATIENCE_MS))
         except ClientError:
             SystemTime().sleep_s(_TWIN_BACKOFF_S)
             self._producer.destroy()
@@ -126,7 +125,7 @@ def _deliver_first() -> None:
 
     def produce_and_deliver(producer: NativeProducer, topic: str, partition: int, rows: Any) -> None:
         produce(producer, topic, partition, rows)
-        _flush(producer._handle, _PATIENCE_MS)
+        flush(producer.handle, _PATIENCE_MS)
 
     NativeProducer.produce = produce_and_deliver  # type: ignore[method-assign,assignment]
 

@@ -14,9 +14,9 @@ from confluent_kafka import KafkaError
 from schemas.errors import UnreachableError
 from streams import api, put_requests
 from streams.api import Api
-from streams.event_sender import ERROR_PURGED
+from streams.librdkafka import ERROR_PURGED
 from streams.publish import Accepted, Rejected
-from streams.put import Outcome, Puts, Span, _outcome
+from streams.put import Outcome, Puts, Span, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -266,7 +266,7 @@ def test_an_outcome_tells_taken_refused_and_lost_apart() -> None:
     notes = np.array(
         [[0, 1, 10, 0], [too_large, 1, -1, 0], [0, 0, 7, 0], [ERROR_PURGED, 0, -1, 0], [0, 1, 12, 0]], np.int64
     )
-    outcome = _outcome([Rejected(3, "why")], [([1, 2], notes[:2]), ([4, 5, 6], notes[2:])])
+    outcome = outcome_of([Rejected(3, "why")], [([1, 2], notes[:2]), ([4, 5, 6], notes[2:])])
     assert outcome.accepted == 3
     assert outcome.positions == [Span(0, 7, 7), Span(1, 10, 12)]
     assert [line.number for line in outcome.refused] == [2, 3]

@@ -6,7 +6,8 @@ import ctypes
 
 import pytest
 
-from streams.rdkafka import _DELIVERY_CALLBACK, MESSAGE_WORDS, W_ERROR, W_TOPIC
+from streams.librdkafka import MESSAGE_WORDS, W_ERROR, W_TOPIC
+from streams.rdkafka import DELIVERY_CALLBACK
 
 MESSAGE_TIMED_OUT = -192
 MESSAGE_TOO_LARGE = 10
@@ -19,7 +20,7 @@ def test_a_failed_delivery_keeps_the_sign_of_its_error(code: int) -> None:
     message[W_ERROR] = 0x7F00_0000_0000_0000 | code & 0xFFFF_FFFF
     message[W_TOPIC] = 1
     counts = (ctypes.c_int64 * 3)()
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(_DELIVERY_CALLBACK)(
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(DELIVERY_CALLBACK)(
         None, ctypes.addressof(message), ctypes.addressof(counts)
     )
     assert list(counts) == [0, 1, code]
