@@ -53,7 +53,7 @@ def sources_state() -> str:
     Compiled kernels are kept in a directory for each: numba notices a change of the file a kernel stands in, not of the
     functions and constants it takes from other files.
     """
-    packages = [Path(__file__).parent, Path(__file__).parents[1] / "streams"]
+    packages = [Path(__file__).parents[1] / package for package in ("schemas", "streams", "lifecycle")]
     texts = {file: file.read_bytes() for package in packages for file in sorted(package.glob("*.py"))}
     wanted = {file for file, text in texts.items() if _COMPILES.search(text)}
     new = wanted

@@ -162,4 +162,8 @@ def test_every_change_of_the_sources_is_another_state(monkeypatch: pytest.Monkey
     after = memory.sources_state()
     assert after != before
     (tmp_path / "streams" / "severity.py").write_text("new")
-    assert memory.sources_state() != after
+    later = memory.sources_state()
+    assert later != after
+    (tmp_path / "lifecycle").mkdir()
+    (tmp_path / "lifecycle" / "kernels.py").write_text("@kernel\ndef f(): ...\n")
+    assert memory.sources_state() != later
