@@ -46,6 +46,8 @@ COLUMNS: Final = (
     "causes",
     "exchange",
 )
+#: Of events that name none, unless who sends them has another.
+DEFAULT_KIND: Final = "event"
 _MAY_BE_ABSENT: Final = ("event_id", "local_timestamp")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)

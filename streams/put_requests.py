@@ -25,7 +25,7 @@ from aiohttp import web
 
 from schemas.errors import BadInputError, UnreachableError
 from streams import arrow_events
-from streams.publish import Format, read
+from streams.publish import DEFAULT_KIND, Format, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,8 +41,6 @@ PUTS_MAX: Final = 4
 #: A body comes over loopback: one that takes longer keeps others out.
 BODY_TIMEOUT_S: Final = 30.0
 RETRY_AFTER_S: Final = 1
-#: Kind of events that name none, unless the request does.
-DEFAULT_KIND: Final = "event"
 JSON_LINES: Final = ("application/x-ndjson", "application/json")
 ARROW: Final = "application/vnd.apache.arrow.stream"
 _DEFAULTS: Final = ("source", "kind")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _logger = structlog.get_logger()
 _LOG_EVERY_ENTRIES = 1_000_000
 #: A transaction costs more than folding some thousand entries.
-_ROWS_MAX = 20_000
+ROWS_MAX = 20_000
 
 
 def bring_level(
@@ -125,7 +125,7 @@ def entries_between(
         return
     begin = find_offset(log, topic, partition, tail, "index", first)
     following = first
-    for batch in read_entries(bootstrap, topic, partition, begin, tail.offset + 1, _ROWS_MAX):
+    for batch in read_entries(bootstrap, topic, partition, begin, tail.offset + 1, ROWS_MAX):
         wrong = np.flatnonzero(batch.entries.index != np.arange(following, following + batch.entries.index.size))
         if wrong.size:
             where = f"{topic}[{partition}]@{batch.offsets[wrong[0]]}"

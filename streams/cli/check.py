@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from schemas.errors import BadInputError
 from streams.cli.context import WRONG
 from streams.cli.output import Output, OutputOption, emit
+from streams.cli.progress import entries_progress
 from streams.cli.ranges import PartitionOption, opened
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def aggregates(
         raise BadInputError(
             "--last counts back from the end, --from-sequence and --to-sequence name a range. Give one or the other"
         )
-    with opened(context) as ledger, _new_progress() as progress:
+    with opened(context) as ledger, entries_progress() as progress:
         asked = {p: _range(ledger, p, first, to, last) for p in ledger.chosen(partition)}
         checks = [check for p, of_it in asked.items() for check in _checked(ledger, p, of_it, window, progress)]
     emit((_row(check, output) for check in checks), _columns(output), output)
@@ -116,19 +116,3 @@ def _row(check: DefinitionCheck, output: Output) -> dict[str, Any]:
     if output is not Output.TABLE:
         row["differences"] = [difference._asdict() for difference in check.differences]
     return row
-
-
-def _new_progress() -> Progress:
-    """Entries read, on stderr, only on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )

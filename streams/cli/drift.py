@@ -169,7 +169,7 @@ def log(
         drift_log = DriftLog(ledger)
         entries: Iterable[DriftEntry]
         if follow:
-            entries = _coming_entries(ledger, partition, source, last, None if first is None else span)
+            entries = coming_entries(ledger, partition, source, last, None if first is None else span)
             emit_lines((entry.row() for entry in entries), _LOG_LINE_COLUMNS, _LOG_FIELDS, output)
             return
         if first is None and to is None:
@@ -180,7 +180,7 @@ def log(
         _emit_of(source, (entry.row() for entry in entries), columns, output)
 
 
-def _coming_entries(
+def coming_entries(
     ledger: Ledger, partition: int | None, source: str | None, last: int | None, span: Span | None
 ) -> Iterator[DriftEntry]:
     """The last entries, or those of a span on, oldest first, and then what comes."""
@@ -237,7 +237,7 @@ def warnings(
     with opened(context) as ledger:
         found: Iterable[DriftWarning]
         if follow:
-            found = _coming_warnings(ledger, partition, source, last, first)
+            found = coming_warnings(ledger, partition, source, last, first)
             emit_lines((warning.row() for warning in found), _WARNING_LINE_COLUMNS, _WARNING_FIELDS, output)
             return
         if first is None and to is None:
@@ -267,7 +267,7 @@ def _ranged_warnings(
     return (warning for warning in found if span.holds(warning.authority_timestamp_ms))
 
 
-def _coming_warnings(
+def coming_warnings(
     ledger: Ledger, partition: int | None, source: str | None, last: int | None, first: str | None
 ) -> Iterator[DriftWarning]:
     """The last warnings, or those of a range on, oldest first, and then what comes."""
@@ -345,7 +345,7 @@ def alerts(
         oldest_first = found[::-1]
         if follow:
             before = [record for record in oldest_first if record.offset < positions[record.partition]]
-            coming = chain(before, _coming_alerts(ledger, positions, source, state))
+            coming = chain(before, coming_alerts(ledger, positions, source, state))
             emit_lines((record.row() for record in coming), _ALERT_LINE_COLUMNS, _ALERT_FIELDS, output)
             return
     rows = (record.row() for record in (oldest_first if ranged else found))
@@ -358,9 +358,8 @@ def _emit_of(source: str | None, rows: Iterable[Mapping[str, Any]], columns: Seq
         typer.echo(f"nothing of the source {source!r} is in that range", err=True)
 
 
-def _coming_alerts(
-    ledger: Ledger, positions: dict[int, int], source: str | None, state: Which
-) -> Iterator[AlertRecord]:
+def coming_alerts(ledger: Ledger, positions: dict[int, int], source: str | None, state: Which) -> Iterator[AlertRecord]:
+    """Those that come from the positions on; that one is closed only where all are asked for."""
     from streams.alert_log import CLOSED, follow
 
     for record in follow(ledger, positions, source=source):

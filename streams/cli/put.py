@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from schemas.errors import BadInputError, UnreachableError
+from schemas.errors import UnreachableError
 from streams.cli.context import WRONG, settings_of
-from streams.cli.publish import DEFAULT_KIND, STDIN, _count, _new_progress, _open, _position, _size
-from streams.publish import Accepted, Format, Rejected, format_of, read
+from streams.cli.event_file import (
+    EventKindOption,
+    EventSourceOption,
+    FileArgument,
+    FormatOption,
+    counted,
+    format_in,
+    lines_of,
+    opened_file,
+    position_of,
+    size_of,
+    tell_bad_line,
+)
+from streams.cli.progress import bytes_progress
+from streams.publish import DEFAULT_KIND, Accepted, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +39,10 @@ _PART_LINES = 5_000
 
 def put(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="JSON lines or CSV with a header row; - is standard input.")],
-    form: Annotated[
-        Format | None, typer.Option("--format", help="By the file's suffix, jsonl for -, unless given.")
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="Source of lines that name none.")] = None,
-    kind: Annotated[str, typer.Option(help="Kind of lines that name none.")] = DEFAULT_KIND,
+    file: FileArgument,
+    form: FormatOption = None,
+    source: EventSourceOption = None,
+    kind: EventKindOption = DEFAULT_KIND,
     worker: Annotated[
         str | None, typer.Option(help="Address of a worker; one that runs with the same data_dir unless given.")
     ] = None,
@@ -56,21 +66,19 @@ def put(
     """
     from lifecycle.client import Client
 
-    if file != STDIN and Path(file).is_dir():
-        raise BadInputError(f"{file} is a directory. Name a file, or - for stdin")
-    chosen = form or (Format.JSONL if file == STDIN else format_of(file, Path(file).suffix))
+    chosen = format_in(file, form)
     settings = settings_of(context)
-    with _open(file) as stream:
-        lines = read(stream, chosen, {"kind": kind} if source is None else {"kind": kind, "source": source})
+    with opened_file(file) as stream:
+        lines = lines_of(stream, chosen, source, kind)
         try:
             client = Client(worker or settings)
         except UnreachableError as error:
             raise UnreachableError(f"{error}, or use `{settings.command} publish`, which needs none") from None
-        with client, _new_progress() as progress:
+        with client, bytes_progress() as progress:
             typer.echo(f"putting through the worker at {client.address}", err=True)
             putting = _Putting(file, progress)
             putting.put_all(lines, client, stream)
-    accepted, bad = _count(putting.accepted, "event"), _count(putting.bad, "bad line")
+    accepted, bad = counted(putting.accepted, "event"), counted(putting.bad, "bad line")
     typer.echo(f"{accepted} put into {settings.input_topic}, {bad}", err=True)
     if putting.bad:
         raise typer.Exit(WRONG)
@@ -87,13 +95,13 @@ class _Putting:
 
     def put_all(self, lines: Iterator[Accepted | Rejected], client: Client, stream: BinaryIO) -> None:
         """Put every line that is an event. Raises UnreachableError where the worker or Kafka stopped taking them."""
-        bar = self._progress.add_task("putting", total=_size(stream))
+        bar = self._progress.add_task("putting", total=size_of(stream))
         events = self._events(lines)
         numbers = [0]
         while numbers:
             numbers.clear()
             self._put(events, numbers, client)
-            self._progress.update(bar, completed=_position(stream))
+            self._progress.update(bar, completed=position_of(stream))
 
     def _put(self, events: Iterator[Accepted], numbers: list[int], client: Client) -> None:
         """The next lines; numbers: becomes theirs."""
@@ -124,6 +132,4 @@ class _Putting:
 
     def _refuse(self, number: int, reason: str) -> None:
         self.bad += 1
-        self._progress.console.print(
-            f"{self._file}:{number}: {reason}", markup=False, highlight=False, emoji=False, soft_wrap=True
-        )
+        tell_bad_line(self._progress, self._file, number, reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from schemas.errors import HaltError
 from streams.cli.context import WRONG
 from streams.cli.output import Output, OutputOption, emit, emit_lines
+from streams.cli.progress import entries_progress
 from streams.cli.ranges import (
     DEFAULT_LAST,
     FollowOption,
@@ -143,7 +143,7 @@ def check(
 
         driftledger sequence check --partition 2 --from 1000000 --output jsonl
     """
-    with opened(context) as ledger, _new_progress() as progress:
+    with opened(context) as ledger, entries_progress() as progress:
         checks = [_checked(ledger, p, first, progress) for p in ledger.chosen(partition)]
     emit((_check_row(result, output) for result in checks), _CHECK_COLUMNS, output)
     for result in checks:
@@ -189,19 +189,3 @@ def _check_row(result: PartitionCheck, output: Output) -> dict[str, Any]:
         else len(result.findings),
         "chain_head": head.chain_hash if head else None,
     }
-
-
-def _new_progress() -> Progress:
-    """Entries checked, on stderr, only on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )

@@ -20,7 +20,7 @@ from schemas.errors import BadInputError, HaltCode, HaltError
 from schemas.instants import INT64_MAX, format_ms
 from schemas.topics import partition_for
 from streams.alert_log import alerts_between, ends, follow, newest_alerts, open_alerts
-from streams.cli.drift import Which, _coming_alerts, _coming_entries, _coming_warnings
+from streams.cli.drift import Which, coming_alerts, coming_entries, coming_warnings
 from streams.cli.main import main
 from streams.cli.ranges import Span
 from streams.drift_entries import Reading
@@ -437,12 +437,12 @@ def test_what_is_followed_begins_in_the_same_order(stepped: tuple[Settings, int]
     settings, begun_ms = stepped
     with Ledger(settings, str(settings.bootstrap)) as ledger:
         for span in (None, Span(begun_ms, INT64_MAX)):
-            entries = islice(_coming_entries(ledger, None, None, None, span), len(IN_ORDER))
+            entries = islice(coming_entries(ledger, None, None, None, span), len(IN_ORDER))
             assert [(entry.partition, entry.sequence) for entry in entries] == IN_ORDER
         for first in (None, "1", format_ms(begun_ms)):
-            warned = islice(_coming_warnings(ledger, None, None, None, first), len(IN_ORDER))
+            warned = islice(coming_warnings(ledger, None, None, None, first), len(IN_ORDER))
             assert [(warning.partition, warning.sequence) for warning in warned] == IN_ORDER
-        last = islice(_coming_entries(ledger, None, None, 2, None), 2)
+        last = islice(coming_entries(ledger, None, None, 2, None), 2)
         assert [(entry.partition, entry.sequence) for entry in last] == IN_ORDER[-2:]
 
 
@@ -550,7 +550,7 @@ def test_following_what_is_open_leaves_out_what_closes(kafka: Any, prefix: str) 
     sequence(settings)
     with Ledger(settings, kafka.bootstrap) as ledger:
         for which, states in ((Which.ALL, ["OPENED", "CLOSED"]), (Which.OPEN, ["OPENED", "OPENED"])):
-            coming = _coming_alerts(ledger, {0: 0}, None, which)
+            coming = coming_alerts(ledger, {0: 0}, None, which)
             assert [next(coming).alert["state"] for _ in states] == states
 
 

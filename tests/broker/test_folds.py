@@ -122,7 +122,7 @@ def test_a_lane_that_dies_while_its_judge_catches_up_loses_and_doubles_nothing(
     kafka: Any, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At every point of such a transaction, time and again, over both partitions."""
-    monkeypatch.setattr(restore, "_ROWS_MAX", CAUGHT_UP_AT_ONCE)
+    monkeypatch.setattr(restore, "ROWS_MAX", CAUGHT_UP_AT_ONCE)
     ledger = behind(kafka, prefix, tmp_path)
     whole = refold(ledger)
     commits: list[int] = []
@@ -218,7 +218,7 @@ def test_a_new_version_that_dies_before_it_is_level_begins_again(
     kafka: Any, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind the old one, it is said once, when it is level."""
-    monkeypatch.setattr(restore, "_ROWS_MAX", CAUGHT_UP_AT_ONCE)
+    monkeypatch.setattr(restore, "ROWS_MAX", CAUGHT_UP_AT_ONCE)
     ledger = behind(kafka, prefix, tmp_path)
     for point in (Point.PRODUCED, Point.COMMITTED):
         with closing(lane_of(ledger.settings, 0, Noted(2), dying(point, 3))) as lane, pytest.raises(DiedError):

@@ -17,7 +17,8 @@ from schemas.errors import UnreachableError
 from schemas.producer import EventProducer
 from streams import broker
 from streams.cli.main import main
-from streams.cli.publish import _new_progress, _Publication
+from streams.cli.progress import bytes_progress
+from streams.cli.publish import Publication
 from streams.publish import Format, read
 from streams.settings import Settings
 from streams.topics_admin import TopicsAdmin, specs_of
@@ -180,7 +181,7 @@ def test_without_a_broker_it_ends_soon(
 def test_a_broker_that_goes_away_ends_the_run_with_the_line_to_go_on_from(capsys: pytest.CaptureFixture[str]) -> None:
     """Reading stops, and bad lines are still told apart from lost ones."""
     lines = read(io.BytesIO(b'{"value": "x"}\n' + b"{}\n" * 5), Format.JSONL, {"source": "s", "kind": "k"})
-    publication = _Publication("events.jsonl", "the topic", _new_progress())
+    publication = Publication("events.jsonl", "the topic", bytes_progress())
     with pytest.raises(
         UnreachableError, match=r"took 0 events, then 5 were not delivered; the first is line 2 \("
     ) as lost:

@@ -297,7 +297,7 @@ def test_a_derive_behind_judge_says_what_it_missed_once_wherever_it_dies(
     kafka: Any, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At every point of such a transaction, with judge level, or behind as well at another place."""
-    monkeypatch.setattr(restore, "_ROWS_MAX", CAUGHT_UP_AT_ONCE)
+    monkeypatch.setattr(restore, "ROWS_MAX", CAUGHT_UP_AT_ONCE)
     ledger = Ledger(kafka.bootstrap, prefix, tmp_path, NO_SNAPSHOTS).create()
     past = Past(ledger)
     past.send(500)

@@ -104,6 +104,21 @@ def test_the_sample_fleet_is_pure_but_for_its_seeded_generator() -> None:
     assert re.findall(r"random\.\w+\(.*?\)", source) == ["random.Random(name)"]
 
 
+def test_no_module_imports_a_private_name() -> None:
+    """What another module needs is public, and says what it is; tests reach it by the module they mirror."""
+    ours = ("schemas", "streams", "lifecycle", "benchmarks", "docs", "tests")
+    private = [
+        f"{file.relative_to(REPOSITORY)} imports {name.name} of {node.module}"
+        for folder in ours
+        for file in sorted((REPOSITORY / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+        if name.name.startswith("_")
+    ]
+    assert private == []
+
+
 def test_every_shell_is_banned_from_pure_modules() -> None:
     """Who may do I/O, and whom the others may not import, is one list, written twice."""
     rules = tomllib.loads((REPOSITORY / "purity.toml").read_text(encoding="utf-8"))["lint"]
