@@ -1,4 +1,4 @@
-"""Health and metrics of a worker, and a door for events, over HTTP on loopback.
+"""Health and metrics of a worker, a door for events and questions to the hot tiers, over HTTP on loopback.
 
     GET /health    200 where the broker answers, the worker is a member of its group, every lane it owns is live and
                    nothing is halted, else 503; JSON says what is what

@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     lanes: int = Field(default=0, ge=0, le=1024)
     #: Copies of each topic's data; at most the number of brokers.
     replication_factor: int = Field(default=1, ge=1, le=7)
-    #: Where this machine keeps its own state: the embedded Kafka, logs of `up`.
+    #: Where this machine keeps its own state: the embedded Kafka, logs of `up`, the hot tier, addresses of workers.
     data_dir: Path = Path(".driftledger")
     #: The java program for the embedded broker; the system's (17 or newer), else the bundled one, unless given.
     java: Path | None = None
@@ -156,11 +156,11 @@ class Settings(BaseSettings):
     transaction_timeout_ms: int = Field(default=10_000, ge=1_000, le=900_000)
     #: A worker that has been silent for longer loses its lanes.
     session_timeout_ms: int = Field(default=6_000, ge=6_000, le=300_000)
-    #: Keep events hot in RocksDB under data_dir, for queries.
+    #: Keep events in the hot tier, RocksDB below data_dir, for questions.
     hot_store: bool = True
     #: What events are gathered into. From the tables of the file, never from the environment.
     windows: tuple[InstanceOf[WindowDefinition], ...] = DEFAULT_WINDOWS
-    #: Health and metrics, on loopback; 0 takes a free port.
+    #: Health, metrics, puts and questions, on loopback; 0 takes a free port.
     http_port: int = Field(default=8_411, ge=0, le=65_535)
 
     @model_validator(mode="before")
