@@ -171,7 +171,7 @@ class Judge:
         """
         rows = entries.kind.size
         events = allocate_events(rows)
-        batch = _Batch(_blank_verdicts(rows), np.zeros(len(Tally), np.int64), [], [])
+        batch = _Batch(blank_verdicts(rows), np.zeros(len(Tally), np.int64), [], [])
         controls = np.flatnonzero(entries.kind == _CONTROL)
         evicted = refused = start = 0
         for row in controls.tolist():
@@ -325,7 +325,8 @@ def _adopt(state: JudgeState, settings: JudgeSettings) -> None:
     state.settings = settings
 
 
-def _blank_verdicts(rows: int) -> Verdicts:
+def blank_verdicts(rows: int) -> Verdicts:
+    """Of rows about which nothing has been said."""
     return Verdicts(
         fault=np.empty(rows, np.uint8),
         severity=np.full(rows, NO_SEVERITY, np.uint8),

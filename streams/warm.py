@@ -1,15 +1,23 @@
 """Compiles every kernel a lane calls before the lane is there, so that no batch waits for a compiler.
 
-Compiling takes half a minute of one core and some 150 MB that a process never gives back. So `prepare` does it in a
-process of its own, once for each state of the sources; the worker then loads the result, in about a second.
+Compiling takes a minute of one core, and memory that a process never gives back. So `prepare` does it once for each
+state of the sources, in two processes beside one another; the worker then loads the result, in about a second.
+
+GUARANTEE what stands in the cache was made by one process for each function. numba numbers the files of a function
+without a lock, so two that write there at once could exchange what they compiled for different types. Each writes into
+a folder of its own, and whole functions are moved.
 """
 
 from __future__ import annotations
 
+import glob
+import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,30 +27,43 @@ from numba import config
 from lifecycle import store_dump
 from lifecycle.query_warm import warm_queries
 from lifecycle.store import Store
+from schemas.canonical import EntryKind
 from schemas.clock import source as time_source
 from schemas.codec import encode
-from schemas.columns import Scratch, allocate_entries, decode_entries
+from schemas.columns import Scratch, allocate_entries, allocate_events, decode_entries
+from schemas.entry_kernel import write_headers
 from schemas.errors import DriftledgerError
+from schemas.instants import NS_PER_S, US_PER_MS
 from schemas.memory import address_of, sources_state
 from streams import sequence
-from streams.folds import FOLDS, States
+from streams.folds import FOLDS
+from streams.judge import Counts, Outputs, blank_verdicts
 from streams.rdkafka import warm_kernels
 from streams.records import allocate_records
+from streams.sliding_run import SlidingRun, no_events
+from streams.sliding_kernel import renumber
 from streams.sources import no_sources
 from streams.window_keys import with_key_room
 from streams.window_room import grown, no_windows
 from streams.window_run import WindowRun, first_numbers
-from streams.windows import WindowDefinition
+from streams.windows import Kind, WindowDefinition
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
+    from schemas.columns import Entries
+    from streams.derive import DeriveState
     from streams.records import Records
 
 #: Kernels of sources that no process has started with for so long are removed.
 _UNUSED_DAYS = 30
 _SECONDS_PER_DAY = 86_400
-_WINDOW: Final = WindowDefinition("warm", size_us=1_000_000)
+_TUMBLING: Final = WindowDefinition("tumbling", size_us=1_000_000)
+_SLIDING: Final = WindowDefinition("sliding", size_us=1_000_000, kind=Kind.SLIDING)
+#: When the broker appended the two rows that are gone through: so far apart that the second ends what the first began.
+_ROWS_MS: Final = (0, 3_600_000)
 _logger = structlog.get_logger()
 
 
@@ -53,14 +74,50 @@ def prepare() -> None:
     if done.exists():
         done.touch()
         return
-    _logger.info("kernels_compiling", takes="about half a minute, once", cache=str(folder))
-    compiled = subprocess.run([sys.executable, "-m", "streams.warm"], capture_output=True, text=True, check=False)
-    if compiled.returncode:
-        raise DriftledgerError(f"the kernels did not compile: {compiled.stderr[-2000:]}")
+    clock = time_source()
+    began_ns = clock.monotonic_ns()
+    _logger.info("kernels_compiling", processes=len(HALVES), cache=str(folder))
     folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="compiling-", dir=folder) as made:
+        _compile(Path(made))
+        for half in HALVES:
+            _move(Path(made) / half, folder)
     done.touch()
+    _logger.info("kernels_compiled", seconds=round((clock.monotonic_ns() - began_ns) / NS_PER_S, 1))
     if folder.name == sources_state():
         _remove_unused(folder.parent)
+
+
+def _compile(made: Path) -> None:
+    """Each half by a process, into a folder of its name. Raises DriftledgerError, when none of them runs any more."""
+    with ExitStack() as ended:
+        processes = [ended.enter_context(_start(half, made / half)) for half in HALVES]
+        try:
+            for process in processes:
+                _, errors = process.communicate()
+                if process.returncode:
+                    raise DriftledgerError(f"the kernels did not compile: {errors[-2000:]}")
+        finally:
+            for process in processes:
+                process.kill()
+
+
+def _start(half: str, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "streams.warm", half]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def _move(made: Path, folder: Path) -> None:
+    """Put functions into the cache that are not there, each with all it was compiled for."""
+    for index in sorted(made.rglob("*.nbi")):
+        target = folder / index.relative_to(made)
+        if target.exists():
+            continue  # callers have their own copy in them
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for compiled in index.parent.glob(f"{glob.escape(index.stem)}.*.nbc"):
+            compiled.replace(target.parent / compiled.name)
+        index.replace(target)
 
 
 def _remove_unused(kernels: Path) -> None:
@@ -74,39 +131,84 @@ def _remove_unused(kernels: Path) -> None:
 
 def warm() -> None:
     """Load the kernels into this process, compiling what the cache does not hold."""
-    nothing = np.zeros(0, np.int64)
-    decode_entries(nothing, nothing, nothing, nothing, allocate_entries(0), Scratch())
-    states = States(FOLDS.judge.new_state(0), FOLDS.derive.new_state(0))
-    states.derive.running[_WINDOW.name] = WindowRun(0, _WINDOW, 1, first_numbers(states.derive.clock))
+    for half in HALVES.values():
+        half()
+
+
+def _warm_ledger() -> None:
+    """What numbers, reads, judges and stores entries, and answers questions to the store."""
     memory, records = _two_events()
     _, sequenced = sequence.advance(sequence.Head(), records, sequence.DATA, memory.size)
-    judged, _ = FOLDS.step(states, sequenced.entries)
+    judge = FOLDS.judge.new_state(0)
+    judged = FOLDS.judge.step(judge, sequenced.entries)
+    FOLDS.judge.load(0, FOLDS.judge.dump(judge))
     store = Store()
     kept = store.new_state(0)
     store.step(kept, sequenced.entries, judged)
-    warm_queries(sequenced.entries, judged)
     store_dump.load(0, store_dump.dump(kept))
-    for fold, state in FOLDS.dumps(states).items():
-        (FOLDS.judge if fold == FOLDS.judge.name else FOLDS.derive).load(0, state)
-    with_key_room(no_sources(), grown(no_windows(), 1))
+    warm_queries(sequenced.entries, judged)
     warm_kernels()
+    nothing = np.zeros(0, np.int64)
+    decode_entries(nothing, nothing, nothing, nothing, allocate_entries(0), Scratch())
+    write_headers(allocate_entries(0), 0, address_of(memory))
+
+
+def _warm_windows() -> None:
+    """What puts judged entries into windows of each sort, closes them, and keeps their state."""
+    state = _state_with_windows()
+    FOLDS.derive.step(state, *_two_judged())
+    FOLDS.derive.load(0, FOLDS.derive.dump(state))
+    with_key_room(no_sources(), grown(no_windows(), 1))
+    renumber(no_events(), np.zeros(0, np.int64))
+
+
+#: What is compiled in a process of its own: each takes about as long as the other.
+HALVES: Final[Mapping[str, Callable[[], None]]] = {"ledger": _warm_ledger, "windows": _warm_windows}
+
+
+def _state_with_windows() -> DeriveState:
+    state = FOLDS.derive.new_state(0)
+    for run, window in ((SlidingRun, _SLIDING), (WindowRun, _TUMBLING)):
+        state.running[window.name] = run(0, window, 1, first_numbers(state.clock))
+    return state
 
 
 def _two_events() -> tuple[NDArray[np.uint8], Records]:
-    """Two records of one source, an hour apart: the second closes the window, and the chunk, of the first."""
+    """Two records of one source, an hour apart: the second closes the chunk of the first."""
     event = {
-        "event_id": "", "source": "warm", "local_timestamp": 0, "kind": "warm", "value": 1.0, "payload": b"",
-        "hlc": None, "causes": [], "exchange": None,
+        "source": "warm", "kind": "warm", "value": 1.0, "payload": b"", "hlc": None, "causes": [], "exchange": None,
     }  # fmt: skip
-    values = [encode("Event", event), encode("Event", {**event, "local_timestamp": 60_000_000})]
+    values = [
+        encode("Event", {**event, "event_id": f"at {at_ms}", "local_timestamp": at_ms * US_PER_MS})
+        for at_ms in _ROWS_MS
+    ]
     memory = np.frombuffer(b"".join(values), np.uint8)
     records = allocate_records(len(values))
-    records.timestamp_ms[:] = 0, 3_600_000
+    records.timestamp_ms[:] = _ROWS_MS
     records.offset[:] = 0, 1
     records.value_length[:] = [len(value) for value in values]
     records.value_address[:] = np.cumsum(records.value_length) - records.value_length + address_of(memory)
     return memory, records
 
 
+def _two_judged() -> tuple[Entries, Outputs]:
+    """What judge hands on of two events of one source: the second closes the windows of the first.
+
+    Made by hand, for judge's kernels are compiled beside these.
+    """
+    name = np.frombuffer(b"warm", np.uint8)
+    entries, events = allocate_entries(2), allocate_events(2)
+    entries.kind[:] = EntryKind.DATA
+    entries.index[:] = entries.sequence[:] = 1, 2
+    entries.authority_ms[:] = _ROWS_MS
+    events.local_us[:] = entries.authority_ms * US_PER_MS
+    events.has_value[:] = 1
+    events.source_address[:] = events.kind_address[:] = address_of(name)
+    events.source_length[:] = events.kind_length[:] = name.size
+    counts = Counts(2, 2, 0, 0, 0, 0, 0, 0, unreadable={}, evicted_sources=0, refused_definitions=0)
+    return entries, Outputs([], events, blank_verdicts(2), np.zeros(0, np.int64), counts, [name])
+
+
 if __name__ == "__main__":
-    warm()
+    for name in sys.argv[1:] or HALVES:
+        HALVES[name]()

@@ -1,0 +1,99 @@
+"""What is compiled before a lane is there is what a lane calls, for the types that it calls with."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from numba import config
+from numba.core.registry import CPUDispatcher
+
+from schemas.errors import DriftledgerError
+from schemas.memory import JIT
+from streams import sequence, warm
+from streams.folds import FOLDS, States
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Called from Python by commands alone.
+OF_COMMANDS = {"compare_input", "mark_source", "_verify"}
+#: In the cache because other kernels call them, for the same types.
+OF_KERNELS = {"carry", "delta_ms_of", "error_of", "partition_of", "severity_of", "signed_32", "state_fault"}
+
+
+def kernels_called() -> Iterator[Any]:
+    """Kernels that are called by functions which are no kernels themselves."""
+    for package in ("schemas", "streams", "lifecycle"):
+        for file in sorted((ROOT / package).glob("*.py")):
+            text = file.read_text(encoding="utf-8")
+            if file.stem != "launcher" and "kernel" in text:
+                module = importlib.import_module(f"{package}.{file.stem}")
+                yield from (found for call in calls(ast.parse(text)) if (found := kernel_in(module, call)) is not None)
+
+
+def calls(tree: ast.Module) -> Iterator[str]:
+    """What functions call that are no kernels, as it is written."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef) and "kernel" not in map(ast.unparse, function.decorator_list):
+            yield from (ast.unparse(call.func) for call in ast.walk(function) if isinstance(call, ast.Call))
+
+
+def kernel_in(module: Any, call: str) -> Any:
+    """The kernel of that name, or of that name in a module that it has imported; None for anything else."""
+    *owner, name = call.split(".")
+    place = module if not owner else vars(module).get(owner[0]) if len(owner) == 1 else None
+    found = getattr(place, name, None)
+    return found if isinstance(found, CPUDispatcher) else None
+
+
+def tell_what_is_left() -> None:
+    """For a new process: kernels that are left to compile, and those that a lane's batch calls with other types."""
+    warm.warm()
+    known = {kernel: len(kernel.signatures) for kernel in kernels_called()}
+    left = {kernel.py_func.__name__ for kernel, count in known.items() if not count}
+    memory, records = warm._two_events()
+    _, sequenced = sequence.advance(sequence.Head(), records, sequence.DATA, memory.size)
+    states = States(FOLDS.judge.new_state(0), warm._state_with_windows())
+    _, derived = FOLDS.step(states, sequenced.entries)
+    assert all(counts.results == 1 for counts in derived.counts.values()), derived.counts
+    left |= {kernel.py_func.__name__ for kernel, count in known.items() if len(kernel.signatures) > count}
+    sys.stdout.write(" ".join(sorted(left - OF_COMMANDS - OF_KERNELS)))
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled")
+def test_nothing_is_left_to_compile_for_a_lane() -> None:
+    """Neither of what events and windows that close call, nor of what growth, snapshots and questions call."""
+    code = "from tests.core.test_warm import tell_what_is_left; tell_what_is_left()"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (told.stdout, told.returncode) == ("", 0), told.stderr
+
+
+def test_who_cannot_compile_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And leaves a cache behind that does not pass for a whole one."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(warm, "HALVES", {"no-such-half": warm.warm, "nor-this": warm.warm})
+    with pytest.raises(DriftledgerError, match=r"the kernels did not compile: (?s:.*)no-such-half"):
+        warm.prepare()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_function_is_moved_into_the_cache_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Its index numbers the files of its types: those of another process belong to another index."""
+    folder, made = tmp_path / "kernels", tmp_path / "made"
+    for place, names in (
+        (folder, ("f-1.nbi", "f-1.1.nbc")),
+        (made, ("f-1.nbi", "f-1.2.nbc", "g[-1.nbi", "g[-1.1.nbc")),
+    ):
+        (place / "streams").mkdir(parents=True)
+        for name in names:
+            (place / "streams" / name).write_text(place.name)
+    warm._move(made, folder)
+    cached = {file.name: file.read_text() for file in (folder / "streams").iterdir()}
+    assert cached == {"f-1.nbi": "kernels", "f-1.1.nbc": "kernels", "g[-1.nbi": "made", "g[-1.1.nbc": "made"}
