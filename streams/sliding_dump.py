@@ -19,7 +19,7 @@ import numpy as np
 from streams import sources
 from streams.derive_kernel import TIME_MIN_US
 from streams.dump_reader import names_at, written_names
-from streams.sliding_kernel import BLOCK, EVENTS_MAX, KEY, LIVE, SEQUENCE, Kept, kept_places, restored
+from streams.sliding_table import BLOCK, EVENTS_MAX, KEY, LIVE, SEQUENCE, Kept, kept_places, restored
 from streams.windows import By
 
 if TYPE_CHECKING:

@@ -16,18 +16,8 @@ from streams.derive_kernel import N_AHEAD, N_LATE, N_RESULTS, N_TAKEN, RESULTS_M
 from streams.notices import Notices, no_tally, with_tally_room
 from streams.quantiles import SKETCH_SLOTS
 from streams.results import AT_INDEX, FLOAT_COLUMNS, INT_COLUMNS, Layout, Results, encode_results
-from streams.sliding_kernel import (
-    EVENTS_MAX,
-    FIRST,
-    Kept,
-    Scratch,
-    find_slots,
-    grown,
-    no_lists,
-    renumber,
-    slide_rows,
-    with_room,
-)
+from streams.sliding_kernel import Scratch, find_slots, slide_rows
+from streams.sliding_table import EVENTS_MAX, FIRST, Kept, grown, no_lists, renumber, with_room
 from streams.window_run import plan_of
 from streams.window_table import EXACT_VALUES
 

@@ -41,7 +41,7 @@ from streams.judge import Counts, Outputs, blank_verdicts
 from streams.rdkafka import warm_kernels
 from streams.records import allocate_records
 from streams.sliding_run import SlidingRun, no_events
-from streams.sliding_kernel import renumber
+from streams.sliding_table import renumber
 from streams.sources import no_sources
 from streams.window_keys import with_key_room
 from streams.window_room import grown, no_windows

@@ -11,7 +11,7 @@ import pytest
 
 from docs.draw import PICTURES, draw, report, result, table
 from streams.quantiles import SKETCH_BINS_MAX
-from streams.sliding_kernel import EVENTS_MAX
+from streams.sliding_table import EVENTS_MAX
 from streams.window_table import BLOCK_VALUES, BLOCKS_MAX, EXACT_VALUES, SKETCHES_MAX, WINDOWS_MAX
 from streams.window_tables import KEYS, read_windows
 from streams.windows import (

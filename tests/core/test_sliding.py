@@ -24,8 +24,8 @@ from streams.derive_kernel import NEVER
 from streams.derived import Gathered
 from streams.fold import FoldError
 from streams.judge import Judge
-from streams.sliding_kernel import EVENTS_MAX, LIVE, PENDING
 from streams.sliding_run import SlidingRun, no_events
+from streams.sliding_table import EVENTS_MAX, LIVE, PENDING
 from streams.sources import no_sources
 from streams.window_run import first_numbers
 from streams.windows import By, Function, Kind, Late, WindowDefinition
