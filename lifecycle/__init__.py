@@ -1,1 +1,1 @@
-"""driftledger: where events rest. Chunks of rows, the store that fills them, and the jobs that move them."""
+"""driftledger: where events rest. Chunks of rows, the store that fills them, and the questions that it answers."""

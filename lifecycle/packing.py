@@ -97,13 +97,6 @@ def pack_ints(values: NDArray[np.int64]) -> bytes:
     return _INTS.pack(flags | flag, width, first, base, len(planes)) + planes
 
 
-def pack_bytes(content: bytes | NDArray[np.uint8]) -> bytes:
-    """A run of bytes."""
-    raw = bytes(content)
-    flag, packed = _squeezed(raw)
-    return _BYTES.pack(flag, len(raw), len(packed)) + packed
-
-
 def pack_texts(texts: Texts) -> bytes:
     """Byte strings."""
     lengths = np.diff(texts.offsets).astype(np.int64)
@@ -145,13 +138,6 @@ class Reader:
     def doubles(self, rows: int) -> NDArray[np.float64]:
         """So many doubles, to the bit."""
         return self.ints(rows).view(np.float64)
-
-    def content(self, most: int) -> bytes:
-        """A run of at most so many bytes."""
-        flags, raw, length = _BYTES.unpack(self._take(_BYTES.size))
-        if flags & ~_LZ4 or raw > most:
-            raise DamagedError(f"{raw} bytes of flags {flags}, where at most {most} can be")
-        return bytes(_expanded(self._take(length), raw, packed=bool(flags & _LZ4)))
 
     def texts(self, rows: int, most: int) -> Texts:
         """So many byte strings, of together at most so many bytes."""

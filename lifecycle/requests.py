@@ -81,7 +81,6 @@ class Aggregate:
 
 
 Request = Get | Range | Aggregate
-Pairs = "Iterable[tuple[str, str]]"
 
 
 def path_of(request: Request) -> str:
