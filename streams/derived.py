@@ -12,6 +12,8 @@ import numpy as np
 import orjson
 
 from schemas.memory import address_of
+from streams.derive_kernel import N_RESULTS
+from streams.results import AT_INDEX, encode_results
 
 if TYPE_CHECKING:
     from typing import Any
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from streams.fold import Record
-    from streams.results import Encoded
+    from streams.results import Layout, Results
 
     Int64s = NDArray[np.int64]
 
@@ -71,13 +73,17 @@ class Gathered:
         self.suspended: list[str] = []
         self.refused = 0
 
-    def add_results(self, encoded: Encoded, at_index: Int64s) -> None:
-        """Encoded results and the entries that caused them."""
-        base = address_of(encoded.memory)
-        self._parts.append(
-            (at_index, encoded.key_start + base, encoded.key_length, encoded.value_start + base, encoded.value_length)
-        )
-        self._keep.append(encoded.memory)
+    def take_results(self, layout: Layout, results: Results, numbers: Int64s) -> int:
+        """Take what a kernel has written, as records, so that it can write again; returns how many there were."""
+        count = int(numbers[N_RESULTS])
+        if count:
+            encoded = encode_results(layout, results, count)
+            at_index = results.ints[:count, AT_INDEX].copy()
+            keys, values = (start + address_of(encoded.memory) for start in (encoded.key_start, encoded.value_start))
+            self._parts.append((at_index, keys, encoded.key_length, values, encoded.value_length))
+            self._keep.append(encoded.memory)
+            numbers[N_RESULTS] = 0
+        return count
 
     def add_documents(self, documents: list[tuple[bytes, dict[str, Any]]], index: int) -> None:
         """Key and JSON object of each record that an entry caused."""

@@ -33,16 +33,6 @@ def no_tally() -> Tally:
     return Tally(sources.no_sources(), np.zeros((_TALLY_MIN, _TALLY_COLUMNS), np.int64))
 
 
-def with_tally_room(tally: Tally) -> Tally | None:
-    """The same with room for another source; None where it has as many as it may have."""
-    names, counts = tally
-    if names.used[sources.COUNT] >= TALLY_MAX:
-        return None
-    larger = np.zeros((2 * counts.shape[0], _TALLY_COLUMNS), np.int64)
-    larger[: counts.shape[0]] = counts
-    return Tally(sources.grown(names), larger)
-
-
 @dataclass(frozen=True, slots=True)
 class Notices:
     """Of one definition in one partition. version: index of its DEFINITION entry."""
@@ -51,8 +41,11 @@ class Notices:
     version: int
     partition: int
 
-    def late(self, gathered: Gathered, index: int, tally: Tally) -> None:
-        """Of each source in the tally, in order of names: how many events were late, and ahead, since the last time."""
+    def late(self, gathered: Gathered, index: int, tally: Tally) -> Tally:
+        """Of each source in the tally, in order of names: how many events were late, and ahead, since the last time.
+
+        Returns the tally of the time to come.
+        """
         names, counts = tally
         count = int(names.used[sources.COUNT])
         texts = names.arena[: int(names.used[sources.ARENA_USED])].tobytes()
@@ -66,6 +59,16 @@ class Notices:
             ],
             index,
         )
+        return no_tally()
+
+    def with_room(self, gathered: Gathered, index: int, tally: Tally) -> Tally:
+        """The tally with room for another source; of one that has as many as it may have, `late` before that."""
+        names, counts = tally
+        if names.used[sources.COUNT] >= TALLY_MAX:
+            return self.late(gathered, index, tally)
+        larger = np.zeros((2 * counts.shape[0], _TALLY_COLUMNS), np.int64)
+        larger[: counts.shape[0]] = counts
+        return Tally(sources.grown(names), larger)
 
     def suspended(self, gathered: Gathered, index: int, reason: str) -> None:
         """It does nothing from that entry on."""

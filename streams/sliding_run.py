@@ -12,10 +12,10 @@ import numpy as np
 
 from schemas.memory import address_of
 from streams import sources
-from streams.derive_kernel import N_AHEAD, N_LATE, N_RESULTS, N_TAKEN, RESULTS_MAX, Plan, Stop, Tally
-from streams.notices import Notices, no_tally, with_tally_room
+from streams.derive_kernel import N_AHEAD, N_LATE, N_TAKEN, RESULTS_MAX, Plan, Stop, Tally
+from streams.notices import Notices, no_tally
 from streams.quantiles import SKETCH_SLOTS
-from streams.results import AT_INDEX, FLOAT_COLUMNS, INT_COLUMNS, Layout, Results, encode_results
+from streams.results import FLOAT_COLUMNS, INT_COLUMNS, Layout, Results
 from streams.sliding_kernel import Scratch, find_slots, slide_rows
 from streams.sliding_table import EVENTS_MAX, FIRST, Kept, grown, no_lists, renumber, with_room
 from streams.window_run import plan_of
@@ -80,7 +80,7 @@ class SlidingRun:
                 address_of(self.keys.arena), self.kept, self.tally, address_of(self.tally.names.arena), self.numbers,
                 self._results, self._scratch, aside,
             )  # fmt: skip
-            results += self._take_results(gathered)
+            results += gathered.take_results(self._layout, self._results, self.numbers)
             match stop:
                 case Stop.DONE:
                     break
@@ -90,27 +90,15 @@ class SlidingRun:
                 case Stop.WINDOWS:
                     self.kept = grown(self.kept)
                 case Stop.REPORT:
-                    self._report(gathered, int(entries.index[row]))
+                    self.tally = self._notices.late(gathered, int(entries.index[row]), self.tally)
                 case Stop.TALLY:
-                    larger = with_tally_room(self.tally)
-                    if larger is None:
-                        self._report(gathered, int(entries.index[row]))
-                    else:
-                        self.tally = larger
+                    self.tally = self._notices.with_room(gathered, int(entries.index[row]), self.tally)
                 case Stop.SUSPEND:
                     self._suspend(gathered, int(entries.index[row]))
                     break
         taken, late, ahead = (self.numbers - before)[[N_TAKEN, N_LATE, N_AHEAD]].tolist()
         self._notices.count(gathered, taken, late, ahead, results)
         self._notices.letters(gathered, entries, aside)
-
-    def _take_results(self, gathered: Gathered) -> int:
-        count = int(self.numbers[N_RESULTS])
-        if count:
-            encoded = encode_results(self._layout, self._results, count)
-            gathered.add_results(encoded, self._results.ints[:count, AT_INDEX].copy())
-            self.numbers[N_RESULTS] = 0
-        return count
 
     def _make_key_room(self) -> None:
         """Forget keys without events; where most have some, grow."""
@@ -126,10 +114,6 @@ class SlidingRun:
         moved = no_lists(self.keys.hot.shape[0])
         moved[: staying.size] = lists[staying]
         self.kept = self.kept._replace(lists=moved)
-
-    def _report(self, gathered: Gathered, index: int) -> None:
-        self._notices.late(gathered, index, self.tally)
-        self.tally = no_tally()
 
     def _suspend(self, gathered: Gathered, index: int) -> None:
         self.suspended = _TOO_MUCH

@@ -30,9 +30,9 @@ from streams.derive_kernel import (
     Stop,
     Tally,
 )
-from streams.notices import Notices, no_tally, with_tally_room
+from streams.notices import Notices, no_tally
 from streams.quantiles import SKETCH_SLOTS
-from streams.results import AT_INDEX, FLOAT_COLUMNS, INT_COLUMNS, Layout, Results, encode_results
+from streams.results import FLOAT_COLUMNS, INT_COLUMNS, Layout, Results
 from streams.window_kernel import Batch, Located, derive_rows, locate
 from streams.window_keys import with_key_room
 from streams.window_results import Scratch
@@ -124,7 +124,7 @@ class WindowRun:
                 row, batch, located, self._plan, self.keys, address_of(self.keys.arena), self.windows, self.tally,
                 address_of(self.tally.names.arena), self.numbers, self._results, self._scratch, aside,
             )  # fmt: skip
-            results += self._take_results(gathered)
+            results += gathered.take_results(self._layout, self._results, self.numbers)
             match stop:
                 case Stop.DONE:
                     break
@@ -134,13 +134,9 @@ class WindowRun:
                 case Stop.WINDOWS:
                     self.windows = grown(self.windows, self._plan.per_event)
                 case Stop.REPORT:
-                    self._report(gathered, int(entries.index[row]))
+                    self.tally = self._notices.late(gathered, int(entries.index[row]), self.tally)
                 case Stop.TALLY:
-                    larger = with_tally_room(self.tally)
-                    if larger is None:
-                        self._report(gathered, int(entries.index[row]))
-                    else:
-                        self.tally = larger
+                    self.tally = self._notices.with_room(gathered, int(entries.index[row]), self.tally)
                 case Stop.SUSPEND:
                     self._suspend(gathered, int(entries.index[row]))
                     break
@@ -167,18 +163,6 @@ class WindowRun:
             source_length=events.source_length,
             frontier_us=frontier_us,
         )
-
-    def _take_results(self, gathered: Gathered) -> int:
-        count = int(self.numbers[N_RESULTS])
-        if count:
-            encoded = encode_results(self._layout, self._results, count)
-            gathered.add_results(encoded, self._results.ints[:count, AT_INDEX].copy())
-            self.numbers[N_RESULTS] = 0
-        return count
-
-    def _report(self, gathered: Gathered, index: int) -> None:
-        self._notices.late(gathered, index, self.tally)
-        self.tally = no_tally()
 
     def _suspend(self, gathered: Gathered, index: int) -> None:
         self.suspended = _TOO_MUCH
