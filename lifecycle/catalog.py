@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from lifecycle.query_kernel import Lines, Wanted, bits_of, total_of
+from lifecycle.query_kernel import Lines, Wanted, bits_of
+from lifecycle.sum_kernel import total_of
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.windows import Frame
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lifecycle.planner import Explain, Function
-from lifecycle.query_kernel import BASE, GROUPS
+from lifecycle.sum_kernel import BASE, GROUPS
 from lifecycle.tally import Aggregates, Tally
 from schemas.errors import BadInputError
 from streams.windows import By

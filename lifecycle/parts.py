@@ -14,7 +14,7 @@ import numpy as np
 from lifecycle.chunks import HASH_BYTES, Column
 from lifecycle.packing import Texts
 from lifecycle.planner import Field
-from lifecycle.query_kernel import copy_texts, deltas, text_ends
+from lifecycle.row_kernel import copy_texts, deltas, text_ends
 from schemas.errors import BadInputError
 from schemas.faults import Fault
 

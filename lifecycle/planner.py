@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lifecycle.chunks import Column
-from lifecycle.query_kernel import Grouping, Limits, Span
+from lifecycle.query_kernel import Limits, Span
+from lifecycle.sum_kernel import Grouping
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.windows import DURATION_MAX_US, DURATION_MIN_US, PERCENTILE_MAX, WINDOWS_PER_EVENT_MAX, By, Frame

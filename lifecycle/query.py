@@ -1,7 +1,7 @@
 """Questions to the hot tier: the last event of a source, rows in order, aggregates; each says how it was answered.
 
 Problem: every event is to be found while it is hot, in milliseconds, and an aggregate must be the same however it was
-found: from statistics, from rows, from chunks or from what is in no chunk yet. `planner` decides, `query_kernel` does
+found: from statistics, from rows, from chunks or from what is in no chunk yet. `planner` decides, kernels do
 the work; here chunks are read, and only those columns of them that the answer needs.
 
 GUARANTEE an answer is of all rows that were in the store when it was asked for: unsealed rows are taken first, then
@@ -48,10 +48,8 @@ from lifecycle.query_kernel import (
     decide,
     holding,
     latest_minute,
-    latest_row,
-    match_rows,
-    running_maximum,
 )
+from lifecycle.row_kernel import latest_row, match_rows, running_maximum
 from lifecycle.tally import Aggregates, Tally
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError

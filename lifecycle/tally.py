@@ -1,6 +1,6 @@
 """What is counted for an answer: groups that grow as they are met, sums without rounding, values for percentiles.
 
-The arrays and the kernels that fill them are `query_kernel`'s; here they are made larger where a kernel asks for it,
+The arrays and the kernels that fill them are `sum_kernel`'s; here they are made larger where a kernel asks for it,
 and turned into an answer at the end: groups ascending by window and name, each sum rounded once.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from lifecycle.planner import Function
-from lifecycle.query_kernel import (
+from lifecycle.sum_kernel import (
     ADDED,
     ADDITIONS_MAX,
     BASE,
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lifecycle.planner import Aggregation, Explain
-    from lifecycle.query_kernel import Grouping, Limits, Lines, RowsIn, Span, Wanted
+    from lifecycle.query_kernel import Limits, Lines, RowsIn, Span, Wanted
+    from lifecycle.sum_kernel import Grouping
 
 #: About 150 bytes each while they are counted.
 GROUPS_MAX: Final = 1_000_000

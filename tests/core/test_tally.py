@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifecycle.planner import Aggregation, Explain, Function, Window
-from lifecycle.query_kernel import Grouping, RowsIn, Span, bits_of
+from lifecycle.query_kernel import RowsIn, Span, bits_of
+from lifecycle.sum_kernel import Grouping
 from lifecycle.tally import Aggregates, Tally
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.windows import By

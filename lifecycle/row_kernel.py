@@ -1,0 +1,92 @@
+"""Rows of answers, compiled: which rows of a part are wanted, their order across partitions, their texts.
+
+The kernels here look at rows one by one and write to arrays that their callers made; those that add rows up are in
+`query_kernel`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lifecycle.query_kernel import NO_FAULT, UNCOUNTED
+from schemas.memory import kernel
+from streams.severity import delta_ms_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lifecycle.query_kernel import RowsIn, Span
+
+
+@kernel
+def match_rows(rows: RowsIn, span: Span, chosen: NDArray[np.int64]) -> int:
+    """Rows of the span, counted or not, that are wanted and, where times are given, readable: their places and number.
+
+    Only unreadable rows have fault set; flags are not looked at.
+    """
+    count = 0
+    for i in range(span.first, span.last):
+        if rows.fault.size > 0 and rows.fault[i] != NO_FAULT:
+            continue
+        if rows.time.size > 0 and (rows.time[i] < span.low or rows.time[i] > span.high):
+            continue
+        if rows.source.size > 0 and (rows.source[i] < 0 or rows.source_of[rows.source[i]] < 0):
+            continue
+        if rows.kind.size > 0 and (rows.kind[i] < 0 or rows.kind_of[rows.kind[i]] < 0):
+            continue
+        chosen[count] = i
+        count += 1
+    return count
+
+
+@kernel
+def running_maximum(authority_ms: NDArray[np.int64], before: int, order_ms: NDArray[np.int64]) -> None:
+    """order_ms[i] = the greatest of authority_ms up to i and of what was before them."""
+    highest = before
+    for i in range(order_ms.size):
+        highest = max(highest, authority_ms[i])
+        order_ms[i] = highest
+
+
+@kernel
+def latest_row(rows: RowsIn, span: Span) -> int:
+    """Of the span's counted and wanted rows the one with the greatest time, the last of equals; -1 for none."""
+    latest = -1
+    for i in range(span.first, span.last):
+        if rows.fault.size > 0 and (rows.fault[i] != NO_FAULT or rows.flags[i] & UNCOUNTED != 0):
+            continue
+        if rows.time[i] < span.low or rows.time[i] > span.high or rows.source_of[rows.source[i]] < 0:
+            continue
+        if latest < 0 or rows.time[i] >= rows.time[latest]:
+            latest = i
+    return latest
+
+
+@kernel
+def text_ends(offsets: NDArray[np.int32], rows: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+    """ends[i + 1] = where text rows[i] ends when the texts are put one after another from ends[0] on."""
+    for i in range(rows.size):
+        ends[i + 1] = ends[i] + offsets[rows[i] + 1] - offsets[rows[i]]
+
+
+@kernel
+def copy_texts(
+    offsets: NDArray[np.int32],
+    content: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    target: NDArray[np.uint8],
+) -> None:
+    """Copy the texts of these rows to where `text_ends` puts them."""
+    for i in range(rows.size):
+        begin, at = offsets[rows[i]], ends[i]
+        for j in range(ends[i + 1] - at):
+            target[at + j] = content[begin + j]
+
+
+@kernel
+def deltas(local_us: NDArray[np.int64], authority_ms: NDArray[np.int64], delta_ms: NDArray[np.int64]) -> None:
+    """delta_ms[i] = local minus authority in milliseconds, rounded half away from zero."""
+    for i in range(delta_ms.size):
+        delta_ms[i] = delta_ms_of(local_us[i], authority_ms[i])
