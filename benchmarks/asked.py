@@ -24,7 +24,6 @@ from benchmarks.ledger_check import CheckFailedError
 from benchmarks.sampler import Sampler
 from benchmarks.subjects import start_worker, wait_until_ready
 from lifecycle.arrow import rows_table
-from lifecycle.catalog import Unsealed
 from lifecycle.hot_store import HotStore
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
 from lifecycle.query import HotQueries
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from benchmarks.cases import Asked
     from benchmarks.surroundings import Surroundings
+    from lifecycle.catalog import Unsealed
     from lifecycle.chunks import Column, Header
     from lifecycle.store import StoreState
 
@@ -74,8 +74,7 @@ class _Chunks:
         return sorted(self._states)
 
     def unsealed(self, partition: int) -> Unsealed | None:
-        found = self._fold.unsealed(self._states[partition])
-        return None if found is None else Unsealed(found.rows, found.header.sources, found.header.kinds)
+        return self._fold.unsealed_rows(self._states[partition])
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
         return self._store.headers(partition, first_sequence, most)

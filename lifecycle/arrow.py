@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from lifecycle.packing import Texts
 from lifecycle.planner import Field
+from lifecycle.row_kernel import look_up, mark_used
 from schemas.faults import Fault
 from streams.judge_kernel import NO_SEVERITY
 from streams.severity import Severity
@@ -118,12 +119,14 @@ def _bitmap(valid: NDArray[np.bool_] | None) -> pa.Buffer | None:
 def _named(codes: NDArray[np.int32], names: Sequence[bytes], valid: NDArray[np.bool_] | None) -> pa.Array:
     """Codes of many names as those of the ones that are used, ascending."""
     used = np.zeros(len(names) + 1, np.bool_)  # -1, where there is no name, is the last place
-    used[codes] = True
+    mark_used(codes, used)
     found = np.flatnonzero(used[:-1]).tolist()
     found.sort(key=names.__getitem__)
     places = np.zeros(used.size, np.int32)
     places[found] = np.arange(len(found))
-    return _dictionary(places[codes], [names[code] for code in found], valid)
+    indices = np.empty(codes.size, np.int32)
+    look_up(codes, places, indices)
+    return _dictionary(indices, [names[code] for code in found], valid)
 
 
 def _dictionary(codes: NDArray[Any], names: Sequence[bytes], valid: NDArray[np.bool_] | None) -> pa.Array:

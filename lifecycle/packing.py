@@ -37,6 +37,7 @@ _BYTES: Final = struct.Struct("<BII")
 #: Below this LZ4 has nothing to find: it needs twelve bytes at the end as they are.
 _LZ4_LEAST: Final = 32
 _WIDTH_MAX: Final = 8
+_MASK: Final = 2**64 - 1
 UUID_BYTES: Final = 16
 _UUID_CHARACTERS: Final = 36
 _DASH: Final = ord("-")
@@ -91,7 +92,7 @@ def pack_ints(values: NDArray[np.int64]) -> bytes:
             flags, first, rest, base, width = _DELTA, int(values[0]), steps, step, narrow
     planes = b""
     if width:
-        lifted = rest - np.uint64(base & 0xFFFF_FFFF_FFFF_FFFF)
+        lifted = rest - np.uint64(base & _MASK)
         planes = lifted.view(np.uint8).reshape(-1, _WIDTH_MAX).T[:width].tobytes()
     flag, planes = _squeezed(planes)
     return _INTS.pack(flags | flag, width, first, base, len(planes)) + planes
@@ -129,10 +130,11 @@ class Reader:
         values = np.empty(rows, np.uint64)
         lifted = values[rows - count :]
         join_planes(np.frombuffer(planes, np.uint8), lifted)
-        lifted += np.uint64(base & 0xFFFF_FFFF_FFFF_FFFF)
+        if base:
+            lifted += np.uint64(base & _MASK)
         if delta:
-            values[0] = first & 0xFFFF_FFFF_FFFF_FFFF
-            np.cumsum(values, out=values)
+            values[0] = first & _MASK
+            add_up(values)
         return values.view(np.int64)
 
     def doubles(self, rows: int) -> NDArray[np.float64]:
@@ -185,6 +187,15 @@ def join_planes(planes: NDArray[np.uint8], values: NDArray[np.uint64]) -> None:
         shift = np.uint64(8 * plane)
         for i in range(count):
             values[i] |= np.uint64(planes[plane * count + i]) << shift
+
+
+@kernel
+def add_up(values: NDArray[np.uint64]) -> None:
+    """values[i] = the sum of those up to it, modulo 2^64; there is at least one."""
+    total = int(values[0])
+    for i in range(1, values.size):
+        total = (total + int(values[i])) & _MASK
+        values[i] = total
 
 
 @kernel

@@ -7,6 +7,7 @@ answer takes. `gather` puts pieces one behind the other, or in the order across 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from lifecycle.chunks import HASH_BYTES, Column
 from lifecycle.packing import Texts
 from lifecycle.planner import Field
-from lifecycle.row_kernel import copy_texts, deltas, text_ends
+from lifecycle.row_kernel import deltas, look_up, merge_runs, put_at, put_lengths, put_texts
 from schemas.errors import BadInputError
 from schemas.faults import Fault
 
@@ -30,14 +31,16 @@ if TYPE_CHECKING:
 class Part:
     """Consecutive rows of a partition.
 
-    whole: all of them are counted. order_ms: the running maximum of authority before them. low, high: their times in
-    the frame of the question are between these. sources, kinds: codes of the catalog by the codes that rows have.
+    whole: all of them are counted; valued: all of them are known to have a value. order_ms: the running maximum of
+    authority before them. low, high: their times in the frame of the question are between these. sources, kinds: codes
+    of the catalog by the codes that rows have.
     """
 
     partition: int
     first_sequence: int
     rows: int
     whole: bool
+    valued: bool
     order_ms: int
     low: int
     high: int
@@ -56,7 +59,7 @@ class Piece(NamedTuple):
     @property
     def size(self) -> int:
         """How many there are."""
-        return self.rows.stop - self.rows.start if isinstance(self.rows, slice) else self.rows.size
+        return _size(self.rows)
 
 
 class Values(NamedTuple):
@@ -64,6 +67,14 @@ class Values(NamedTuple):
 
     values: NDArray[Any] | Texts
     valid: NDArray[np.bool_] | None = None
+
+
+class Gathered(NamedTuple):
+    """Rows of pieces; order: the order across partitions of each, where pieces have one."""
+
+    rows: int
+    columns: dict[Field, Values]
+    order: NDArray[np.int64]
 
 
 class Selected(NamedTuple):
@@ -77,6 +88,7 @@ class Selected(NamedTuple):
     explain: Explain
 
 
+_NO_ORDER: Final = np.zeros(0, np.int64)
 #: Offsets of texts are int32.
 TEXT_BYTES_MAX: Final = 2**31 - 1
 
@@ -90,105 +102,146 @@ _DTYPES: Final[dict[Field, Any]] = {
 }  # fmt: skip
 
 
-def gather(pieces: list[Piece], fields: Sequence[Field], limit: int) -> tuple[int, dict[Field, Values]]:
-    """The first rows of pieces, at most so many: their number and columns.
+class _Taken(NamedTuple):
+    """Rows of a part that are in the answer, and where: their places, which ascend, or from one to another."""
+
+    part: Part
+    rows: NDArray[np.int64] | slice
+    places: NDArray[np.int64] | slice
+
+
+def gather(pieces: list[Piece], fields: Sequence[Field], limit: int) -> Gathered:
+    """The first rows of pieces, at most so many.
 
     Pieces come ascending by partition and sequence; where they have an order, rows are put into it.
     """
-    total = min(sum(piece.size for piece in pieces), limit)
-    order = None
+    rows = min(sum(piece.size for piece in pieces), limit)
     if any(piece.order.size for piece in pieces):
-        order = np.argsort(np.concatenate([piece.order for piece in pieces]), kind="stable")[:total]
+        taken, order = _merged(pieces, rows)
     else:
-        pieces = _first(pieces, total)
-    return total, {name: _column(pieces, name, order) for name in fields}
+        taken, order = _first(pieces, rows), _NO_ORDER
+    return Gathered(rows, {name: _column(taken, name, rows) for name in fields}, order)
 
 
-def _first(pieces: list[Piece], rows: int) -> list[Piece]:
-    """The pieces that the first so many rows are in, the last one cut."""
-    kept = []
+def _first(pieces: list[Piece], rows: int) -> list[_Taken]:
+    """The pieces that the first so many rows are in, one behind the other."""
+    taken = []
+    start = 0
     for piece in pieces:
-        if rows <= 0:
+        stop = min(start + piece.size, rows)
+        if start == stop:
             break
-        chosen = piece.rows
-        if isinstance(chosen, slice):
-            chosen = slice(chosen.start, min(chosen.stop, chosen.start + rows))
-        else:
-            chosen = chosen[:rows]
-        kept.append(piece._replace(rows=chosen))
-        rows -= kept[-1].size
-    return kept
+        taken.append(_Taken(piece.part, _cut(piece.rows, stop - start), slice(start, stop)))
+        start = stop
+    return taken
 
 
-def _column(pieces: list[Piece], name: Field, order: NDArray[np.int64] | None) -> Values:
+def _merged(pieces: list[Piece], rows: int) -> tuple[list[_Taken], NDArray[np.int64]]:
+    """The pieces that the first so many rows in order are in; and the order of these."""
+    order = np.concatenate([piece.order for piece in pieces])
+    stops = np.cumsum([piece.size for piece in pieces])
+    last = [here.part.partition != after.part.partition for here, after in pairwise(pieces)]
+    ends = stops[[*last, True]]
+    heads = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+    places, merged = np.empty(order.size, np.int64), np.empty(rows, np.int64)
+    merge_runs(order, heads, ends, places, merged)
+    taken = []
+    run = 0
+    for piece, stop, ends_run in zip(pieces, stops.tolist(), [*last, True], strict=True):
+        start = stop - piece.size
+        count = min(int(heads[run]) - start, piece.size)
+        if count > 0:
+            taken.append(_Taken(piece.part, _cut(piece.rows, count), as_slice(places[start : start + count])))
+        run += ends_run
+    return taken, merged
+
+
+def as_slice(places: NDArray[np.int64]) -> NDArray[np.int64] | slice:
+    """Ascending places; from the first to the last where none between is left out: slices are not copied."""
+    first, last = (int(places[0]), int(places[-1])) if places.size else (0, -1)
+    return slice(first, last + 1) if last - first == places.size - 1 else places
+
+
+def _cut(rows: NDArray[np.int64] | slice, most: int) -> NDArray[np.int64] | slice:
+    return slice(rows.start, min(rows.stop, rows.start + most)) if isinstance(rows, slice) else rows[:most]
+
+
+def _column(taken: list[_Taken], name: Field, rows: int) -> Values:
     """One field of all pieces."""
-    values: NDArray[Any] | Texts
     if name in _TEXTS:
-        values = _texts([(piece.part.read(Column[name.name]), _places(piece)) for piece in pieces])
-        if order is not None:
-            values = _texts([(values, order)])
+        values: NDArray[Any] | Texts = _texts(taken, Column[name.name], rows)
     else:
-        shape = (0, HASH_BYTES) if name is Field.CHAIN_HASH else (0,)
-        values = np.concatenate(
-            [np.zeros(shape, _DTYPES.get(name, np.int64)), *(_read(piece, name) for piece in pieces)]
-        )
-        if order is not None:
-            values = values[order]
-    masks = [_valid(piece, name) for piece in pieces]
+        values = np.empty((rows, HASH_BYTES) if name is Field.CHAIN_HASH else rows, _DTYPES.get(name, np.int64))
+        for piece in taken:
+            _put(_read(piece, name), piece.places, values)
+    masks = [_valid(piece, name) for piece in taken]
     if all(mask is None for mask in masks):
         return Values(values)
-    valid = np.concatenate(
-        [np.ones(piece.size, np.bool_) if mask is None else mask for piece, mask in zip(pieces, masks, strict=True)]
-    )
-    return Values(values, valid if order is None else valid[order])
+    valid = np.ones(rows, np.bool_)
+    for piece, mask in zip(taken, masks, strict=True):
+        if mask is not None:
+            valid[piece.places] = mask
+    return Values(values, valid)
 
 
-def _read(piece: Piece, name: Field) -> NDArray[Any]:
+def _put(values: NDArray[Any], places: NDArray[np.int64] | slice, target: NDArray[Any]) -> None:
+    if isinstance(places, slice) or values.ndim > 1:
+        target[places] = values
+    else:
+        put_at(values, places, target)
+
+
+def _read(piece: _Taken, name: Field) -> NDArray[Any]:
     """A field that is no text."""
     part, rows = piece.part, piece.rows
     if name is Field.PARTITION:
-        return np.full(piece.size, part.partition, np.int32)
+        return np.full(_size(rows), part.partition, np.int32)
     if name is Field.SEQUENCE:
-        return _places(piece) + part.first_sequence
+        return _places(rows) + part.first_sequence
     if name is Field.DELTA_MS:
-        delta_ms = np.empty(piece.size, np.int64)
+        delta_ms = np.empty(_size(rows), np.int64)
         deltas(part.read(Column.LOCAL_US)[rows], part.read(Column.AUTHORITY_MS)[rows], delta_ms)
         return delta_ms
     values: NDArray[Any] = part.read(Column[name.name])[rows]
     if name in (Field.SOURCE, Field.KIND):
         codes = part.sources if name is Field.SOURCE else part.kinds
-        known = codes if part.whole else np.append(codes, np.int32(-1))  # place -1 is the last
-        named: NDArray[np.int32] = known[values]
+        named = np.empty(values.size, np.int32)
+        look_up(values, codes if part.whole else np.append(codes, np.int32(-1)), named)
         return named
     return values
 
 
-def _valid(piece: Piece, name: Field) -> NDArray[np.bool_] | None:
+def _valid(piece: _Taken, name: Field) -> NDArray[np.bool_] | None:
     """Where rows have the field; None: all of them."""
     mask: NDArray[np.bool_] | None = None
     if name in _HAS:
-        mask = piece.part.read(_HAS[name])[piece.rows] != 0
+        if name is not Field.VALUE or not piece.part.valued:
+            mask = piece.part.read(_HAS[name])[piece.rows] != 0
     elif name in _READABLE and not piece.part.whole:
         mask = piece.part.read(Column.FAULT)[piece.rows] == Fault.NONE
     return None if mask is None or mask.all() else mask
 
 
-def _places(piece: Piece) -> NDArray[np.int64]:
-    rows = piece.rows
+def _size(rows: NDArray[np.int64] | slice) -> int:
+    return rows.stop - rows.start if isinstance(rows, slice) else rows.size
+
+
+def _places(rows: NDArray[np.int64] | slice) -> NDArray[np.int64]:
     return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
 
-def _texts(chosen: list[tuple[Texts, NDArray[np.int64]]]) -> Texts:
-    """Texts at these places, one behind the other."""
-    ends = np.zeros(sum(places.size for _, places in chosen) + 1, np.int64)
-    starts = np.cumsum([0, *(places.size for _, places in chosen)])
-    for (texts, places), start in zip(chosen, starts.tolist(), strict=False):
-        text_ends(texts.offsets, places, ends[start : start + places.size + 1])
+def _texts(taken: list[_Taken], column: Column, rows: int) -> Texts:
+    """Texts one behind the other."""
+    chosen = [(piece.part.read(column), _places(piece.rows), _places(piece.places)) for piece in taken]
+    ends = np.zeros(rows + 1, np.int64)
+    for texts, places, targets in chosen:
+        put_lengths(texts.offsets, places, targets, ends)
+    np.cumsum(ends, out=ends)
     if ends[-1] > TEXT_BYTES_MAX:
         raise BadInputError(
             f"{ends[-1]} bytes of texts are more than an answer holds ({TEXT_BYTES_MAX}). Ask for fewer rows"
         )
     content = np.empty(int(ends[-1]), np.uint8)
-    for (texts, places), start in zip(chosen, starts.tolist(), strict=False):
-        copy_texts(texts.offsets, texts.content, places, ends[start : start + places.size + 1], content)
+    for texts, places, targets in chosen:
+        put_texts(texts.offsets, texts.content, places, targets, ends, content)
     return Texts(ends.astype(np.int32), content)

@@ -27,7 +27,7 @@ from lifecycle.catalog import HEADER_BYTES_MAX, Catalog
 from lifecycle.chunks import Column, decode_column
 from lifecycle.packing import Texts
 from lifecycle.partial import PartialTally
-from lifecycle.parts import Part, Piece, Selected, gather
+from lifecycle.parts import Part, Piece, Selected, as_slice, gather
 from lifecycle.planner import (
     Aggregation,
     Explain,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lifecycle.catalog import Block, Chunks, Names
+    from lifecycle.catalog import Block, Chunks, Names, Unsealed
     from lifecycle.query_kernel import Limits
 
 AnyTally = TypeVar("AnyTally", bound=Tally)
@@ -134,7 +134,7 @@ class HotQueries:
             _, _, sequence, part = max([*found, *stored], key=itemgetter(0, 1, 2))
             row = sequence - part.first_sequence
             pieces = [Piece(part, slice(row, row + 1), _INTS)]
-        return self._selected(asked, pieces, fields, 1)
+        return self._selected(asked, pieces, fields, 1)[0]
 
     def range(self, question: Question, fields: tuple[Field, ...], limit: int) -> Selected:
         """The first rows of a question in order, at most so many."""
@@ -159,8 +159,7 @@ class HotQueries:
                 pieces.append(piece)
                 total += piece.size
         pieces.sort(key=lambda piece: piece.part.partition)
-        order = np.sort(np.concatenate([_INTS, *(piece.order for piece in pieces)]), kind="stable")[:limit]
-        return self._selected(asked, pieces, fields, limit), order
+        return self._selected(asked, pieces, fields, limit)
 
     def aggregate(self, question: Question, aggregation: Aggregation, *, statistics: bool = True) -> Aggregates:
         """Counts, sums and the like over the counted rows of a question; without statistics from rows alone."""
@@ -212,7 +211,7 @@ class HotQueries:
         """Take the unsealed rows, then the headers of chunks that came; the former without what is in the latter."""
         unsealed = self._chunks.unsealed(partition)
         next_sequence, order_ms = self._catalog.refresh(partition)
-        if unsealed is None or not unsealed.rows.sequence.size:
+        if unsealed is None or not unsealed.rows.sequence.size or not _any_wanted(asked.question, unsealed):
             return None
         rows, first = unsealed.rows, max(int(unsealed.rows.sequence[0]), next_sequence)
         skipped = first - int(rows.sequence[0])
@@ -229,8 +228,9 @@ class HotQueries:
         sources = self._catalog.sources.codes(unsealed.sources)
         kinds = self._catalog.kinds.codes(unsealed.kinds)
         whole = not (rows.fault.any() or (rows.flags & (Flag.DUPLICATE | Flag.CONFLICT)).any())
+        valued = bool(rows.has_value.all())
         count = rows.sequence.size - skipped
-        return Part(partition, first, count, whole, order_ms, INT64_MIN, INT64_MAX, sources, kinds, read)
+        return Part(partition, first, count, whole, valued, order_ms, INT64_MIN, INT64_MAX, sources, kinds, read)
 
     def _blocks(self, asked: _Asked, partition: int) -> Iterator[Block]:
         return self._catalog.blocks(partition, asked.question.frame, asked.low, asked.high)
@@ -240,7 +240,7 @@ class HotQueries:
 
     def _part(self, asked: _Asked, block: Block, chunk: int) -> Part:
         """A chunk's rows."""
-        numbers = block.numbers
+        numbers, lines = block.numbers, block.lines[asked.question.frame]
         first, rows = int(numbers["first_sequence"][chunk]), int(numbers["rows"][chunk])
         name = "local_us" if asked.question.frame is Frame.LOCAL else "authority_ms"
 
@@ -252,6 +252,7 @@ class HotQueries:
             first,
             rows,
             rows == numbers["counted"][chunk],
+            rows == lines.values[lines.start[block.chunks] + chunk],
             int(numbers["order_ms"][chunk]),
             int(numbers[f"{name}_min"][chunk]),
             int(numbers[f"{name}_max"][chunk]),
@@ -267,12 +268,14 @@ class HotQueries:
         wanted = self._catalog.wanted(asked.question)
         decisions = np.empty(block.chunks, np.uint8)
         decide(lines, limits, wanted, decisions)
-        counts = np.bincount(decisions, minlength=len(Decision))
+        skipped, statistics, edges_too, rows = np.bincount(decisions, minlength=len(Decision)).tolist()
+        if skipped == block.chunks:
+            return
         explain = asked.explain
-        explain.chunks_statistics += int(counts[Decision.STATISTICS])
-        explain.chunks_edges += int(counts[Decision.EDGES])
-        explain.chunks_rows += int(counts[Decision.ROWS])
-        if counts[Decision.STATISTICS] or counts[Decision.EDGES]:
+        explain.chunks_statistics += statistics
+        explain.chunks_edges += edges_too
+        explain.chunks_rows += rows
+        if statistics or edges_too:
             tally.add_lines(lines, limits, wanted, decisions)
         for chunk in np.flatnonzero(decisions >= Decision.EDGES).tolist():
             edges = bool(decisions[chunk] == Decision.EDGES)
@@ -364,7 +367,7 @@ class HotQueries:
             chosen = np.empty(last - first, np.int64)
             span = Span(first, last, asked.low, asked.high, INT64_MAX, INT64_MIN)
             count = match_rows(columns, span, chosen)
-            rows = chosen[:count] if count < last - first else rows
+            rows = as_slice(chosen[:count])
         asked.explain.rows_scanned += part.rows
         if not ordered:
             return Piece(part, rows, _INTS)
@@ -372,12 +375,15 @@ class HotQueries:
         running_maximum(part.read(Column.AUTHORITY_MS), part.order_ms, order)
         return Piece(part, rows, order[rows])
 
-    def _selected(self, asked: _Asked, pieces: list[Piece], fields: tuple[Field, ...], limit: int) -> Selected:
-        rows, columns = gather(pieces, fields, limit)
+    def _selected(
+        self, asked: _Asked, pieces: list[Piece], fields: tuple[Field, ...], limit: int
+    ) -> tuple[Selected, NDArray[np.int64]]:
+        rows, columns, order = gather(pieces, fields, limit)
         asked.explain.chunks_skipped = self._count_chunks(asked) - asked.explain.chunks_rows
         self._end(asked)
         more = sum(piece.size for piece in pieces) > limit
-        return Selected(rows, columns, self._catalog.sources.names, self._catalog.kinds.names, more, asked.explain)
+        selected = Selected(rows, columns, self._catalog.sources.names, self._catalog.kinds.names, more, asked.explain)
+        return selected, order
 
     # ------------------------------------------------------------------------------------------------------ last event
 
@@ -429,6 +435,14 @@ class _Columns:
         while self._bytes > self._bytes_max:
             self._bytes -= _size(self._held.pop(next(iter(self._held))))
         return values
+
+
+def _any_wanted(question: Question, unsealed: Unsealed) -> bool:
+    """Whether rows may have the names that are asked for."""
+    sources, kinds = question.sources, question.kinds
+    return (sources is None or not set(unsealed.sources).isdisjoint(sources)) and (
+        kinds is None or not set(unsealed.kinds).isdisjoint(kinds)
+    )
 
 
 def _size(values: NDArray[Any] | Texts) -> int:

@@ -6,9 +6,10 @@ The kernels here look at rows one by one and write to arrays that their callers 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lifecycle.query_kernel import NO_FAULT, UNCOUNTED
+from schemas.instants import INT64_MAX
 from schemas.memory import kernel
 from streams.severity import delta_ms_of
 
@@ -64,24 +65,80 @@ def latest_row(rows: RowsIn, span: Span) -> int:
 
 
 @kernel
-def text_ends(offsets: NDArray[np.int32], rows: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-    """ends[i + 1] = where text rows[i] ends when the texts are put one after another from ends[0] on."""
-    for i in range(rows.size):
-        ends[i + 1] = ends[i] + offsets[rows[i] + 1] - offsets[rows[i]]
+def merge_runs(
+    order: NDArray[np.int64],
+    heads: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    places: NDArray[np.int64],
+    merged: NDArray[np.int64],
+) -> None:
+    """Merge ascending runs until `merged` is full; of equals the earlier run's come first.
+
+    Run r is order[heads[r]] to order[ends[r] - 1]; afterwards heads[r] is the first of it that was not taken.
+    places[i] = where order[i] went.
+    """
+    at = 0
+    while at < merged.size:
+        first = -1
+        for run in range(heads.size):
+            if heads[run] < ends[run] and (first < 0 or order[heads[run]] < order[heads[first]]):
+                first = run
+        last = INT64_MAX  # up to this the run goes on before another one does
+        for run in range(heads.size):
+            if run != first and heads[run] < ends[run]:
+                last = min(last, order[heads[run]] - (1 if run < first else 0))
+        head = heads[first]
+        while head < ends[first] and at < merged.size and order[head] <= last:
+            places[head] = at
+            merged[at] = order[head]
+            head += 1
+            at += 1
+        heads[first] = head
 
 
 @kernel
-def copy_texts(
+def put_at(values: NDArray[Any], places: NDArray[np.int64], target: NDArray[Any]) -> None:
+    """target[places[i]] = values[i]."""
+    for i in range(places.size):
+        target[places[i]] = values[i]
+
+
+@kernel
+def look_up(codes: NDArray[np.int32], known: NDArray[np.int32], found: NDArray[np.int32]) -> None:
+    """found[i] = known[codes[i]]; -1 is the last place."""
+    for i in range(codes.size):
+        found[i] = known[codes[i]]
+
+
+@kernel
+def mark_used(codes: NDArray[np.int32], used: NDArray[np.bool_]) -> None:
+    """used[c] = True for each code; -1 is the last place."""
+    for i in range(codes.size):
+        used[codes[i]] = True
+
+
+@kernel
+def put_lengths(
+    offsets: NDArray[np.int32], rows: NDArray[np.int64], places: NDArray[np.int64], ends: NDArray[np.int64]
+) -> None:
+    """ends[places[i] + 1] = the length of text rows[i]."""
+    for i in range(rows.size):
+        ends[places[i] + 1] = offsets[rows[i] + 1] - offsets[rows[i]]
+
+
+@kernel
+def put_texts(
     offsets: NDArray[np.int32],
     content: NDArray[np.uint8],
     rows: NDArray[np.int64],
+    places: NDArray[np.int64],
     ends: NDArray[np.int64],
     target: NDArray[np.uint8],
 ) -> None:
-    """Copy the texts of these rows to where `text_ends` puts them."""
+    """Copy text rows[i] to target from ends[places[i]] on."""
     for i in range(rows.size):
-        begin, at = offsets[rows[i]], ends[i]
-        for j in range(ends[i + 1] - at):
+        begin, at = offsets[rows[i]], ends[places[i]]
+        for j in range(ends[places[i] + 1] - at):
             target[at + j] = content[begin + j]
 
 

@@ -274,6 +274,23 @@ def test_a_source_that_a_chunk_does_not_have_costs_nothing() -> None:
     assert queries.get(b"c").rows == 0
 
 
+def test_names_that_unsealed_rows_do_not_have_leave_them_unread() -> None:
+    """Of every partition, whatever is asked."""
+    partitions = {0: many_rows(0, 500, sources=[b"a"]), 1: many_rows(1, 500, sources=[b"b"])}
+    queries = HotQueries(DictionaryStore(partitions, unsealed=300))
+    only = Question(sources=(b"b",))
+    assert queries.aggregate(only, Aggregation()).explain.rows_unsealed == 300
+    assert queries.range(only, (Field.SEQUENCE,), 1_000).explain.rows_unsealed == 300
+    assert queries.aggregate(Question(kinds=(b"no kind",)), Aggregation()).explain.rows_unsealed == 0
+
+
+def test_whether_rows_have_values_is_read_only_where_some_have_none() -> None:
+    """Statistics say it."""
+    full, odd = DictionaryStore({0: many_rows(0, 500, sources=[b"a"])}), DictionaryStore({0: odd_rows(0, 500, 9)})
+    columns = [HotQueries(store).range(Question(), (Field.VALUE,), 500).explain.columns for store in (full, odd)]
+    assert [set(read) for read in columns] == [{"value"}, {"value", "has_value"}]
+
+
 def test_a_limit_ends_the_reading() -> None:
     """Chunks that cannot hold one of the first rows are not opened."""
     store = DictionaryStore({p: many_rows(p, 50_000, sources=[b"a"]) for p in (0, 1)})

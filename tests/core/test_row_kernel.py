@@ -1,0 +1,44 @@
+"""Kernels that pick rows, against what lists do."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lifecycle.row_kernel import look_up, mark_used, merge_runs
+from schemas.instants import INT64_MAX, INT64_MIN
+
+TIMES = st.integers(0, 6) | st.sampled_from([INT64_MIN, INT64_MAX])
+
+
+@given(st.lists(st.lists(TIMES, max_size=8), min_size=1, max_size=4), st.integers(0, 40))
+@example([[INT64_MAX], [INT64_MAX, INT64_MAX]], 3)
+@example([[5, 5], [], [4, 5]], 4)
+@settings(max_examples=200)
+def test_runs_are_merged_as_a_stable_sort_does(runs: list[list[int]], limit: int) -> None:
+    """Up to the limit, of equals the earlier run's first; and it is told how far each run was taken."""
+    order = [at for run in runs for at in sorted(run)]
+    stops = np.cumsum([len(run) for run in runs]).astype(np.int64)
+    heads = np.concatenate([np.zeros(1, np.int64), stops[:-1]])
+    places = np.full(len(order), -1, np.int64)
+    merged = np.empty(min(limit, len(order)), np.int64)
+    merge_runs(np.array(order, np.int64), heads, stops, places, merged)
+    expected = sorted(range(len(order)), key=order.__getitem__)[: merged.size]
+    assert merged.tolist() == [order[row] for row in expected]
+    assert [places[row] for row in expected] == list(range(merged.size))
+    assert np.flatnonzero(places >= 0).tolist() == sorted(expected)
+    begins = [0, *stops[:-1].tolist()]
+    taken = [sum(begin <= row < stop for row in expected) for begin, stop in zip(begins, stops.tolist(), strict=True)]
+    assert (heads - begins).tolist() == taken
+
+
+def test_no_name_is_the_last_place() -> None:
+    """As of arrays, where -1 is the last."""
+    codes = np.array([1, -1, 0, 1], np.int32)
+    found = np.empty(4, np.int32)
+    look_up(codes, np.array([7, 9, -1], np.int32), found)
+    assert found.tolist() == [9, -1, 7, 9]
+    used = np.zeros(4, np.bool_)
+    mark_used(codes, used)
+    assert used.tolist() == [True, True, False, True]
