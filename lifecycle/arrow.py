@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from lifecycle.parts import Selected, Values
     from lifecycle.tally import Aggregates
 
-_LOCAL: Final = pa.timestamp("us", tz="UTC")
-_AUTHORITY: Final = pa.timestamp("ms", tz="UTC")
+LOCAL: Final = pa.timestamp("us", tz="UTC")
+AUTHORITY: Final = pa.timestamp("ms", tz="UTC")
 #: Columns that have another name than their field: the names of Event and LedgerEntry.
 _NAMES: Final = {Field.AUTHORITY_MS: "authority_timestamp", Field.LOCAL_US: "local_timestamp"}
 _TYPES: Final = {
     Field.PARTITION: pa.int32(),
-    Field.AUTHORITY_MS: _AUTHORITY,
-    Field.LOCAL_US: _LOCAL,
+    Field.AUTHORITY_MS: AUTHORITY,
+    Field.LOCAL_US: LOCAL,
     Field.FLAGS: pa.uint8(),
     Field.EVENT_ID: pa.string(),
     Field.VALUE: pa.float64(),
@@ -56,13 +56,13 @@ def aggregates_table(aggregates: Aggregates) -> pa.Table:
     """Groups of an answer: window_start, window_end, source or kind, count, values, functions, percentiles (p99.9)."""
     arrays: dict[str, pa.Array] = {}
     if aggregates.window_start_us is not None and aggregates.window_end_us is not None:
-        arrays["window_start"] = _plain(_LOCAL, aggregates.window_start_us, None)
-        arrays["window_end"] = _plain(_LOCAL, aggregates.window_end_us, None)
+        arrays["window_start"] = plain(LOCAL, aggregates.window_start_us, None)
+        arrays["window_end"] = plain(LOCAL, aggregates.window_end_us, None)
     if aggregates.key is not None:
         name = "kind" if aggregates.by is By.KIND else "source"
-        arrays[name] = _dictionary(aggregates.key, aggregates.names, None)
-    arrays["count"] = _plain(pa.int64(), aggregates.count, None)
-    arrays["values"] = _plain(pa.int64(), aggregates.values, None)
+        arrays[name] = dictionary(aggregates.key, aggregates.names, None)
+    arrays["count"] = plain(pa.int64(), aggregates.count, None)
+    arrays["values"] = plain(pa.int64(), aggregates.values, None)
     for function, column in aggregates.functions.items():
         arrays[function.value] = _finite(column)
     for percentile, column in aggregates.percentiles.items():
@@ -82,24 +82,29 @@ def ipc_bytes(table: pa.Table) -> bytes:
 def _array(name: Field, values: Values, selected: Selected) -> pa.Array:
     column, valid = values
     if isinstance(column, Texts):
-        buffers = [_bitmap(valid), pa.py_buffer(column.offsets), pa.py_buffer(column.content)]
-        return pa.Array.from_buffers(_TYPES[name], selected.rows, buffers)
+        return texts(_TYPES[name], column, valid)
     if name is Field.SOURCE or name is Field.KIND:
-        return _named(column, selected.sources if name is Field.SOURCE else selected.kinds, valid)
+        return named(column, selected.sources if name is Field.SOURCE else selected.kinds, valid)
     if name is Field.SEVERITY:
         judged = column != NO_SEVERITY
         codes = np.where(judged, column, 0)
-        return _dictionary(codes, [severity.name.encode() for severity in Severity], None if judged.all() else judged)
+        return dictionary(codes, [severity.name.encode() for severity in Severity], None if judged.all() else judged)
     if name is Field.FAULT:
-        return _named(column.astype(np.int32), _FAULTS, None)
-    return _plain(_TYPES.get(name, pa.int64()), column, valid)
+        return named(column.astype(np.int32), _FAULTS, None)
+    return plain(_TYPES.get(name, pa.int64()), column, valid)
 
 
 #: Names of faults by their number; numbers that no fault has are never used.
 _FAULTS: Final = [Fault(number).name.encode() if number in set(Fault) else b"" for number in range(max(Fault) + 1)]
 
 
-def _plain(data_type: pa.DataType, column: NDArray[Any], valid: NDArray[np.bool_] | None) -> pa.Array:
+def texts(data_type: pa.DataType, column: Texts, valid: NDArray[np.bool_] | None) -> pa.Array:
+    """Without a copy, like the others."""
+    buffers = [_bitmap(valid), pa.py_buffer(column.offsets), pa.py_buffer(column.content)]
+    return pa.Array.from_buffers(data_type, len(column.offsets) - 1, buffers)
+
+
+def plain(data_type: pa.DataType, column: NDArray[Any], valid: NDArray[np.bool_] | None) -> pa.Array:
     """Without a copy."""
     content = np.ascontiguousarray(column)
     return pa.Array.from_buffers(data_type, len(content), [_bitmap(valid), pa.py_buffer(content)])
@@ -108,15 +113,15 @@ def _plain(data_type: pa.DataType, column: NDArray[Any], valid: NDArray[np.bool_
 def _finite(column: NDArray[np.float64]) -> pa.Array:
     finite = np.isfinite(column)
     if finite.all():
-        return _plain(pa.float64(), column, None)
-    return _plain(pa.float64(), np.where(finite, column, 0.0), finite)
+        return plain(pa.float64(), column, None)
+    return plain(pa.float64(), np.where(finite, column, 0.0), finite)
 
 
 def _bitmap(valid: NDArray[np.bool_] | None) -> pa.Buffer | None:
     return None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
 
 
-def _named(codes: NDArray[np.int32], names: Sequence[bytes], valid: NDArray[np.bool_] | None) -> pa.Array:
+def named(codes: NDArray[np.int32], names: Sequence[bytes], valid: NDArray[np.bool_] | None) -> pa.Array:
     """Codes of many names as those of the ones that are used, ascending."""
     used = np.zeros(len(names) + 1, np.bool_)  # -1, where there is no name, is the last place
     mark_used(codes, used)
@@ -126,10 +131,11 @@ def _named(codes: NDArray[np.int32], names: Sequence[bytes], valid: NDArray[np.b
     places[found] = np.arange(len(found))
     indices = np.empty(codes.size, np.int32)
     look_up(codes, places, indices)
-    return _dictionary(indices, [names[code] for code in found], valid)
+    return dictionary(indices, [names[code] for code in found], valid)
 
 
-def _dictionary(codes: NDArray[Any], names: Sequence[bytes], valid: NDArray[np.bool_] | None) -> pa.Array:
-    indices = _plain(pa.int32(), codes.astype(np.int32, copy=False), valid)
+def dictionary(codes: NDArray[Any], names: Sequence[bytes], valid: NDArray[np.bool_] | None) -> pa.Array:
+    """Codes of these names."""
+    indices = plain(pa.int32(), codes.astype(np.int32, copy=False), valid)
     texts = pa.array([name.decode() for name in names], pa.string())
     return pa.DictionaryArray.from_arrays(indices, texts, safe=False)

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
+from lifecycle.chunks import HASH_BYTES, Readings
+from lifecycle.packing import Texts
 from lifecycle.query_kernel import Lines, Wanted, bits_of
 from lifecycle.sum_kernel import total_of
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.windows import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -39,12 +41,23 @@ HEADER_BYTES_MAX: Final = 256 * 1024 * 1024
 _NO_CODES: Final = np.zeros(0, np.int32)
 
 
+def no_readings() -> Readings:
+    """None."""
+    numbers, texts = np.zeros(0, np.int64), Texts(np.zeros(1, np.int32), np.zeros(0, np.uint8))
+    return Readings(*(numbers,) * 4, numbers.astype(np.uint8), texts, np.zeros((0, HASH_BYTES), np.uint8))
+
+
 class Unsealed(NamedTuple):
-    """Rows of a partition that follow its last chunk, with the names that their codes mean."""
+    """Rows of a partition that follow its last chunk, with the names that their codes mean; there may be none.
+
+    readings: of the drift log, among and behind them. before_index: last_index of the last chunk.
+    """
 
     rows: Rows
     sources: tuple[bytes, ...]
     kinds: tuple[bytes, ...]
+    readings: Callable[[], Readings] = no_readings
+    before_index: int = 0
 
 
 class Chunks(Protocol):
@@ -113,7 +126,7 @@ class ChunkNames(NamedTuple):
 #: The numbers of a header that are kept for each chunk.
 _NUMBERS: Final = (
     "first_sequence", "last_sequence", "rows", "counted", "authority_ms_min", "authority_ms_max", "order_ms",
-    "local_us_min", "local_us_max",
+    "local_us_min", "local_us_max", "first_index", "last_index", "warned", "readings",
 )  # fmt: skip
 
 
@@ -152,9 +165,16 @@ class _Piece(NamedTuple):
 
 @dataclass(slots=True)
 class _Place:
-    """A block that is full, or will be. low, high: least and greatest time of its rows, by frame."""
+    """A block that is full, or will be. low, high: least and greatest time of its rows, by frame.
+
+    warned, readings: how many of either; first_index, last_index: of its entries.
+    """
 
     first_sequence: int
+    first_index: int
+    last_index: int = 0
+    warned: int = 0
+    readings: int = 0
     low: dict[Frame, int] = field(default_factory=lambda: dict.fromkeys(Frame, INT64_MAX))
     high: dict[Frame, int] = field(default_factory=lambda: dict.fromkeys(Frame, INT64_MIN))
     chunks: int = 0
@@ -205,6 +225,25 @@ class Catalog:
             if place.low[frame] <= high and place.high[frame] >= low:
                 yield self._block(partition, directory, place)
 
+    def log_blocks(
+        self, partition: int, first: int, last: int, first_ms: int, last_ms: int, *, warned: bool, newest: bool
+    ) -> Iterator[Block]:
+        """Blocks that may have entries of the drift log, or warnings, with these indexes and authority times.
+
+        All are inclusive; in order, newest: the last first. Readings have any time.
+        """
+        directory = self._directories[partition]
+        for place in directory.places[::-1] if newest else directory.places:
+            timed = place.low[Frame.AUTHORITY] <= last_ms and place.high[Frame.AUTHORITY] >= first_ms
+            some = timed and place.warned > 0 if warned else timed or place.readings > 0
+            if some and place.first_index <= last and place.last_index >= first:
+                yield self._block(partition, directory, place)
+
+    def last_index(self, partition: int) -> int:
+        """Of the last chunk, 0 where there is none."""
+        places = self._directories[partition].places
+        return places[-1].last_index if places else 0
+
     def chunks_in(self, partition: int) -> int:
         """How many chunks a partition has."""
         return sum(place.chunks for place in self._directories[partition].places)
@@ -221,10 +260,13 @@ class Catalog:
     def _append(self, directory: _Directory, header: Header) -> None:
         if len(directory.pieces) == BLOCK_CHUNKS or not directory.places:
             self._close(directory)
-            directory.places.append(_Place(header.first_sequence))
+            directory.places.append(_Place(header.first_sequence, header.first_index))
         place = directory.places[-1]
         place.block = None
         place.chunks += 1
+        place.last_index = header.last_index
+        place.warned += header.warned
+        place.readings += header.readings
         _cover(place, Frame.AUTHORITY, header.authority_ms_min, header.authority_ms_max)
         _cover(place, Frame.LOCAL, header.local_us_min, header.local_us_max)
         directory.pieces.append(self._piece(header))

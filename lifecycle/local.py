@@ -140,7 +140,8 @@ class LocalPartitions:
     def _last_sequence(self, partition: int) -> int:
         state = self._parts[partition].state
         found = self._fold.unsealed_rows(state)
-        return state.applied.sequence if found is None else int(found.rows.sequence[-1])
+        rows: list[int] = [] if found is None else found.rows.sequence[-1:].tolist()
+        return max([state.applied.sequence, *rows])
 
     # -------------------------------------------------------------------------------------------------------- beginning
 

@@ -40,13 +40,13 @@ class Part:
     first_sequence: int
     rows: int
     whole: bool
-    valued: bool
     order_ms: int
     low: int
     high: int
     sources: NDArray[np.int32]
     kinds: NDArray[np.int32]
     read: Callable[[Column], Any]
+    valued: bool = False
 
 
 class Piece(NamedTuple):

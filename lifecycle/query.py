@@ -25,6 +25,7 @@ import numpy as np
 
 from lifecycle.catalog import HEADER_BYTES_MAX, Catalog
 from lifecycle.chunks import Column, decode_column
+from lifecycle.drift_rows import DriftRows
 from lifecycle.packing import Texts
 from lifecycle.partial import PartialTally
 from lifecycle.parts import Part, Piece, Selected, as_slice, gather
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lifecycle.catalog import Block, Chunks, Names, Unsealed
+    from lifecycle.drift_rows import DriftPage, DriftQuestion
     from lifecycle.query_kernel import Limits
 
 AnyTally = TypeVar("AnyTally", bound=Tally)
@@ -170,6 +172,14 @@ class HotQueries:
         answer, tally = self._aggregate(PartialTally, question, aggregation, statistics=True)
         return answer, tally.exact
 
+    def drift(self, asked: DriftQuestion) -> DriftPage:
+        """A page of the drift log, or of warnings; see `drift_rows`."""
+        started_ns, headers_read = self._clock.monotonic_ns(), self._catalog.headers_read
+        page = DriftRows(self._chunks, self._catalog, self._columns.read).page(asked)
+        page.explain.headers_read = self._catalog.headers_read - headers_read
+        page.explain.elapsed_us = (self._clock.monotonic_ns() - started_ns) // NS_PER_US
+        return page
+
     def _aggregate(
         self, kind: type[AnyTally], question: Question, aggregation: Aggregation, *, statistics: bool
     ) -> tuple[Aggregates, AnyTally]:
@@ -230,7 +240,7 @@ class HotQueries:
         whole = not (rows.fault.any() or (rows.flags & (Flag.DUPLICATE | Flag.CONFLICT)).any())
         valued = bool(rows.has_value.all())
         count = rows.sequence.size - skipped
-        return Part(partition, first, count, whole, valued, order_ms, INT64_MIN, INT64_MAX, sources, kinds, read)
+        return Part(partition, first, count, whole, order_ms, INT64_MIN, INT64_MAX, sources, kinds, read, valued)
 
     def _blocks(self, asked: _Asked, partition: int) -> Iterator[Block]:
         return self._catalog.blocks(partition, asked.question.frame, asked.low, asked.high)
@@ -252,13 +262,13 @@ class HotQueries:
             first,
             rows,
             rows == numbers["counted"][chunk],
-            rows == lines.values[lines.start[block.chunks] + chunk],
             int(numbers["order_ms"][chunk]),
             int(numbers[f"{name}_min"][chunk]),
             int(numbers[f"{name}_max"][chunk]),
             block.sources.of(chunk),
             block.kinds.of(chunk),
             read,
+            rows == lines.values[lines.start[block.chunks] + chunk],
         )
 
     # ------------------------------------------------------------------------------------------------------ aggregates

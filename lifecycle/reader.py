@@ -177,7 +177,7 @@ class Reader:
     def _held(self, address: str) -> list[int]:
         """Partitions that a worker holds; none where it has gone."""
         try:
-            status, _, body = self._fetch(address, "/hot")
+            status, _, body = fetch(address, "/hot", self._timeout_s)
         except UnreachableError:
             return []
         return [place["partition"] for place in orjson.loads(body)["partitions"]] if status == _OK else []
@@ -198,10 +198,10 @@ class Reader:
     def _of_worker(self, address: str, request: Request, deadline_ns: int, *, partial: bool) -> Answer:
         path = f"{path_of(request)}?{urlencode([*encode(request), ('partial', str(int(partial)))])}"
         while True:
-            status, after_s, body = self._fetch(address, path)
+            status, after_s, body = fetch(address, path, self._timeout_s)
             if status == _OK:
                 return Answer(*read_arrow(body), address)
-            error = _error_in(status, body)
+            error = error_in(status, body)
             if status == _ELSEWHERE and not isinstance(self._worker, str):
                 raise _MovedError(error)
             if status != _UNAVAILABLE:
@@ -209,19 +209,6 @@ class Reader:
             if after_s is None or _system.monotonic_ns() + int(after_s * NS_PER_S) > deadline_ns:
                 raise UnreachableError(f"the worker at {address} does not answer yet: {error}")
             _system.sleep_s(after_s)
-
-    def _fetch(self, address: str, path: str) -> tuple[int, float | None, bytes]:
-        """Status, how long to wait, and body."""
-        connection = HTTPConnection(urlsplit(address).netloc, timeout=self._timeout_s)
-        try:
-            connection.request("GET", path, headers={"Accept": ARROW})
-            answer = connection.getresponse()
-            after = answer.getheader("Retry-After")
-            return answer.status, None if after is None else float(after), answer.read()
-        except (OSError, HTTPException) as error:
-            raise UnreachableError(f"the worker at {address} does not answer ({error!r}). Ask again") from error
-        finally:
-            connection.close()
 
     def _locally(self, request: Request, partitions: Sequence[int], *, partial: bool) -> Answer:
         settings = self._worker
@@ -235,7 +222,22 @@ class Reader:
         return Answer(table, ending._replace(explain={**ending.explain, "local": found}), str(settings.data_dir))
 
 
-def _error_in(status: int, body: bytes) -> str:
+def fetch(address: str, path: str, timeout_s: float = TIMEOUT_S) -> tuple[int, float | None, bytes]:
+    """Status, how long to wait, and body, as Arrow where it can be. Raises UnreachableError."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=timeout_s)
+    try:
+        connection.request("GET", path, headers={"Accept": ARROW})
+        answer = connection.getresponse()
+        after = answer.getheader("Retry-After")
+        return answer.status, None if after is None else float(after), answer.read()
+    except (OSError, HTTPException) as error:
+        raise UnreachableError(f"the worker at {address} does not answer ({error!r}). Ask again") from error
+    finally:
+        connection.close()
+
+
+def error_in(status: int, body: bytes) -> str:
+    """Why a worker does not answer. Raises UnreachableError where it does not say."""
     try:
         return str(orjson.loads(body)["error"])
     except (orjson.JSONDecodeError, LookupError, TypeError):

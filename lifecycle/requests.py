@@ -113,7 +113,7 @@ def encode(request: Request) -> list[tuple[str, str]]:
 
 def parse(path: str, pairs: Iterable[tuple[str, str]], now_us: int) -> Request:
     """The question that parameters ask. Raises BadInputError, which names the parameter and what to give."""
-    given = _Given(pairs)
+    given = Given(pairs)
     if path == "/get":
         given.check("source", "at", "frame", "partition", "columns")
         sources = given.all("source")
@@ -125,7 +125,7 @@ def parse(path: str, pairs: Iterable[tuple[str, str]], now_us: int) -> Request:
         )
     if path == "/range":
         given.check(*_COMMON, "columns", "limit")
-        limit = given.one("limit", _positive)
+        limit = given.one("limit", positive)
         if limit is not None and limit > LIMIT_MAX:
             raise BadInputError(f"limit {limit} is above {LIMIT_MAX}. Ask for the rest by sequences")
         return Range(_question(given, now_us), given.fields(), LIMIT if limit is None else limit)
@@ -175,7 +175,7 @@ def parse_sequences(texts: Sequence[str]) -> dict[int, tuple[int, int]]:
     return spans
 
 
-class _Given:
+class Given:
     """Parameters as they were given, by name."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -211,14 +211,14 @@ class _Given:
 
     def partitions(self) -> tuple[int, ...] | None:
         """Partitions; None for all."""
-        return tuple(_natural("partition", text) for text in self.all("partition")) or None
+        return tuple(natural("partition", text) for text in self.all("partition")) or None
 
     def fields(self) -> tuple[Field, ...]:
         """Columns."""
         return self.one("columns", lambda text: parse_members(text, Field)) or FIELDS
 
 
-def _question(given: _Given, now_us: int) -> Question:
+def _question(given: Given, now_us: int) -> Question:
     from_us, to_us, last_us = given.one("from", parse_us), given.one("to", parse_us), given.one("last", parse_duration)
     if last_us is not None:
         if from_us is not None or to_us is not None:
@@ -231,8 +231,8 @@ def _question(given: _Given, now_us: int) -> Question:
     )
 
 
-def _aggregation(given: _Given) -> Aggregation:
-    size_ms, slide_ms = given.one("window_ms", _positive), given.one("slide_ms", _positive)
+def _aggregation(given: Given) -> Aggregation:
+    size_ms, slide_ms = given.one("window_ms", positive), given.one("slide_ms", positive)
     if size_ms is None and slide_ms is not None:
         raise BadInputError("slide_ms moves a window, and there is none. Give window_ms too")
     functions = given.one("functions", lambda text: parse_members(text, Function))
@@ -270,14 +270,16 @@ def _member(text: str, closed: type[Member]) -> Member:
     return found
 
 
-def _positive(text: str) -> int:
-    number = _natural("it", text)
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = natural("it", text)
     if not number:
         raise BadInputError("0 is too little. Give 1 or more")
     return number
 
 
-def _natural(name: str, text: str) -> int:
+def natural(name: str, text: str) -> int:
+    """A whole number from 0 on, of at most 15 digits."""
     if not text.isascii() or not text.isdigit() or len(text) > 15:  # noqa: PLR2004 - far inside 64 bits
         raise BadInputError(f"{name} is {text!r:.40}, no whole number. Give digits")
     return int(text)

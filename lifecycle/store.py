@@ -7,7 +7,7 @@ fold puts out; the shell writes it once the entries' transaction is committed.
     step       takes the next entries and their verdicts, returns the chunks that ended
     publish    from here on queries see the rows stepped so far: called once their chunks are written
     unsealed   the rows after the last chunk as one more chunk: header, rows, readings; for any thread
-    unsealed_rows   the same for questions, which need neither statistics nor readings
+    unsealed_rows   the same for questions, which need no statistics, and seldom readings
 
 The state holds the rows of one chunk at most; `store_dump` has it as bytes.
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -230,12 +231,12 @@ class Store:
         return Unsealed(header, rows, readings)
 
     def unsealed_rows(self, state: StoreState) -> catalog.Unsealed | None:
-        """The rows of `unsealed` with their names, None where there are none. For any thread."""
+        """What `unsealed` is of, None where there is nothing. For any thread."""
         view = state.visible
-        if view.rows == 0:
+        if view.rows == 0 and view.readings_count == 0:
             return None
-        sources, kinds = view.names()
-        return catalog.Unsealed(rows_of(view), sources.strings(), kinds.strings())
+        sources, kinds = (names.strings() for names in view.names())
+        return catalog.Unsealed(rows_of(view), sources, kinds, partial(readings_of, view), view.before.index)
 
     def _take(
         self, state: StoreState, entries: Entries, outputs: Outputs, start: int, stop: int, ended: list[Sealed]

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from schemas.columns import Fault
-from schemas.instants import US_PER_MS, format_ms, format_us
+from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, format_ms, format_us
 from schemas.memory import address_of, kernel, load_u8
-from streams.order import RunningMax
 from streams.severity import Severity, delta_ms_of, severity_of
 from streams.values import ControlBody, decode_values, text_at
 
@@ -46,7 +45,7 @@ class Reading(enum.StrEnum):
 
 
 class DriftEntry(NamedTuple):
-    """One entry of the drift log. order_ms: the running maximum of authority time over what was read; see `order`."""
+    """One entry of the drift log."""
 
     partition: int
     index: int  # type: ignore[assignment] # hides tuple.index, which nobody asks an entry for
@@ -58,7 +57,6 @@ class DriftEntry(NamedTuple):
     severity: Severity
     source: str
     phase_lock_hash: bytes
-    order_ms: int
 
     @property
     def id(self) -> str:
@@ -110,19 +108,15 @@ class DriftLogger:
 
     def __init__(self, partition: int, framing: Framing, source: str | None) -> None:
         self._partition, self._framing, self._source = partition, framing, source
-        self._running_max = RunningMax()
 
     def newest(self, entries: Entries, most: int) -> list[DriftEntry]:
         """The last `most` drift entries of the next batch, in order of index."""
         decoded = decode_values(entries, self._framing)
         self._framing = decoded.framing
-        order = self._running_max.over(entries.authority_ms)
         controls = {control.row: control for control in decoded.controls if self._wanted(control)}
         rows = sorted([*np.flatnonzero(rows_of_source(decoded.events, self._source))[-most:].tolist(), *controls])
         return [
-            self._control(entries, controls[row], int(order[row]))
-            if row in controls
-            else self._data(entries, decoded.events, row, int(order[row]))
+            self._control(entries, controls[row]) if row in controls else self._data(entries, decoded.events, row)
             for row in rows[-most:]
         ]
 
@@ -133,22 +127,20 @@ class DriftLogger:
     def _wanted(self, control: ControlBody) -> bool:
         return control.kind in ("Anchor", "Verify") and self._source in (None, control.body["source"])
 
-    def _data(self, entries: Entries, events: Events, row: int, order_ms: int) -> DriftEntry:
+    def _data(self, entries: Entries, events: Events, row: int) -> DriftEntry:
         source = text_at(events.source_address[row], events.source_length[row])
-        return self._entry(entries, row, Reading.DATA, int(events.local_us[row]), source, order_ms)
+        return self._entry(entries, row, Reading.DATA, int(events.local_us[row]), source)
 
-    def _control(self, entries: Entries, control: ControlBody, order_ms: int) -> DriftEntry:
+    def _control(self, entries: Entries, control: ControlBody) -> DriftEntry:
         row, body = control.row, control.body
         if control.kind == "Verify":
-            return self._entry(entries, row, Reading.VERIFY, body["client_timestamp"], body["source"], order_ms)
+            return self._entry(entries, row, Reading.VERIFY, body["client_timestamp"], body["source"])
         anchored_us = body["anchor_timestamp"]
         if anchored_us is None:
-            anchored_us = int(entries.authority_ms[row]) * US_PER_MS
-        return self._entry(entries, row, Reading.ANCHOR, anchored_us, body["source"], order_ms)
+            anchored_us = min(max(int(entries.authority_ms[row]) * US_PER_MS, INT64_MIN), INT64_MAX)
+        return self._entry(entries, row, Reading.ANCHOR, anchored_us, body["source"])
 
-    def _entry(
-        self, entries: Entries, row: int, reading: Reading, asserted_us: int, source: str, order_ms: int
-    ) -> DriftEntry:
+    def _entry(self, entries: Entries, row: int, reading: Reading, asserted_us: int, source: str) -> DriftEntry:
         authority_ms = int(entries.authority_ms[row])
         delta_ms = None if reading is Reading.ANCHOR else int(delta_ms_of(asserted_us, authority_ms))
         return DriftEntry(
@@ -162,5 +154,4 @@ class DriftLogger:
             Severity.GREEN if delta_ms is None else Severity(severity_of(delta_ms)),
             source,
             entries.chain_hash[row].tobytes(),
-            order_ms,
         )

@@ -277,7 +277,7 @@ class DriftLog:
 
 
 def _placed(entries: Iterable[DriftEntry]) -> Iterator[tuple[int, DriftEntry]]:
-    return ((entry.order_ms, entry) for entry in entries)
+    return ((entry.created_at_ms, entry) for entry in entries)
 
 
 def _utf8(what: str, text: str) -> bytes:

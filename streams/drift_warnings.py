@@ -19,7 +19,7 @@ from schemas.errors import BadInputError
 from streams.drift_entries import rows_of_source
 from streams.judge import Judge
 from streams.ledger_reader import decode_entry
-from streams.order import RunningMax, merge, newest_first
+from streams.order import merge, newest_first
 from streams.restore import entries_between, restore
 from streams.snapshots import read_snapshots
 from streams.warning_log import warnings_of
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from streams.snapshots import Snapshot
     from streams.warning_log import DriftWarning
 
-    #: A warning behind the running maximum of authority time at it.
+    #: A warning behind its authority time.
     _Placed = tuple[int, DriftWarning]
 
 
@@ -137,11 +137,12 @@ def _behind(
 ) -> Iterator[_Placed]:
     """Warnings of the entries behind an index, 0 for all entries, up to the tail."""
     judge, read = Judge(), _reader(ledger, partition, tail)
-    state, running_max = restore(judge, partition, snapshots, index, read), RunningMax()
+    state = restore(judge, partition, snapshots, index, read)
     for entries in read(index + 1, tail.head.index):
-        order = running_max.over(entries.authority_ms)
         outputs, rows = _step(judge, state, entries, source)
-        yield from zip(order[rows].tolist(), warnings_of(partition, entries, outputs, rows), strict=True)
+        yield from (
+            (warning.authority_timestamp_ms, warning) for warning in warnings_of(partition, entries, outputs, rows)
+        )
 
 
 def _reader(ledger: Ledger, partition: int, tail: Tail) -> Callable[[int, int], Iterator[Entries]]:

@@ -4,9 +4,11 @@ Problem: sequences are counted within a partition, so between two partitions onl
 broker's clock may step back, and by its readings alone a partition would be listed against its own sequence. So the
 order is (running maximum of authority time in the partition, partition, index).
 
+The maximum is that of what is listed, not of all there is: so a list is the same wherever its reading began, and from
+wherever it was read, the ledger or the hot tier.
+
 GUARANTEE within a partition the order is that of the index, whatever clocks did.
-HAZARD a reading that begins in the middle of a partition does not know the maximum up to there; it is the maximum of
-what is read. Behind a clock that stepped back, two readings that begin elsewhere may mix the partitions differently.
+HAZARD behind a clock that stepped back, two lists of which one has less may mix the partitions differently.
 """
 
 from __future__ import annotations
@@ -15,37 +17,19 @@ import heapq
 from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from schemas.instants import INT64_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from numpy.typing import NDArray
-
 T = TypeVar("T")
-
-
-class RunningMax:
-    """The running maximum of authority time over consecutive batches of one partition."""
-
-    def __init__(self) -> None:
-        self._highest = INT64_MIN
-
-    def over(self, authority_ms: NDArray[np.int64]) -> NDArray[np.int64]:
-        """At each entry of the next batch."""
-        highest = np.maximum(np.maximum.accumulate(authority_ms), self._highest)
-        if highest.size:
-            self._highest = int(highest[-1])
-        return highest
 
 
 def merge(partitions: Iterable[Iterable[tuple[int, T]]]) -> Iterator[T]:
     """Items of several partitions in the order across them, the oldest first.
 
-    Partitions come in order of their number, each in order of index, an item behind its authority time or the running
-    maximum of it. Lazy: of each partition one item is held.
+    Partitions come in order of their number, each in order of index, an item behind its authority time. Lazy: of each
+    partition one item is held.
     """
     rising = [_rising(items) for items in partitions]
     return (item for _, item in heapq.merge(*rising, key=itemgetter(0)))  # of equals, the earlier partition's first

@@ -240,9 +240,14 @@ class Ledger:
     def check_range(self, partition: int, start: int, end: int | None = None) -> None:
         """Raise BadInputError for a partition or a range of sequences that is none; end None: open."""
         self._check_partition(partition)
-        if start < 1 or (end is not None and end < start):
-            text = f"{start} to {'the end' if end is None else end} is no range of sequences"
-            raise BadInputError(f"{text}: they begin at 1. Give 1 <= from <= to")
+        check_sequences(start, end)
+
+
+def check_sequences(start: int, end: int | None = None) -> None:
+    """Raise BadInputError for a range of sequences that is none; end None: open."""
+    if start < 1 or (end is not None and end < start):
+        text = f"{start} to {'the end' if end is None else end} is no range of sequences"
+        raise BadInputError(f"{text}: they begin at 1. Give 1 <= from <= to")
 
 
 def _missing(distinct: np.ndarray[Any, np.dtype[np.int64]], start: int, end: int) -> list[int]:

@@ -1,12 +1,13 @@
-"""GET /get, /range, /aggregate and /hot of a worker: questions to its hot tiers over HTTP.
+"""GET /get, /range, /aggregate, /drift/log, /drift/warnings and /hot of a worker: questions to its hot tiers over HTTP.
 
-The parameters are those of lifecycle/requests.py, and:
+The parameters are those of lifecycle/requests.py and lifecycle/drift_requests.py, and:
 
     explain=1   a last line {"explain": {...}, "more": false, "partitions": [...]} says how it was found
     partial=1   for an answer that is merged with those of other workers, see lifecycle/answers.py; Arrow only
 
-Without `partition` all partitions that this worker owns are asked. Rows are JSON lines, or, where Accept says
-application/vnd.apache.arrow.stream, an Arrow stream (see lifecycle/answers.py).
+Without `partition` all partitions that this worker owns are asked; but the drift log and warnings are asked of one, a
+page at a time: explain says `reached`, from where to go on, and `head`, up to where the store goes. Rows are JSON
+lines, or, where Accept says application/vnd.apache.arrow.stream, an Arrow stream (see lifecycle/answers.py).
 
     200   the answer; one that is broken off while it is sent is closed without its end
     400   a parameter is wrong: "error" names it and says what to give
@@ -30,7 +31,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import orjson
 from aiohttp import web
 
+from lifecycle import drift_requests
 from lifecycle.answers import ArrowWriter, parts_of
+from lifecycle.drift_arrow import part_of
+from lifecycle.drift_rows import DriftQuestion
 from lifecycle.owned import ASKERS_MAX, RETRY_AFTER_S, NotHeldError, NotReadyError, OwnedPartitions, RebuiltError
 from lifecycle.requests import Get, Request, parse
 from lifecycle.rows import rows_in
@@ -51,7 +55,7 @@ T = TypeVar("T")
 ANSWERS_MAX: Final = 8
 WRITE_TIMEOUT_S: Final = 30.0
 _FLAGS: Final = ("explain", "partial")
-PATHS: Final = ("/get", "/range", "/aggregate")
+PATHS: Final = ("/get", "/range", "/aggregate", *drift_requests.PATHS)
 
 
 class QueryRequests:
@@ -93,7 +97,11 @@ class QueryRequests:
         try:
             flags = {name: _flag(request, name) for name in _FLAGS}
             pairs = [(name, text) for name, text in request.query.items() if name not in _FLAGS]
-            asked = parse(request.path, pairs, time_source().now_us())
+            asked: Request | DriftQuestion
+            if request.path in drift_requests.PATHS:
+                asked = drift_requests.parse(request.path, pairs)
+            else:
+                asked = parse(request.path, pairs, time_source().now_us())
             if flags["partial"] and not arrow:
                 return refuse(400, f"partial answers are Arrow. Send Accept: {ARROW}")
             written = self._written(asked, arrow=arrow, **flags)
@@ -121,8 +129,21 @@ class QueryRequests:
         await response.write_eof()
         return response
 
-    def _written(self, request: Request, *, arrow: bool, explain: bool, partial: bool) -> Iterator[bytes]:
+    def _written(
+        self, request: Request | DriftQuestion, *, arrow: bool, explain: bool, partial: bool
+    ) -> Iterator[bytes]:
         """The parts of an answer as bytes; made on the threads."""
+        writer = ArrowWriter()
+        for part in (
+            self._drift(request) if isinstance(request, DriftQuestion) else self._parts(request, partial=partial)
+        ):
+            yield writer.write(part) if arrow else _lines(part, explain=explain)
+
+    def _drift(self, asked: DriftQuestion) -> Iterator[Part]:
+        self._owned.choose((asked.partition,))
+        yield part_of(asked, self._owned.ask(lambda asker: asker.queries.drift(asked)))
+
+    def _parts(self, request: Request, *, partial: bool) -> Iterator[Part]:
         wanted = request.partitions if isinstance(request, Get) else request.question.partitions
         if wanted is None and not isinstance(request, Get) and request.question.sequences:
             wanted = tuple(sorted(request.question.sequences))
@@ -136,9 +157,7 @@ class QueryRequests:
             return self._owned.ask(asked)
 
         chosen = self._owned.choose(wanted)
-        writer = ArrowWriter()
-        for part in parts_of(request, chosen, ask, partial=partial):
-            yield writer.write(part) if arrow else _lines(part, explain=explain)
+        yield from parts_of(request, chosen, ask, partial=partial)
 
     async def _run(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)

@@ -95,7 +95,7 @@ def test_the_newest_entries_come_first_with_their_verdicts(ledger: Ledger) -> No
     entries = DriftLog(ledger).newest(1_000)
     assert len(entries) == 4 * 65
     assert {(entry.source, entry.severity.name) for entry in entries} == set(SEVERITIES.items())
-    keys = [(entry.order_ms, entry.partition, entry.index) for entry in entries]
+    keys = [(entry.created_at_ms, entry.partition, entry.index) for entry in entries]
     assert keys == sorted(keys, reverse=True)
     assert DriftLog(ledger).newest(7) == entries[:7]
     assert len(DriftLog(ledger).newest()) == 50

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -32,7 +30,7 @@ def test_an_event_is_a_reading_of_its_local_time() -> None:
     ledger.entries.chain_hash[0] = 7
     (entry,) = DriftLogger(4, Framing.SINGLE_OBJECT, None).newest(ledger.entries, 1)
     assert entry == DriftEntry(
-        4, 1, 1, Reading.DATA, START_MS, START_US + 1_500_500, 1_501, Severity.YELLOW, "pump", bytes([7]) * 32, START_MS
+        4, 1, 1, Reading.DATA, START_MS, START_US + 1_500_500, 1_501, Severity.YELLOW, "pump", bytes([7]) * 32
     )
     assert entry.id == "4:1"
     assert entry.row()["anchor_timestamp"].endswith("500Z")
@@ -118,21 +116,3 @@ def test_the_newest_of_all_batches_are_the_newest_of_the_ledger(
         found = (found + logger.newest(slice_rows(ledger.entries, start, stop), most))[-most:]
         start = stop
     assert [(entry.index, entry.source) for entry in found] == twin(rows, source)[-most:]
-
-
-@settings(deadline=None, max_examples=60)
-@given(rows=ROWS, times=st.lists(st.integers(0, 9), min_size=25, max_size=25), source=NAMES, data=st.data())
-def test_the_order_is_the_running_maximum_of_all_entries(
-    rows: list[Row], times: list[int], source: str, data: Any
-) -> None:
-    """Also of those that are not listed, so that one source's entries stand as they do among all."""
-    timed = [replace(row, authority_ms=START_MS + ms) for row, ms in zip(rows, times, strict=False)]
-    ledger, logger = Ledger(timed), DriftLogger(0, Framing.SINGLE_OBJECT, source)
-    found: list[DriftEntry] = []
-    start = 0
-    while start < len(rows):
-        stop = data.draw(st.integers(start + 1, len(rows)))
-        found += logger.all(slice_rows(ledger.entries, start, stop))
-        start = stop
-    highest = list(accumulate((row.authority_ms for row in timed), max))
-    assert [entry.order_ms for entry in found] == [highest[entry.index - 1] for entry in found]

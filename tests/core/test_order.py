@@ -5,12 +5,11 @@ from __future__ import annotations
 from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.instants import INT64_MAX, INT64_MIN
-from streams.order import RunningMax, merge, newest_first
+from streams.order import merge, newest_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,11 +66,3 @@ def test_no_more_is_read_than_is_listed() -> None:
 
     assert list(islice(merge(endless(p) for p in range(3)), 4)) == [(0, 1), (1, 1), (2, 1), (0, 2)]
     assert read == [2, 2, 2]
-
-
-@given(st.lists(st.lists(st.integers(INT64_MIN, INT64_MAX), max_size=6), max_size=6))
-def test_the_running_maximum_goes_on_from_batch_to_batch(batches: list[list[int]]) -> None:
-    """Wherever it is cut."""
-    running = RunningMax()
-    found = [highest for batch in batches for highest in running.over(np.array(batch, np.int64)).tolist()]
-    assert found == list(accumulate((ms for batch in batches for ms in batch), max))

@@ -28,7 +28,7 @@ def _part(partition: int, rows: Rows, *, whole: bool = False, valued: bool = Fal
         return getattr(rows, column.name.lower())
 
     codes = np.arange(10, 14, dtype=np.int32)
-    return Part(partition, 1, rows.sequence.size, whole, valued, INT64_MIN, INT64_MIN, INT64_MAX, codes, codes, read)
+    return Part(partition, 1, rows.sequence.size, whole, INT64_MIN, INT64_MIN, INT64_MAX, codes, codes, read, valued)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 5, 9, 100])
