@@ -4,7 +4,7 @@
                    nothing is halted, else 503; JSON says what is what
     GET /metrics   Prometheus text
     POST /put      events into the input, answered when Kafka has them: see put_requests.py
-    GET /get, /range, /aggregate, /hot   questions to the hot tiers: see query_requests.py
+    GET /get, /range, /aggregate, /drift/log, /drift/warnings, /hot   questions to the hot tiers: see query_requests.py
     GET /          the names of these
 
 GUARANTEE a page in a browser can neither put events nor read anything: what it may send without asking first has

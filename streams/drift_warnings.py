@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from schemas.errors import BadInputError
+from schemas.instants import INT64_MAX, INT64_MIN
 from streams.drift_entries import rows_of_source
 from streams.judge import Judge
 from streams.ledger_reader import decode_entry
@@ -53,13 +54,21 @@ def warnings_between(
 
 
 def warnings_from(
-    ledger: Ledger, firsts: Mapping[int, int], last: int | None = None, *, source: str | None = None
+    ledger: Ledger,
+    firsts: Mapping[int, int],
+    last: int | None = None,
+    *,
+    first_ms: int = INT64_MIN,
+    last_ms: int = INT64_MAX,
+    source: str | None = None,
 ) -> Iterator[DriftWarning]:
     """As warnings_between, of several partitions, each with its first sequence; merged as in `order`.
 
-    HAZARD all are read at once, each by a client of its own, which takes up to some 40 MB, and a judge.
+    first_ms, last_ms: authority times, both included. HAZARD all are read at once, each by a client of its own, which
+    takes up to some 40 MB, and a judge.
     """
-    return merge(_between(ledger, p, first, last, source) for p, first in sorted(firsts.items()))
+    of_each = [_between(ledger, p, first, last, source) for p, first in sorted(firsts.items())]
+    return merge((placed for placed in found if first_ms <= placed[0] <= last_ms) for found in of_each)
 
 
 def newest_warnings(

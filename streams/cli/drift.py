@@ -288,8 +288,7 @@ def _ranged_warnings(
         begins = {p: ledger.sequence_since(p, span.first_ms) for p in partitions}
     else:
         begins = dict.fromkeys(partitions, begin)
-    found = warnings_from(ledger, begins, last_sequence, source=source)
-    return (warning for warning in found if span.holds(warning.authority_timestamp_ms))
+    return warnings_from(ledger, begins, last_sequence, first_ms=span.first_ms, last_ms=span.last_ms, source=source)
 
 
 def _range_of(first: str | None, to: str | None) -> tuple[tuple[int, int | None], Span]:

@@ -391,7 +391,7 @@ def stepped(kafka: Any) -> tuple[Settings, int]:
     return copied, begun_ms
 
 
-#: Options of a list and what it shows; {20} stands for the instant of second 20.
+#: Options of a list and what it shows: what it does not show has no say in its order. {20}: the instant of second 20.
 BY_INSTANT: list[tuple[list[str], list[tuple[int, int]]]] = [
     ([], IN_ORDER[::-1]),
     (["--last", "3"], IN_ORDER[:-4:-1]),
@@ -399,8 +399,8 @@ BY_INSTANT: list[tuple[list[str], list[tuple[int, int]]]] = [
     (["--from", "{0}"], IN_ORDER),
     (["--from", "{0}", "--partition", "1"], [(1, 1), (1, 2), (1, 3), (1, 4)]),
     (["--from", "{0}", "--source", "source-0"], [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]),
-    (["--from", "{20}", "--to", "{30}"], [(0, 2), (0, 3), (1, 2), (0, 5)]),
-    (["--to", "{20}"], [(0, 1), (1, 1), (0, 3), (1, 4)]),
+    (["--from", "{20}", "--to", "{30}"], [(0, 2), (0, 3), (0, 5), (1, 2)]),
+    (["--to", "{20}"], [(0, 1), (1, 1), (1, 4), (0, 3)]),
 ]
 BY_SEQUENCE = [
     (["--from", "1"], IN_ORDER),

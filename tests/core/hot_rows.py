@@ -253,8 +253,9 @@ class DictionaryStore:
         count = content.rows.sequence.size
         self._unsealed.pop(partition, None)
         if rows:
+            before = int(content.rows.index[count - rows - 1]) if count > rows else 0
             self._unsealed[partition] = Unsealed(
-                sliced(content.rows, count - rows, count), content.sources, content.kinds
+                sliced(content.rows, count - rows, count), content.sources, content.kinds, before_index=before
             )
 
     def _seal(self, partition: int, content: Partition, start: int, stop: int, order_ms: int) -> None:
@@ -271,7 +272,7 @@ class DictionaryStore:
             last_index=int(rows.index[-1]),
             rows=stop - start,
             counted=int(counted(rows).sum()),
-            warned=0,
+            warned=int((rows.flags & Flag.WARNED != 0).sum()),
             readings=0,
             authority_ms_min=int(rows.authority_ms.min()),
             authority_ms_max=int(rows.authority_ms.max()),

@@ -7,6 +7,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
+import orjson
 import pytest
 from aiohttp import ClientError, ClientSession, web
 
@@ -197,6 +198,29 @@ def test_who_asks_too_early_is_told_when_to_ask_again() -> None:
             ]
 
     _serve([_lane(tier, 0)], scenario)
+
+
+def test_the_drift_log_is_told_in_pages_of_a_partition() -> None:
+    """As JSON lines, each page from where the one before ended; of a partition that is not level none."""
+    tier = _Tier(0, 1)
+    tier.standing[1] = Standing.BEHIND
+
+    async def scenario(session: ClientSession) -> None:
+        ids: list[int] = []
+        after, more = 0, True
+        while more:
+            async with session.get(f"/drift/log?partition=0&limit=40&explain=1&after={after}") as answer:
+                *rows, ending = [orjson.loads(line) for line in (await answer.read()).splitlines()]
+            ids += [row["index"] for row in rows]
+            assert len(rows) <= 40
+            after, more = ending["explain"]["reached"], ending["more"]
+        content = tier.store.contents[0].rows if tier.store is not None else None
+        assert content is not None
+        assert ids == content.index[content.fault == 0].tolist()
+        for path, status in (("log?partition=1", 503), ("log?partition=7", 404), ("warnings?limit=0&partition=0", 400)):
+            assert await _status(session, f"/drift/{path}") == status
+
+    _serve([_lane(tier, 0, 1)], scenario)
 
 
 def test_more_questions_than_places_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
