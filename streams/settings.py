@@ -334,9 +334,20 @@ def _read(path: Path, *, required: bool) -> str:
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
+        _check_integers(table)
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path}: not TOML: {error}. Mend that line") from error
+    return table
+
+
+def _check_integers(value: Any) -> None:
+    """Refuse what TOML does not allow and tomllib reads: Python cannot even print the longest."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_integers(item)
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"an integer of {value.bit_length()} bits, more than 64")
 
 
 def _windows(

@@ -123,6 +123,8 @@ def test_the_ledger_may_be_named_by_variable(monkeypatch: pytest.MonkeyPatch) ->
         ("[[window]]\nname = 'w'\nsize_ms = 0", "driftledger.toml, line 3: [[window]] 'w': size_ms = 0 is less than"),
         ("x = 1" + "0" * 5_000, "driftledger.toml: not TOML"),
         ("x = " + "[" * 5_000, "driftledger.toml: not TOML"),
+        ("x" + ".x" * 5_000 + " = 1", "driftledger.toml: not TOML"),
+        ("[[window]]\nsize_ms = 0x" + "f" * 5_000, "driftledger.toml: not TOML: an integer of 20000 bits"),
     ],
 )
 def test_a_bad_file_is_refused_by_name_and_value(text: str, says: str) -> None:
