@@ -123,14 +123,15 @@ def aggregates(
     check_range(last, first, to, follow=follow)
     _check_forms(whole=whole, late=late, every=every, follow=follow, partition=partition)
     span = span_of(first, to)
-    asked = _Asked(window, key, late=late, final_only=final_only)
+    # a partition that has nothing of a key has closed a window of it all the same: other keys tell
+    asked = _Asked(window, None if whole else key, late=late, final_only=final_only)
     with opened(context) as ledger:
         if follow:
             _follow(ledger, asked, last, None if first is None else span, partition, late=late, output=output)
         elif late:
             _list_late(ledger, asked, span, last, partition, output)
         elif whole:
-            _list_whole(ledger, asked, span, last, output)
+            _list_whole(ledger, asked, key, span, last, output)
         else:
             records = _records(ledger, asked, last, None if first is None and to is None else span, partition, every)
             emit((r.row() for r in records), _COLUMNS if output is Output.TABLE else _FIELDS, output)
@@ -193,14 +194,17 @@ def _list_late(
     emit(rows[:last], _LATE_COLUMNS, output)
 
 
-def _list_whole(ledger: Ledger, asked: _Asked, span: Span, last: int | None, output: Output) -> None:
-    """Merged over the partitions, in order of the windows' ends."""
+def _list_whole(
+    ledger: Ledger, asked: _Asked, key: str | None, span: Span, last: int | None, output: Output
+) -> None:  # fmt: skip
+    """Merged over the partitions, in order of the windows' ends; of one key where one is given."""
     from streams.aggregates import Result, between
     from streams.whole_windows import merged
 
     records = between(ledger, span.first_ms, span.last_ms, asked)
-    rows = [whole.row() for whole in merged(ledger, [record for record in records if isinstance(record, Result)])]
-    if not rows:
+    wholes = merged(ledger, [record for record in records if isinstance(record, Result)])
+    rows = [one.row() for one in wholes if key in (None, one.whole.key)]
+    if not wholes:
         typer.echo("no window of that range is defined with whole = true", err=True)
     columns = _WHOLE_COLUMNS if output is Output.TABLE else _WHOLE_FIELDS
     emit(rows if last is None else rows[-last:], columns, output)

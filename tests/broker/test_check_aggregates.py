@@ -262,6 +262,24 @@ def test_partitions_are_merged(command: Any) -> None:
     assert command("aggregates", "by_source", "--whole")[1] == []
 
 
+def test_a_whole_of_one_key_is_complete_where_other_keys_have_closed_it(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A source writes to one partition; that the other has closed the window, the other source's result says."""
+    sources = WindowDefinition("sources", 10 * S, whole=True)
+    settings = begin(kafka, prefix, partitions=PARTITIONS, windows=(sources,))
+    use(settings, monkeypatch)
+    early_us = SystemTime().now_us() // (10 * S) * (10 * S) - 60 * S
+    for partition in range(PARTITIONS):
+        key = f"pump-{partition}".encode()
+        made = [event(key.decode(), f"{n}", at_us, 1.0) for n, at_us in enumerate((early_us, early_us + 30 * S))]
+        produce(settings, settings.input_topic, [(key, value, []) for value in made], partition)
+    sequence(settings)
+    assert main(["aggregates", "sources", "--whole", "--key", "pump-1", "--output", "jsonl"]) == 0
+    [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (row["key"], row["partitions"], row["complete"], row["waiting_for"]) == ("pump-1", [1], True, None)
+
+
 def test_late_events_are_counted_by_source(command: Any) -> None:
     """As many as there were, of those that have been reported."""
     code, rows, _ = command("aggregates", "by_source", "--late")
