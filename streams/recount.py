@@ -39,7 +39,7 @@ from schemas.memory import bytes_at
 from streams.control import read_control
 from streams.definitions import JudgeSettings
 from streams.values import ControlBody, judge_settings_in
-from streams.windows import By, Frame, Kind, WindowDefinition, read_entry, window_name
+from streams.windows import DEFINITIONS_MAX, By, Frame, Kind, WindowDefinition, read_entry, window_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +53,8 @@ MEMORY_LIMIT: Final = "1GB"
 SLICE_EVENTS: Final = 2_000_000
 #: Instants before it are in no window.
 _TIME_MIN_US: Final = -(1 << 62)
+#: Anybody may write a heartbeat that names an earlier one: in microseconds it must fit int64.
+_FRONTIER_MIN_MS: Final = -(1 << 61) // 1_000
 _ENTRIES: Final = {
     "i": pa.int64(), "s": pa.int64(), "horizon": pa.int64(), "authority_us": pa.int64(), "frontier_us": pa.int64(),
     "readable": pa.bool_(), "source": pa.string(), "event_id": pa.string(), "kind": pa.string(),
@@ -174,7 +176,7 @@ class Recount:
         kind, body = read_control(value)
         if kind == "Heartbeat":
             proved_ms = body["predecessor_appended_ms"]
-            return None if proved_ms is None else min(int(proved_ms), authority_ms) * 1_000
+            return None if proved_ms is None else max(min(int(proved_ms), authority_ms), _FRONTIER_MIN_MS) * 1_000
         self._settings = judge_settings_in(ControlBody(0, kind, body)) or self._settings
         name = window_name(body["name"]) if kind == "Definition" else None
         if name is not None:
@@ -188,7 +190,7 @@ class Recount:
         before = self._open.pop(name, None)
         if before is not None:
             self._ended.append(InForce(before[1], before[0], index))
-        if definition is not None:
+        if definition is not None and len(self._open) < DEFINITIONS_MAX:  # derive passes one too many over
             self._open[name] = (index, definition)
 
     # -------------------------------------------------------------------------------------------------- what follows

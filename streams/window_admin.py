@@ -29,7 +29,7 @@ from streams.ledger_reader import decode_entry
 from streams.progress import produce_durably
 from streams.queries import CLOCK_ALLOWANCE_MS
 from streams.snapshots import read_snapshots
-from streams.windows import entry_name, percentile_text, read_entry, window_name
+from streams.windows import DEFINITIONS_MAX, entry_name, percentile_text, read_entry, window_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -150,7 +150,7 @@ def _at_snapshot(
 
 
 def _take(windows: dict[str, WindowInForce], partition: int, index: int, value: bytes) -> None:
-    """What a control entry says of windows; what cannot be read changes nothing, as in derive."""
+    """What a control entry says of windows; what cannot be read, or is one too many, changes nothing, as in derive."""
     kind, body = read_control(value)
     name = window_name(body["name"]) if kind == "Definition" else None
     if name is None:
@@ -161,7 +161,7 @@ def _take(windows: dict[str, WindowInForce], partition: int, index: int, value: 
         return
     if definition is None:
         windows.pop(name, None)
-    else:
+    elif name in windows or len(windows) < DEFINITIONS_MAX:
         windows[name] = WindowInForce(partition, definition, index, None)
 
 

@@ -22,10 +22,11 @@ from streams.derive import Derive
 from streams.judge import Judge
 from streams.records import allocate_records
 from streams.recount import Recount
-from streams.windows import By, Frame, Function, Kind, Late, WindowDefinition, entry_name
+from streams.windows import DEFINITIONS_MAX, By, Frame, Function, Kind, Late, WindowDefinition, entry_name
 from tests.core import derive_oracle
-from tests.core.derive_histories import history, told
-from tests.core.test_derive import every, ledger_of
+from tests.core.derive_histories import heartbeat, history, told
+from tests.core.judge_oracle import START_MS, Ledger
+from tests.core.test_derive import Told, every, ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -215,6 +216,18 @@ def test_a_suspended_definition_says_what_it_says_before_that(monkeypatch: pytes
     assert len(suspended) > 1
     assert differences(checks) == []
     assert sum(check.windows for check in checks) > 100
+
+
+def test_what_derive_passes_over_the_recount_passes_over() -> None:
+    """One definition too many, and heartbeats that name instants no clock ever showed."""
+    by_hand = Told(*(WindowDefinition(f"w{number}", 10 * S) for number in range(DEFINITIONS_MAX + 1)))
+    by_hand.rows += [heartbeat(far_ms, START_MS) for far_ms in (-(1 << 63), (1 << 63) - 1)]
+    by_hand.event(1)
+    by_hand.heartbeat(90)
+    with Comparison(PARTITION) as comparison:
+        checks = run_over(comparison, Ledger(by_hand.rows).batches(every(100))).checks()
+    assert differences(checks) == []
+    assert sum(check.windows for check in checks) == DEFINITIONS_MAX
 
 
 def test_slices_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
