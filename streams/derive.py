@@ -8,7 +8,7 @@ pictures).
 
 DEFINITION entries named "window/NAME" put a definition in force from their own index on, which is its version; the body
 "null" withdraws it. A definition that comes again, changed or not, begins anew with no windows: what the earlier
-version had open is given up. HAZARD a definition that cannot be read, or is one more than DEFINITIONS_MAX, is passed
+version had open is given up, and its late events are reported. HAZARD a definition that cannot be read, or is one more than DEFINITIONS_MAX, is passed
 over, counted (`refused`) and changes nothing, as with judge.
 
 A definition that outgrows its bounds is suspended, alone, from that entry on, with a record that says so; it works
@@ -104,7 +104,7 @@ class Derive:
         for change in self._controls(state, entries, frontier_us, gathered):
             self._run(state, entries, judged, frontier_us, start, change.row, gathered)
             start = change.row
-            if not self._adopt(state, change, int(entries.index[change.row])):
+            if not self._adopt(state, change, int(entries.index[change.row]), gathered):
                 gathered.refused += 1
         self._run(state, entries, judged, frontier_us, start, rows, gathered)
         return gathered.all()
@@ -159,8 +159,10 @@ class Derive:
             run.step(entries, judged, frontier_us, gathered)
         frontier_clock(entries, frontier_us, state.clock)
 
-    def _adopt(self, state: DeriveState, change: _Change, index: int) -> bool:
+    def _adopt(self, state: DeriveState, change: _Change, index: int, gathered: Gathered) -> bool:
         """Put a definition in force, or withdraw it; False where it would be one too many."""
+        if change.name in state.running:
+            state.running[change.name].report(gathered, index)
         running = {name: run for name, run in state.running.items() if name != change.name}
         if change.definition is not None:
             if len(running) == DEFINITIONS_MAX:

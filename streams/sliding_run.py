@@ -90,7 +90,7 @@ class SlidingRun:
                 case Stop.WINDOWS:
                     self.kept = grown(self.kept)
                 case Stop.REPORT:
-                    self.tally = self._notices.late(gathered, int(entries.index[row]), self.tally)
+                    self.report(gathered, int(entries.index[row]))
                 case Stop.TALLY:
                     self.tally = self._notices.with_room(gathered, int(entries.index[row]), self.tally)
                 case Stop.SUSPEND:
@@ -115,7 +115,12 @@ class SlidingRun:
         moved[: staying.size] = lists[staying]
         self.kept = self.kept._replace(lists=moved)
 
+    def report(self, gathered: Gathered, index: int) -> None:
+        """Tell of the late events since the last time."""
+        self.tally = self._notices.late(gathered, index, self.tally)
+
     def _suspend(self, gathered: Gathered, index: int) -> None:
         self.suspended = _TOO_MUCH
+        self.report(gathered, index)
         self._notices.suspended(gathered, index, _TOO_MUCH)
         self.keys, self.kept, self.tally = sources.no_sources(), no_events(), no_tally()

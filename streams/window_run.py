@@ -134,7 +134,7 @@ class WindowRun:
                 case Stop.WINDOWS:
                     self.windows = grown(self.windows, self._plan.per_event)
                 case Stop.REPORT:
-                    self.tally = self._notices.late(gathered, int(entries.index[row]), self.tally)
+                    self.report(gathered, int(entries.index[row]))
                 case Stop.TALLY:
                     self.tally = self._notices.with_room(gathered, int(entries.index[row]), self.tally)
                 case Stop.SUSPEND:
@@ -164,7 +164,12 @@ class WindowRun:
             frontier_us=frontier_us,
         )
 
+    def report(self, gathered: Gathered, index: int) -> None:
+        """Tell of the late events since the last time."""
+        self.tally = self._notices.late(gathered, index, self.tally)
+
     def _suspend(self, gathered: Gathered, index: int) -> None:
         self.suspended = _TOO_MUCH
+        self.report(gathered, index)
         self._notices.suspended(gathered, index, _TOO_MUCH)
         self.keys, self.windows, self.tally = sources.no_sources(), no_windows(), no_tally()

@@ -148,7 +148,7 @@ class Running:
         definition, index = self.definition, entry.index
         records: list[Output] = []
         if clock.crossed(REPORT_US):
-            records += self._late_records(index)
+            records += self.late_records(index)
         if definition.early_us and clock.crossed(definition.early_us):
             changed = [window for window in self._ordered() if window.changed and not window.closed]
             records += [self._result(window, index, final=False) for window in changed]
@@ -218,9 +218,12 @@ class Running:
         return records
 
     def _suspend(self, index: int) -> list[Output]:
-        """It is out of force from this entry on, with all it has."""
+        """It is out of force from this entry on, with all it has but for what was late."""
         self.suspended = True
-        return [(f"{self.definition.name}/suspended", {**self._common(), "suspended": "", "at_index": index})]
+        return [
+            *self.late_records(index),
+            (f"{self.definition.name}/suspended", {**self._common(), "suspended": "", "at_index": index}),
+        ]
 
     def _common(self) -> dict[str, Any]:
         return {"definition": self.definition.name, "version": self.version, "partition": self.partition}
@@ -238,7 +241,8 @@ class Running:
         if self.definition.late is Late.SIDE:
             self.letters.append((event.index, f"{reason} {self.definition.name}"))
 
-    def _late_records(self, index: int) -> list[Output]:
+    def late_records(self, index: int) -> list[Output]:
+        """Of the sources with late events since the last time."""
         records = []
         for source in sorted(self.aside, key=str.encode):
             counts = {name.lower(): self.aside[source][name] for name in ("LATE", "AHEAD")}
@@ -311,11 +315,12 @@ class DeriveOracle:
     def take(self, entry: Data | Heartbeat | Change) -> None:
         """The next entry; what is none of the three changes nothing and need not be told.
 
-        A definition that is replaced or withdrawn ends with all it has: no results, no report. The records of an entry
-        stand in order of the definitions' names.
+        A definition that is replaced or withdrawn ends with all it has, and reports its late events. The records of an
+        entry stand in order of the definitions' names.
         """
         if isinstance(entry, Change):
-            self.running.pop(entry.name, None)
+            if entry.name in self.running:
+                self.records += self.running.pop(entry.name).late_records(entry.index)
             if entry.definition is not None:
                 self.running[entry.name] = Running(self.partition, entry.index, entry.definition)
             return

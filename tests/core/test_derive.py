@@ -619,6 +619,24 @@ def test_a_definition_that_outgrows_its_bounds_is_suspended_alone() -> None:
     assert counts == [("dense", 256, 1), ("dense", 256, 1), ("plain", 2, 254)]
 
 
+def test_late_events_are_told_when_their_definition_ends() -> None:
+    """Changed, withdrawn or suspended before the clock's grid: nothing that was counted is lost."""
+    names, dense = ("changed", "withdrawn"), window("dense", S, kind=Kind.HOPPING, slide_us=1_000, by=By.SOURCE)
+    by_hand = Told(*(window(name, S) for name in names), dense)
+    by_hand.event(61)
+    by_hand.event(62, 1, source="slow")
+    by_hand.rows += [change("changed", window("changed", 2 * S)), change("withdrawn", None)]
+    for number in range(WINDOWS_MAX // dense.windows_per_event + 1):
+        by_hand.event(62, source=f"s{number}")
+    found = [r for r in by_hand.found().results() if "late" in r or "suspended" in r]
+    assert [(r["definition"], r["version"], r.get("source"), r.get("late"), r["at_index"]) for r in found] == [
+        ("changed", 1, "slow", 1, 6),
+        ("withdrawn", 2, "slow", 1, 7),
+        ("dense", 3, "slow", 1, 257),
+        ("dense", 3, None, None, 257),
+    ]
+
+
 def test_a_heartbeat_that_speaks_of_the_future_proves_no_more_than_its_own_instant() -> None:
     """Whoever may write to the control topic cannot close the windows of others."""
     ledger = Ledger(
