@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 #: Kernels of sources that no process has started with for so long are removed.
 _UNUSED_DAYS = 30
 _SECONDS_PER_DAY = 86_400
+#: Where kernels stand; the folders of their cached functions begin with these.
+_PACKAGES: Final = ("schemas", "streams", "lifecycle")
 _TUMBLING: Final = WindowDefinition("tumbling", size_us=1_000_000)
 _SLIDING: Final = WindowDefinition("sliding", size_us=1_000_000, kind=Kind.SLIDING)
 #: When the broker appended the two rows that are gone through: so far apart that the second ends what the first began.
@@ -79,13 +81,20 @@ def prepare() -> None:
     _logger.info("kernels_compiling", processes=len(HALVES), cache=str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="compiling-", dir=folder) as made:
+        _copy(folder, Path(made))
         _compile(Path(made))
-        for half in HALVES:
-            _move(Path(made) / half, folder)
+        _move(Path(made), folder)
     done.touch()
     _logger.info("kernels_compiled", seconds=round((clock.monotonic_ns() - began_ns) / NS_PER_S, 1))
     if folder.name == sources_state():
         _remove_unused(folder.parent)
+
+
+def _copy(folder: Path, made: Path) -> None:
+    """Give each half what the cache holds already, of these sources or of others: numba knows which."""
+    for package in (package for name in _PACKAGES for package in folder.glob(f"{name}_*")):
+        for half in HALVES:
+            shutil.copytree(package, made / half / package.name, ignore=shutil.ignore_patterns("*.tmp.*"))
 
 
 def _compile(made: Path) -> None:
@@ -109,15 +118,19 @@ def _start(half: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def _move(made: Path, folder: Path) -> None:
-    """Put functions into the cache that are not there, each with all it was compiled for."""
-    for index in sorted(made.rglob("*.nbi")):
-        target = folder / index.relative_to(made)
-        if target.exists():
-            continue  # callers have their own copy in them
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for compiled in index.parent.glob(f"{glob.escape(index.stem)}.*.nbc"):
-            compiled.replace(target.parent / compiled.name)
-        index.replace(target)
+    """Put what is new into the cache: each function with all types that one half has, the first that compiled it."""
+    moved: set[Path] = set()
+    for half in HALVES:
+        for index in sorted((made / half).rglob("*.nbi")):
+            place = index.relative_to(made / half)
+            target = folder / place
+            if place in moved or (target.exists() and target.read_bytes() == index.read_bytes()):
+                continue  # whoever calls it in the other half has a copy of it
+            moved.add(place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for compiled in index.parent.glob(f"{glob.escape(index.stem)}.*.nbc"):
+                compiled.replace(target.parent / compiled.name)
+            index.replace(target)
 
 
 def _remove_unused(kernels: Path) -> None:

@@ -84,16 +84,23 @@ def test_who_cannot_compile_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_function_is_moved_into_the_cache_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    """Its index numbers the files of its types: those of another process belong to another index."""
-    folder, made = tmp_path / "kernels", tmp_path / "made"
-    for place, names in (
-        (folder, ("f-1.nbi", "f-1.1.nbc")),
-        (made, ("f-1.nbi", "f-1.2.nbc", "g[-1.nbi", "g[-1.1.nbc")),
-    ):
-        (place / "streams").mkdir(parents=True)
+def test_a_function_is_moved_into_the_cache_as_a_whole(tmp_path: Path) -> None:
+    """Its index numbers the files of its types: those of the other half, or of older sources, have another one."""
+    files = {
+        "kernels": ("f-1.nbi", "f-1.1.nbc", "h-1.nbi", "h-1.1.nbc", "i-1.nbi", "i-1.1.nbc"),
+        "made/ledger": ("f-1.nbi", "f-1.1.nbc"),
+        "made/windows": ("f-1.nbi", "f-1.1.nbc", "f-1.2.nbc", "g[-1.nbi", "g[-1.1.nbc"),
+    }
+    for folder, names in files.items():
+        (tmp_path / folder / "streams").mkdir(parents=True)
         for name in names:
-            (place / "streams" / name).write_text(place.name)
-    warm._move(made, folder)
-    cached = {file.name: file.read_text() for file in (folder / "streams").iterdir()}
-    assert cached == {"f-1.nbi": "kernels", "f-1.1.nbc": "kernels", "g[-1.nbi": "made", "g[-1.1.nbc": "made"}
+            (tmp_path / folder / "streams" / name).write_text(folder)
+    for half, by in (("ledger", "kernels"), ("windows", "made/windows")):  # one had it from the cache as it is
+        for name in ("i-1.nbi", "i-1.1.nbc"):
+            (tmp_path / "made" / half / "streams" / name).write_text(by)
+    warm._move(tmp_path / "made", tmp_path / "kernels")
+    assert {file.name: file.read_text() for file in (tmp_path / "kernels" / "streams").iterdir()} == {
+        **dict.fromkeys(("f-1.nbi", "f-1.1.nbc"), "made/ledger"),
+        **dict.fromkeys(("g[-1.nbi", "g[-1.1.nbc", "i-1.nbi", "i-1.1.nbc"), "made/windows"),
+        **dict.fromkeys(("h-1.nbi", "h-1.1.nbc"), "kernels"),
+    }
