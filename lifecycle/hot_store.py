@@ -160,6 +160,7 @@ class HotStore:
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign,assignment] # a property, whatever its stub says
         self._reading = ReadOptions()
+        # Costs a microsecond for each KB of a section; without it a damaged table can end the process.
         self._reading.set_verify_checksums(True)
         self._applied: dict[int, Applied] = {}
         self._flushing = threading.Lock()

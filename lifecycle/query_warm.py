@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from lifecycle.chunks import decode_header
-from lifecycle.packing import Reader, pack_texts, texts_of
+from lifecycle.packing import Reader, pack_ints, pack_texts, texts_of
 from lifecycle.planner import Aggregation, Field, Question, Window
 from lifecycle.query import HotQueries
+from lifecycle.row_kernel import mark_used, put_at
 from lifecycle.store import Store
 from streams.windows import By, Frame
 
@@ -71,5 +74,10 @@ def warm_queries(entries: Entries, judged: Outputs) -> None:
                     queries.aggregate(question, Aggregation(by, window))
                     queries.aggregate_partial(question, Aggregation(by, window, percentiles=(50_000,)))
     Reader(pack_texts(texts_of([_UUID]))).texts(1, len(_UUID))
+    Reader(pack_ints(np.arange(2) * _MINUTE_US)).ints(2)
+    place, code = np.zeros(1, np.int64), np.zeros(1, np.int32)
+    for values in (place, code, np.zeros(1), np.zeros(1, np.uint8)):
+        put_at(values, place, values)
+    mark_used(code, np.zeros(1, np.bool_))
     queries.get(*names)
     queries.get(*names, at_us=_MINUTE_US)
