@@ -8,8 +8,8 @@ pictures).
 
 DEFINITION entries named "window/NAME" put a definition in force from their own index on, which is its version; the body
 "null" withdraws it. A definition that comes again, changed or not, begins anew with no windows: what the earlier
-version had open is given up, and its late events are reported. HAZARD a definition that cannot be read, or is one more than DEFINITIONS_MAX, is passed
-over, counted (`refused`) and changes nothing, as with judge.
+version had open is given up, and its late events are reported. HAZARD a definition that cannot be read, or is one more
+than DEFINITIONS_MAX, is passed over, counted (`refused`) and changes nothing, as with judge.
 
 A definition that outgrows its bounds is suspended, alone, from that entry on, with a record that says so; it works
 again once another DEFINITION entry of its name comes.
@@ -34,6 +34,7 @@ from streams.fold import FoldError
 from streams.judge import slice_outputs
 from streams.sliding_run import SlidingRun
 from streams.window_run import WindowRun, first_numbers
+from streams.window_table import WINDOWS_MAX
 from streams.windows import DEFINITIONS_MAX, Kind, read_entry, window_name
 
 if TYPE_CHECKING:
@@ -108,6 +109,13 @@ class Derive:
                 gathered.refused += 1
         self._run(state, entries, judged, frontier_us, start, rows, gathered)
         return gathered.all()
+
+    def rows_max(self, state: DeriveState) -> int:
+        """Entries that a step should take at most: what they cause stands in memory, and in one transaction.
+
+        In all they open no more windows than may be open; besides, those close that were open before.
+        """
+        return WINDOWS_MAX // max(1, sum(run.definition.windows_per_event for run in state.running.values()))
 
     def dump(self, state: DeriveState) -> bytes:
         """See `derive_dump`."""

@@ -218,12 +218,22 @@ class Lane:
             time_source().sleep_s(FETCH_WAIT_MS / 1_000)
             return None
         try:
-            return self._readers.input.fetch(self._settings.batch_events_max, FETCH_WAIT_MS, self._next_ns)
+            return self._readers.input.fetch(self._rows_max(), FETCH_WAIT_MS, self._next_ns)
         except ClientError as error:
             if error.code == ERROR_NO_SUCH_OFFSET:
                 position = self.parts[error.partition].position
                 check_cut(self._bootstrap, self._names.input, error.partition, position, error)
             raise
+
+    def _rows_max(self) -> int:
+        """Input records of one transaction, at most: fewer where windows make much of each."""
+        most = self._settings.batch_events_max
+        if self._configured is None:
+            return most
+        derive = self._configured.folds.derive
+        return min(
+            [most, *(derive.rows_max(part.states.derive) for part in self.parts.values() if part.states is not None)]
+        )
 
     def commit(self, batch: Batch | None) -> Committed | None:
         """Take a fetched batch (or None) and what the control topic holds into the ledger; None for nothing.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from schemas.columns import Entries
+    from streams.derive import Derive
     from streams.fold_progress import FoldProgress, Standing
     from streams.folds import Folds
     from streams.judge import Judge, JudgeState
@@ -67,7 +68,7 @@ def bring_level(
     states = States(judge_state, derive_state)
     at = judge_at
     for until in sorted({derive_at, judge_done, derive_done, tail_index}):
-        for entries in read(at + 1, until):
+        for entries in _portions(read(at + 1, until), derive, states):
             judged = judge.step(states.judge, entries)
             derived = derive.step(states.derive, entries, judged) if at >= derive_at else None
             index = int(entries.index[-1])
@@ -82,6 +83,16 @@ def bring_level(
                 _logger.info("folds_restoring", partition=partition, index=index, until=tail_index)
         at = max(at, until)
     return states
+
+
+def _portions(batches: Iterator[Entries], derive: Derive, states: States) -> Iterator[Entries]:
+    """The same entries, no more at once than derive should take."""
+    for entries in batches:
+        start = 0
+        while start < entries.kind.size:
+            stop = min(start + derive.rows_max(states.derive), entries.kind.size)
+            yield slice_rows(entries, start, stop)
+            start = stop
 
 
 def restore(judge: Judge, partition: int, snapshots: Iterable[Snapshot], until: int, read: Read) -> JudgeState:

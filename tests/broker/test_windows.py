@@ -212,6 +212,26 @@ def test_a_lane_goes_on_with_its_windows_from_any_snapshots_it_finds(kafka: Any,
     assert check_against_the_twin(ledger) > 300
 
 
+class _Few(Derive):
+    """A derive of windows that hold much of each event."""
+
+    def rows_max(self, _state: DeriveState) -> int:
+        return 7
+
+
+def test_a_lane_fetches_no_more_at_once_than_its_windows_take(kafka: Any, prefix: str, tmp_path: Path) -> None:
+    """Though more is there, and batch_events_max would have it."""
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, NO_SNAPSHOTS).create()
+    Past(ledger).send(50)
+    sizes: list[int] = []
+    with closing(lane_of(ledger.settings, 0, derive=_Few())) as lane:
+        lane.open()
+        while sum(sizes) < 70:
+            committed = lane.commit(lane.fetch())
+            sizes.append(0 if committed is None else committed.events)
+    assert max(sizes) == 7
+
+
 def test_a_changed_window_takes_effect_at_its_own_entry_and_only_once(kafka: Any, prefix: str, tmp_path: Path) -> None:
     """However often the lane opens. One that is not wanted any more is withdrawn, and may come again."""
     tumble, hop, aside = QUICK

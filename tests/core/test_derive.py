@@ -619,6 +619,18 @@ def test_a_definition_that_outgrows_its_bounds_is_suspended_alone() -> None:
     assert counts == [("dense", 256, 1), ("dense", 256, 1), ("plain", 2, 254)]
 
 
+def test_the_more_windows_an_event_is_in_the_fewer_events_make_a_step() -> None:
+    """So the results of one stay within what may be open at once, and what its events open."""
+    derive, judge = Derive(), Judge()
+    state = derive.new_state(PARTITION)
+    assert derive.rows_max(state) == WINDOWS_MAX
+    hops = window("hops", S, kind=Kind.HOPPING, slide_us=1_000, by=By.SOURCE, lateness_us=0)
+    by_hand = Told(hops, window("plain"))
+    entries = Ledger(by_hand.rows).entries
+    derive.step(state, entries, judge.step(judge.new_state(PARTITION), entries))
+    assert derive.rows_max(state) == WINDOWS_MAX // 1_001
+
+
 def test_late_events_are_told_when_their_definition_ends() -> None:
     """Changed, withdrawn or suspended before the clock's grid: nothing that was counted is lost."""
     names, dense = ("changed", "withdrawn"), window("dense", S, kind=Kind.HOPPING, slide_us=1_000, by=By.SOURCE)

@@ -169,6 +169,24 @@ def test_each_fold_says_what_it_has_not_said(seed: int) -> None:
         assert all(end[0] <= reached for end in ends)
 
 
+class _Few(Derive):
+    """Notes how many entries it is given; wants three at a time."""
+
+    def rows_max(self, _state: Any) -> int:
+        return 3
+
+    def step(self, state: Any, entries: Entries, judged: Any) -> Any:
+        assert entries.kind.size <= self.rows_max(state)
+        return super().step(state, entries, judged)
+
+
+def test_no_more_entries_are_stepped_at_once_than_derive_takes() -> None:
+    """Whatever was read at once: the results of a step stand in memory and in one transaction."""
+    dumps, said, _ = level(random.Random(3), Standing({}), [], Folds(Judge(), _Few()))
+    assert dumps == whole().dumps[ENTRIES]
+    assert said == whole().said
+
+
 def test_a_snapshot_that_is_beyond_what_was_said_is_not_begun_with() -> None:
     """It would leave out what stands between the two."""
     standing = Standing({"judge": progress(120), "derive": progress(90)})
