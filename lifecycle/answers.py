@@ -1,8 +1,8 @@
 """Answers as they travel: Arrow tables part by part, and at the end how they were found.
 
 Problem: an answer may be larger than memory should hold, and what explains it is known only when the last part is made.
-So rows are asked for in parts of PART_ROWS, each from where the last one ended; an Arrow stream ends with a batch of
-no rows whose metadata under ENDING is JSON:
+So rows are asked for in parts of PART_ROWS or PART_TEXT_BYTES, each from where the last one ended; an Arrow stream ends
+with a batch of no rows whose metadata under ENDING is JSON:
 
     {"explain": {...}, "more": false, "partitions": [0, 1]}
 
@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 #: Rows of a part: some ten MB.
 PART_ROWS: Final = 65_536
+#: Of ids and payloads in a part, but for what the last chunk of each partition has beyond it.
+PART_TEXT_BYTES: Final = 16 * 1_048_576
 ENDING: Final = b"driftledger"
 ORDER: Final = "order_ms"
 SUM_EXACT: Final = "sum_exact"
@@ -100,7 +102,8 @@ def _aggregate(request: Aggregate, partitions: tuple[int, ...], ask: Ask, *, par
 
 
 def _range(request: Range, partitions: tuple[int, ...], ask: Ask, *, partial: bool) -> Iterator[Part]:
-    rest = _Rest(request, {p: request.question.sequences.get(p, (0, INT64_MAX)) for p in partitions}, request.limit)
+    spans = {p: request.question.sequences.get(p, (0, INT64_MAX)) for p in partitions}
+    rest = _Rest(request, spans, request.limit, partial)
     total, done = Explain(), False
     while not done:
         selected, order = ask(rest.select)
@@ -117,15 +120,22 @@ class _Rest:
     request: Range
     spans: dict[int, tuple[int, int]]
     rows: int
+    partial: bool
     begun: bool = False
 
     def select(self, queries: HotQueries, last: Callable[[int], int]) -> tuple[Selected, NDArray[np.int64]]:
         """The next part."""
-        if self.rows > PART_ROWS and not self.begun:  # what comes meanwhile is not in it: it would never end
+        if not self.begun:  # what comes meanwhile is not in it: it would never end, nor be in order
             _cut(self.spans, {partition: last(partition) for partition in self.spans})
         self.begun = True
         question = replace(self.request.question, partitions=tuple(self.spans), sequences=dict(self.spans))
-        return queries.range_ordered(question, fields_of(self.request), min(self.rows, PART_ROWS))
+        return queries.range_ordered(
+            question,
+            fields_of(self.request),
+            min(self.rows, PART_ROWS),
+            of_one=self.partial,
+            text_bytes=PART_TEXT_BYTES,
+        )
 
     def go_on(self, selected: Selected) -> bool:
         """Leave out what was selected; whether nothing is left to be asked for."""
@@ -158,8 +168,6 @@ def _table(selected: Selected, asked: tuple[Field, ...], order: NDArray[np.int64
     """The columns asked for; with the order, all."""
     if order is None:
         return rows_table(selected._replace(columns={name: selected.columns[name] for name in asked}))
-    if order.size < selected.rows:  # of one partition, whose sequence is the order
-        order = np.zeros(selected.rows, np.int64)
     return rows_table(selected).append_column(ORDER, pa.array(order))
 
 

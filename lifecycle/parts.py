@@ -123,6 +123,16 @@ def gather(pieces: list[Piece], fields: Sequence[Field], limit: int) -> Gathered
     return Gathered(rows, {name: _column(taken, name, rows) for name in fields}, order)
 
 
+def text_bytes_of(piece: Piece, fields: Sequence[Field]) -> int:
+    """Of those of its texts that are among the fields."""
+    total = 0
+    for name in _TEXTS.intersection(fields):
+        offsets: NDArray[np.int32] = piece.part.read(Column[name.name]).offsets
+        places = _places(piece.rows)
+        total += int((offsets[places + 1] - offsets[places]).sum(dtype=np.int64))
+    return total
+
+
 def _first(pieces: list[Piece], rows: int) -> list[_Taken]:
     """The pieces that the first so many rows are in, one behind the other."""
     taken = []

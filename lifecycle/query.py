@@ -28,7 +28,7 @@ from lifecycle.chunks import Column, decode_column
 from lifecycle.drift_rows import DriftRows
 from lifecycle.packing import Texts
 from lifecycle.partial import PartialTally
-from lifecycle.parts import Part, Piece, Selected, as_slice, gather
+from lifecycle.parts import Part, Piece, Selected, as_slice, gather, text_bytes_of
 from lifecycle.planner import (
     Aggregation,
     Explain,
@@ -121,16 +121,17 @@ class HotQueries:
         asked = self._ask(Question(frame, to_us=to_us, sources=(source,), partitions=partitions))
         unsealed = [self._refresh(asked, partition) for partition in asked.partitions]
         found = self._latest(asked, [part for part in unsealed if part is not None])
-        code, minute = self._catalog.sources.code(source), asked.high // unit_of(frame).of_minute
+        of_minute = unit_of(frame).of_minute
+        code, minute = self._catalog.sources.code(source), asked.high // of_minute
         stored: list[tuple[int, int, int, Part]] = []
-        while code >= 0 and minute != INT64_MIN and not stored:
+        while code >= 0 and minute != INT64_MIN and not any(at // of_minute > minute for at, *_ in stored):
             blocks = [self._blocks(asked, partition) for partition in asked.partitions]
             minute = max(
                 (latest_minute(block.lines[frame], code, minute) for block in chain(*blocks)), default=INT64_MIN
             )
             if minute != INT64_MIN:
-                stored = self._latest(asked, self._holding(asked, code, minute))
-                minute -= 1  # in the minute of the instant itself, all may be after it
+                stored += self._latest(asked, self._holding(asked, code, minute))
+                minute -= 1  # in the minute of the instant itself, all may be after it; what was found is from before
         pieces = []
         if found or stored:
             _, _, sequence, part = max([*found, *stored], key=itemgetter(0, 1, 2))
@@ -140,28 +141,47 @@ class HotQueries:
 
     def range(self, question: Question, fields: tuple[Field, ...], limit: int) -> Selected:
         """The first rows of a question in order, at most so many."""
-        return self.range_ordered(question, fields, limit)[0]
+        return self.range_ordered(question, fields, limit, of_one=False)[0]
 
     def range_ordered(
-        self, question: Question, fields: tuple[Field, ...], limit: int
+        self,
+        question: Question,
+        fields: tuple[Field, ...],
+        limit: int,
+        *,
+        of_one: bool = True,
+        text_bytes: int | None = None,
     ) -> tuple[Selected, NDArray[np.int64]]:
-        """As range; and the order across partitions of each row, where there are several."""
+        """As range; and the order across partitions of each row: with several, or `of_one` too.
+
+        text_bytes: of ids and payloads, after which no more chunks are read: then there is `more` before the limit.
+        """
         if limit < 1:
             raise BadInputError(f"a limit of {limit} rows gives no answer. Ask for one row or more")
         asked = self._ask(question)
-        ordered = len(asked.partitions) > 1
+        ordered = of_one or len(asked.partitions) > 1
         parts = [self._parts(asked, partition) for partition in asked.partitions]
         pieces: list[Piece] = []
-        total = 0
+        total = texts = 0
+        cut = False
         for low, part in heapq.merge(*parts, key=itemgetter(0)):
-            if total > limit and (not ordered or _settled(pieces, low) > limit):
+            long = text_bytes is not None and texts > text_bytes
+            settled = 0
+            if total > limit or long:
+                settled = _settled(pieces, low) if ordered else total
+            if settled > limit:
+                break
+            if long and 0 < settled < limit:
+                limit, cut = settled, True
                 break
             piece = self._match(asked, part, ordered=ordered)
             if piece.size:
                 pieces.append(piece)
                 total += piece.size
+                texts += 0 if text_bytes is None else text_bytes_of(piece, fields)
         pieces.sort(key=lambda piece: piece.part.partition)
-        return self._selected(asked, pieces, fields, limit)
+        selected, order = self._selected(asked, pieces, fields, limit)
+        return selected._replace(more=selected.more or cut), order
 
     def aggregate(self, question: Question, aggregation: Aggregation, *, statistics: bool = True) -> Aggregates:
         """Counts, sums and the like over the counted rows of a question; without statistics from rows alone."""

@@ -32,12 +32,12 @@ from lifecycle.arrow import aggregates_table
 from lifecycle.local import LocalPartitions
 from lifecycle.partial import merge, needed
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
-from lifecycle.requests import FIELDS, LIMIT, Aggregate, Get, Range, encode, parse_percentiles, path_of
+from lifecycle.requests import FIELDS, LIMIT, URL_BYTES_MAX, Aggregate, Get, Range, encode, parse_percentiles, path_of
 from lifecycle.tally import Aggregates
 from schemas.clock import SystemTime
 from schemas.errors import BadInputError, UnreachableError
 from schemas.instants import NS_PER_S, US_PER_MS, parse_us
-from streams.address import find_workers
+from streams.address import find_workers, parse_address
 from streams.broker import reach
 from streams.windows import By, Frame, percentile_text
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     Instant = datetime | str | int
     Member = TypeVar("Member", bound=enum.StrEnum)
+    Given = TypeVar("Given")
 
 #: How long an answer may be on its way: longer than a worker waits for Kafka, or asks.
 TIMEOUT_S: Final = 60.0
@@ -81,7 +82,8 @@ class Reader:
     """
 
     def __init__(self, worker: Settings | str, *, timeout_s: float = TIMEOUT_S, wait_s: float = WAIT_S) -> None:
-        self._worker, self._timeout_s, self._wait_s = worker, timeout_s, wait_s
+        self._worker = parse_address(worker) if isinstance(worker, str) else worker
+        self._timeout_s, self._wait_s = timeout_s, wait_s
 
     def temporal_get(
         self,
@@ -93,7 +95,7 @@ class Reader:
         columns: Iterable[Field | str] = FIELDS,
     ) -> pa.Table:
         """The last counted event of a source at an instant or before it (None: of all): a table of one row, or none."""
-        fields = tuple(_member(name, Field) for name in columns)
+        fields = tuple(_member(name, Field) for name in _several(columns, "columns"))
         return self.ask(Get(source.encode(), _us(at), _member(frame, Frame), _chosen(partitions), fields))
 
     def temporal_range_query(
@@ -114,7 +116,7 @@ class Reader:
         sequences: first and last, inclusive, by partition. explanation(table)["more"]: whether the limit cut it.
         """
         question = _question(start, end, sources, kinds, partitions, sequences, frame)
-        return self.ask(Range(question, tuple(_member(name, Field) for name in columns), limit))
+        return self.ask(Range(question, tuple(_member(name, Field) for name in _several(columns, "columns")), limit))
 
     def aggregate(
         self,
@@ -138,8 +140,8 @@ class Reader:
         """
         question = _question(start, end, sources, kinds, partitions, sequences, frame)
         window = None if window_ms is None else Window(window_ms * US_PER_MS, (slide_ms or 0) * US_PER_MS)
-        chosen = frozenset(_member(name, Function) for name in functions)
-        thousandths = parse_percentiles(",".join(map(str, percentiles)))
+        chosen = frozenset(_member(name, Function) for name in _several(functions, "functions"))
+        thousandths = parse_percentiles(",".join(map(str, _several(percentiles, "percentiles"))))
         return self.ask(Aggregate(question, Aggregation(_member(by, By), window, chosen, thousandths)))
 
     def ask(self, request: Request) -> pa.Table:
@@ -197,6 +199,8 @@ class Reader:
 
     def _of_worker(self, address: str, request: Request, deadline_ns: int, *, partial: bool) -> Answer:
         path = f"{path_of(request)}?{urlencode([*encode(request), ('partial', str(int(partial)))])}"
+        if len(path) > URL_BYTES_MAX:
+            raise BadInputError(f"a question of {len(path)} bytes is too long. Name fewer sources, kinds or sequences")
         while True:
             status, after_s, body = fetch(address, path, self._timeout_s)
             if status == _OK:
@@ -331,12 +335,22 @@ def _question(
     sequences: Mapping[int, tuple[int, int]] | None,
     frame: Frame | str,
 ) -> Question:
-    names = [None if some is None else tuple(name.encode() for name in some) for some in (sources, kinds)]
+    names = [
+        None if some is None else tuple(name.encode() for name in _several(some, what))
+        for some, what in ((sources, "sources"), (kinds, "kinds"))
+    ]
     if () in names:
         raise BadInputError("no source or kind is named, so nothing is asked for. Name one, or give None for all")
     return Question(
         _member(frame, Frame), _us(start), _us(end), names[0], names[1], _chosen(partitions), dict(sequences or {})
     )
+
+
+def _several(given: Iterable[Given], what: str) -> Iterable[Given]:
+    """Itself; a text is none: its letters would be taken for names."""
+    if isinstance(given, str):
+        raise BadInputError(f"{what} is the text {given!r:.80}. Give a list: [{given!r:.80}]")
+    return given
 
 
 def _chosen(partitions: Iterable[int] | None) -> tuple[int, ...] | None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
 from schemas.errors import BadInputError
-from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, US_PER_S, parse_us
+from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, US_PER_S, LocalUs, parse_us
 from streams.windows import PERCENTILE_MAX, By, Frame, percentile_text
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ T = TypeVar("T")
 #: Rows of an answer unless asked otherwise, and at most: what is left is asked for by another question.
 LIMIT: Final = 1_000
 LIMIT_MAX: Final = 100_000_000
+#: A question as a URL: some ten thousand names.
+URL_BYTES_MAX: Final = 262_144
 #: Columns unless asked otherwise: what says which event it is, and what it says.
 FIELDS: Final = (
     Field.PARTITION, Field.SEQUENCE, Field.INDEX, Field.AUTHORITY_MS, Field.LOCAL_US, Field.DELTA_MS, Field.SEVERITY,
@@ -223,7 +225,7 @@ def _question(given: Given, now_us: int) -> Question:
     if last_us is not None:
         if from_us is not None or to_us is not None:
             raise BadInputError("last is the time up to now, from and to name a range. Give one or the other")
-        from_us, to_us = parse_us(str(now_us - last_us)), parse_us(str(now_us))
+        from_us, to_us = LocalUs(max(now_us - last_us, INT64_MIN)), LocalUs(now_us)
     names = [tuple(text.encode() for text in given.all(name)) or None for name in ("source", "kind")]
     sequences = parse_sequences(given.all("sequences"))
     return Question(

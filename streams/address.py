@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from schemas.clock import source as time_source
+from schemas.errors import BadInputError
 from schemas.instants import format_us
 
 if TYPE_CHECKING:
@@ -91,6 +92,18 @@ def find_workers(settings: Settings) -> list[WorkerAddress]:
         elif answers is False:
             withdraw(file)
     return sorted(found, key=lambda worker: (worker.started_at, worker.worker))
+
+
+def parse_address(text: str) -> str:
+    """The "http://host:port" that somebody wrote, who may have left out the scheme. Raises BadInputError."""
+    try:
+        found = urlsplit(text if "//" in text else f"//{text}", "http")
+        host, port = found.hostname, found.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port or found.scheme != "http":
+        raise BadInputError(f"{text!r:.80} is no address of a worker. Write for example http://127.0.0.1:8411")
+    return f"http://{found.netloc}"
 
 
 def _folder(settings: Settings) -> Path:

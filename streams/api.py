@@ -24,6 +24,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
 from lifecycle.owned import Lane
+from lifecycle.requests import URL_BYTES_MAX
 from streams import metrics
 from streams.lane_host import State
 from streams.put_requests import BODY_BYTES_MAX, PutRequests, refuse
@@ -69,7 +70,9 @@ class Api:
             application.router.add_post("/put", self._door.put)
         if self._queries is not None:
             self._queries.add_to(application)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_STOP_WITHIN_S)
+        self._runner = web.AppRunner(
+            application, access_log=None, shutdown_timeout=_STOP_WITHIN_S, max_line_size=URL_BYTES_MAX
+        )
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, _HOST, self._port).start()

@@ -138,6 +138,21 @@ def test_a_worker_answers_what_was_sent(served: tuple[Ledger, Worker]) -> None:
         _check(Reader(client.address))
 
 
+def test_thousands_of_sources_may_be_asked_for(served: tuple[Ledger, Worker]) -> None:
+    """What a URL does not hold is refused before it is sent; a text in place of a list is too."""
+    reader = Reader(served[0].settings)
+    crowd = [f"sensor-{number:06}" for number in range(9_000)]
+    assert reader.temporal_range_query(sources=[*crowd, "s1"], limit=5, columns=["sequence"]).num_rows == 5
+    with pytest.raises(BadInputError, match="is too long"):
+        reader.temporal_range_query(sources=[f"{name}-{n}" for name in crowd for n in range(2)])
+    for asked in ({"sources": "s1"}, {"kinds": "k1"}, {"columns": "value"}):
+        with pytest.raises(BadInputError, match="Give a list"):
+            reader.temporal_range_query(**asked)  # type: ignore[arg-type]
+    for asked in ({"percentiles": "99"}, {"functions": "sum"}):
+        with pytest.raises(BadInputError, match="Give a list"):
+            reader.aggregate(**asked)  # type: ignore[arg-type]
+
+
 def test_lines_and_streams_say_the_same(served: tuple[Ledger, Worker]) -> None:
     """JSON lines with the explanation last, and the Arrow stream with the same rows."""
     ledger, _ = served

@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+import pytest
+
+from schemas.errors import BadInputError
 from streams import address
-from streams.address import announce, find_workers, withdraw
+from streams.address import announce, find_workers, parse_address, withdraw
 from streams.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import pytest
 
 
 @contextmanager
@@ -140,3 +141,12 @@ def test_the_longest_running_comes_first(tmp_path: Path) -> None:
         announce(_settings(tmp_path), "a", second)
         found = find_workers(_settings(tmp_path))
         assert [worker.worker for worker in found] == ["b", "a"]
+
+
+def test_an_address_may_be_written_without_its_scheme() -> None:
+    """What is none is said so, and how one looks."""
+    assert parse_address("127.0.0.1:8411") == "http://127.0.0.1:8411"
+    assert parse_address("http://localhost:8411/") == "http://localhost:8411"
+    for text in ("", "localhost", "http://localhost", "127.0.0.1:port", "https://127.0.0.1:8411", "http://[::1:5"):
+        with pytest.raises(BadInputError, match="Write for example"):
+            parse_address(text)

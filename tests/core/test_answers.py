@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from lifecycle import answers
-from lifecycle.answers import ArrowWriter, parts_of, read_arrow
+from lifecycle.answers import ArrowWriter, fields_of, parts_of, read_arrow
 from lifecycle.arrow import rows_table
 from lifecycle.planner import Aggregation, Field, Question
 from lifecycle.query import HotQueries
+from lifecycle.reader import _merged_rows
 from lifecycle.requests import Aggregate, Get, Range
 from lifecycle.rows import names_in, rows_in
 from schemas.errors import UnreachableError
@@ -61,6 +62,41 @@ def test_parts_are_the_whole(
     assert parts[-1].ending is not None
     assert parts[-1].ending.more == whole.more
     assert store.asked == len(parts)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100, 599, 600, 601, 70_000])
+@pytest.mark.parametrize("text_bytes", [0, 60, 3_000])
+def test_parts_are_bounded_by_their_texts(monkeypatch: pytest.MonkeyPatch, limit: int, text_bytes: int) -> None:
+    """But for what the chunk of each partition has beyond it that was read last; together they are the whole."""
+    monkeypatch.setattr(answers, "PART_TEXT_BYTES", text_bytes)
+    store = _Store()
+    whole = rows_table(store.queries.range(Question(partitions=(0, 1)), FIELDS, limit))
+    parts = store.parts(Range(Question(partitions=(0, 1)), FIELDS, limit))
+    assert list(rows_in(pa.concat_tables([part.table for part in parts]))) == list(rows_in(whole))
+    of_chunk = max(_text_bytes(whole.slice(at, 64)) for at in range(0, whole.num_rows, 64))
+    assert max(_text_bytes(part.table) for part in parts) <= text_bytes + 3 * of_chunk
+    assert len(parts) >= min(limit, 600) // 200 or text_bytes == 3_000
+    assert parts[-1].ending is not None
+    assert parts[-1].ending.more == (limit < 600)
+
+
+def _text_bytes(table: pa.Table) -> int:
+    return sum(len(text or b"") for name in ("event_id", "payload") for text in table[name].to_pylist())
+
+
+def test_rows_of_one_partition_are_merged_in_the_order_of_all() -> None:
+    """Of workers that hold one partition each: the first rows are those that one store would tell first."""
+    store = _Store()
+    for limit in (10, 250, 1_000):
+        request = Range(Question(), (Field.AUTHORITY_MS, Field.VALUE), limit)
+        whole = rows_table(store.queries.range(request.question, fields_of(request), limit))
+        tables = [
+            pa.concat_tables(part.table for part in parts_of(request, (partition,), store.ask, partial=True))
+            for partition in (0, 1)
+        ]
+        merged, more = _merged_rows(request, tables, more=False)
+        assert list(rows_in(merged)) == list(rows_in(whole.select(merged.column_names)))
+        assert more == (limit < 600)
 
 
 def test_a_stream_is_read_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,18 @@ def test_the_last_event_is_that_of_a_plain_loop(shape: int, source: bytes, frame
     assert [_comparable(row) for row in found] == ([] if expected is None else [_comparable(expected.fields)])
 
 
+@pytest.mark.parametrize("frame", Frame)
+def test_the_last_event_may_be_in_another_chunk_than_what_is_later_in_its_minute(frame: Frame) -> None:
+    """At the instant of a row its minute holds later ones, beside older rows in the same chunk."""
+    store, rows = made(0)
+    queries = HotQueries(store)
+    times = sorted({at for row in rows if (at := time_us(row, frame)) is not None})
+    for at_us in times[::15]:
+        found = listed(queries.get(b"s0", at_us, frame))
+        expected = last_event(rows, b"s0", at_us, frame)
+        assert [_comparable(row) for row in found] == ([] if expected is None else [_comparable(expected.fields)])
+
+
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 @pytest.mark.parametrize("frame", Frame)
 def test_before_all_time_there_is_no_event(shape: int, frame: Frame) -> None:

@@ -59,6 +59,7 @@ def test_times_beyond_64_bits_are_cut() -> None:
 
 def test_the_last_hour_is_up_to_now() -> None:
     """Half-open, as every range."""
+    assert parse("/range", [("last", "999999999999d")], 10**15).question.from_us == -(2**63)  # type: ignore[union-attr]
     found = parse("/range", [("last", "1h")], 10**15)
     assert isinstance(found, Range)
     assert (found.question.from_us, found.question.to_us) == (10**15 - 3_600_000_000, 10**15)
