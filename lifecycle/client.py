@@ -24,6 +24,7 @@ import base64
 import io
 import math
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from itertools import count
@@ -39,11 +40,11 @@ from schemas.clock import source as time_source
 from schemas.errors import BadInputError, UnreachableError
 from schemas.instants import NS_PER_S
 from schemas.producer import uuid7
-from streams.address import find_workers
+from streams.address import find_workers, parse_address
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 PART_EVENTS: Final = 5_000
 #: Bytes after which a request is full; what one event has beyond it still fits the worker's limit.
 PART_BYTES: Final = 8 * 1_048_576
+#: Of one event as it is sent: behind a request that is nearly full it still fits the worker's limit.
+EVENT_BYTES_MAX: Final = 23 * 1_048_576
 _JSON_LINES: Final = "application/x-ndjson"
 _ARROW: Final = "application/vnd.apache.arrow.stream"
 _TAKEN: Final = (200, 422)
@@ -107,7 +110,7 @@ class Client(Reader):
 
     def __init__(self, worker: Settings | str, *, timeout_s: float = TIMEOUT_S) -> None:
         super().__init__(worker, timeout_s=timeout_s)
-        self.address = _address(worker) if isinstance(worker, Settings) else worker
+        self.address = _address(worker) if isinstance(worker, Settings) else parse_address(worker)
         self._connection = HTTPConnection(urlsplit(self.address).netloc, timeout=timeout_s)
 
     def temporal_put(
@@ -115,8 +118,11 @@ class Client(Reader):
     ) -> PutResult:
         """Put events into the input, and wait until Kafka has them. source, kind: for events that name none.
 
-        Raises PutError where the worker or Kafka stops taking them, BadInputError for a table that is none of events.
+        Raises PutError where the worker or Kafka stops taking them, BadInputError for a table that is none of events,
+        and for one event that is not in a list.
         """
+        if isinstance(events, Mapping):
+            raise BadInputError("this is one event. Put a list of events: [event]")
         defaults = {name: value for name, value in (("source", source), ("kind", kind)) if value is not None}
         path = f"/put?{urlencode(defaults)}" if defaults else "/put"
         total = PutResult(0, (), ())
@@ -214,10 +220,16 @@ def _of_mappings(events: Iterable[Mapping[str, Any]]) -> Iterator[_Part]:
         refused: list[Refused] = []
         size = 0
         for number, event in numbered:
+            if not isinstance(event, Mapping):
+                refused.append(Refused(number, f"it is of type {type(event).__name__}, it must be a mapping"))
+                continue
             try:
                 line = orjson.dumps(_document(event))
             except orjson.JSONEncodeError as error:
                 refused.append(Refused(number, f"it cannot be written as JSON: {error}"))
+                continue
+            if len(line) > EVENT_BYTES_MAX:
+                refused.append(_too_long(number, len(line)))
             else:
                 lines.append(line)
                 numbers.append(number)
@@ -248,8 +260,24 @@ def _document(event: Mapping[str, Any]) -> dict[str, Any]:
 def _of_table(table: pa.Table) -> Iterator[_Part]:
     rows = max(1, min(PART_EVENTS, PART_BYTES * table.num_rows // max(1, table.nbytes)))
     for start in range(0, table.num_rows, rows):
-        part = table.slice(start, rows)
-        target = io.BytesIO()
-        with pa.ipc.new_stream(target, part.schema) as stream:
-            stream.write_table(part)
-        yield _Part(target.getvalue(), _ARROW, range(start + 1, start + part.num_rows + 1))
+        yield from _of_rows(table.slice(start, rows), start + 1)
+
+
+def _of_rows(part: pa.Table, first: int) -> Iterator[_Part]:
+    """Rows as one request; by halves where some of them are much longer than the others."""
+    target = io.BytesIO()
+    with pa.ipc.new_stream(target, part.schema) as stream:
+        stream.write_table(part)
+    body, rows = target.getvalue(), part.num_rows
+    if len(body) <= EVENT_BYTES_MAX:
+        yield _Part(body, _ARROW, range(first, first + rows))
+    elif rows == 1:
+        yield _Part(b"", _ARROW, [], (_too_long(first, len(body)),))
+    else:
+        yield from _of_rows(part.slice(0, rows // 2), first)
+        yield from _of_rows(part.slice(rows // 2), first + rows // 2)
+
+
+def _too_long(number: int, size: int) -> Refused:
+    reason = f"it has {size} bytes, a worker takes {EVENT_BYTES_MAX} of an event. Use `driftledger publish`"
+    return Refused(number, reason)

@@ -141,7 +141,7 @@ class Worker(Service):
         self._claim_slot()
         gc.freeze()  # what is loaded stays: a full collection would go through all of it while a lane waits
         await self._api.start()
-        self._announced = announce(self._settings, self.worker_id, self._api.address)
+        self._announce()
 
         def lost(lanes: list[int]) -> None:
             loop.call_soon_threadsafe(partial(self._lose, lanes))
@@ -179,6 +179,15 @@ class Worker(Service):
         except HotStoreUnavailableError as error:
             _logger.warning("hot_store_unavailable", error=str(error))
         return self._slot is not None
+
+    def _announce(self) -> None:
+        """Say where this worker can be asked; what refuses the file keeps no lane from its work."""
+        if self._announced is not None:
+            return
+        try:
+            self._announced = announce(self._settings, self.worker_id, self._api.address)
+        except OSError as error:
+            _logger.warning("worker_not_announced", error=str(error))
 
     def halts(self) -> dict[int, HaltError]:
         """Halted partitions of the lanes owned here."""
@@ -230,6 +239,7 @@ class Worker(Service):
                 continue
             else:
                 now = future.result()
+            await loop.run_in_executor(None, self._announce)
             claimed = await loop.run_in_executor(None, self._claim_slot)
             for host in list(self.hosts.values()):
                 then = host.lane.deployment if host.lane else None

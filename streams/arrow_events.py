@@ -47,12 +47,13 @@ def open_table(body: bytes) -> pa.Table:
     try:
         table = pa.ipc.open_stream(body).read_all()
         table.validate(full=True)
-    except (pa.ArrowInvalid, OSError) as error:
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"the body is not an Arrow stream: {error}") from None
-    for name in table.column_names:
+    for name in names:
         if name not in COLUMNS:
             raise BadInputError(f"column {name!r:.80} is unknown; the columns are {', '.join(COLUMNS)}. Rename it")
-        if table.column_names.count(name) > 1:
+        if names.count(name) > 1:
             raise BadInputError(f"column {name} is there twice. Remove one of the two")
     return table
 

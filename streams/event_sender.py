@@ -53,7 +53,7 @@ _LINGER_MS: Final = 1
 _STATISTICS_MS: Final = 100
 _POLL_MS: Final = 100
 #: For what was purged to be told.
-_PURGE_MS: Final = 1_000
+_PURGE_S: Final = 1.0
 #: librdkafka's largest: what is too long is for the broker to say, which knows the topic's limit.
 _MESSAGE_BYTES_MAX: Final = 1_000_000_000
 #: int64 words of what is noted of a row: the error, 0 for none; partition; offset; where its batch counts.
@@ -139,7 +139,8 @@ class EventSender:
         self._draining = threading.Event()
         self._closed = threading.Event()
         self._pending: list[Batch] = []
-        self._pending_lock = threading.Lock()
+        #: Guards what is pending; notified when nothing is.
+        self._settled = threading.Condition()
         self._statistics = _StatisticsCallback(self._look_for_id)
         conf = librdkafka.configure(
             {
@@ -171,7 +172,7 @@ class EventSender:
         if self._draining.is_set():
             batch.lose(ERROR_PURGED)
             return
-        with self._pending_lock:
+        with self._settled:
             self._pending.append(batch)
         rows = len(batch.messages)
         queued = librdkafka.produce_batch(
@@ -180,11 +181,14 @@ class EventSender:
         batch.expect(queued)
 
     def drain(self, within_s: float) -> None:
-        """Queue nothing any more; what is not delivered within that time is lost."""
+        """Queue nothing any more; what is not delivered within that time is lost.
+
+        It waits for the thread that polls: librdkafka's flush would serve deliveries on this one too.
+        """
         self._draining.set()
-        if librdkafka.flush(self._handle, int(within_s * MS_PER_S)):
+        if not self._wait_settled(within_s):
             librdkafka.purge(self._handle, librdkafka.PURGE_ALL)
-            librdkafka.flush(self._handle, _PURGE_MS)
+            self._wait_settled(_PURGE_S)
 
     def close(self) -> None:
         """End the client; nobody may be sending."""
@@ -193,11 +197,17 @@ class EventSender:
         librdkafka.topic_destroy(self._topic)
         librdkafka.destroy_flags(self._handle, librdkafka.NO_FLAGS)
 
+    def _wait_settled(self, within_s: float) -> bool:
+        with self._settled:
+            return self._settled.wait_for(lambda: not self._pending, within_s)
+
     def _poll(self) -> None:
         while not self._closed.is_set():
             librdkafka.poll(self._handle, _POLL_MS)
-            with self._pending_lock:
+            with self._settled:
                 self._pending = [batch for batch in self._pending if not batch.end_if_settled()]
+                if not self._pending:
+                    self._settled.notify_all()
 
     def _look_for_id(self, _client: int, statistics: bytes, length: int, _opaque: int) -> int:
         if not self._identified.is_set() and orjson.loads(statistics[:length])["eos"]["idemp_state"] == "Assigned":

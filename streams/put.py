@@ -80,6 +80,8 @@ class Puts:
         self.topic = topic
         self._open = partial(EventSender, bootstrap, topic, delivery_timeout_s)
         self._write = writer(framing)
+        #: Held while the producer is opened; a stop does not wait for that.
+        self._opening = threading.Lock()
         self._changed = threading.Condition()
         self._stopped = False
         self._failed = False
@@ -130,23 +132,39 @@ class Puts:
 
     @contextmanager
     def _connected(self) -> Iterator[EventSender]:
-        """The producer, opened where there is none, or where the last one lost events and nobody uses it."""
-        with self._changed:
-            if self._stopped:
-                raise UnreachableError("the worker stops. Send the events to another one, or again when it is back")
-            if self._sender is not None and self._failed and not self._users:
-                self._sender.close()
-                self._sender, self._failed = None, False
-            if self._sender is None:
-                self._sender = self._open()
-            sender = self._sender
-            self._users += 1
+        """The producer, in use."""
+        sender = self._taken()
         try:
             yield sender
         finally:
             with self._changed:
                 self._users -= 1
                 self._changed.notify_all()
+
+    def _taken(self) -> EventSender:
+        """The producer, opened where there is none, or where the last one lost events and nobody uses it."""
+        with self._opening:
+            with self._changed:
+                self._check_wanted()
+                if self._sender is not None and self._failed and not self._users:
+                    self._sender.close()
+                    self._sender, self._failed = None, False
+                if self._sender is not None:
+                    self._users += 1
+                    return self._sender
+            sender = self._open()
+            with self._changed:
+                if not self._stopped:
+                    self._sender = sender
+                    self._users += 1
+                    return sender
+            sender.close()
+            self._check_wanted()
+            return sender
+
+    def _check_wanted(self) -> None:
+        if self._stopped:
+            raise UnreachableError("the worker stops. Send the events to another one, or again when it is back")
 
 
 def outcome_of(refused: list[Rejected], settled: list[tuple[list[int], Int64s]]) -> Outcome:

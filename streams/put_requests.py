@@ -74,6 +74,8 @@ class PutRequests:
             return await loop.run_in_executor(self._threads, self._answer, body, request.content_type, defaults)
         except web.HTTPRequestEntityTooLarge:
             return refuse(413, f"the body has more than {BODY_BYTES_MAX} bytes. Send it in parts")
+        except (web.RequestPayloadError, ConnectionError):
+            return refuse(400, "the body ends early, or is not compressed as its Content-Encoding says. Send it again")
         except TimeoutError:
             return refuse(408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s. Send it again")
         finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import sys
+import threading
 import uuid
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from lifecycle.client import Client, PutError, Refused
+from lifecycle.client import EVENT_BYTES_MAX, PART_BYTES, PART_EVENTS, Client, PutError, Refused
 from schemas.codec import Framing, decode
 from schemas.errors import BadInputError, UnreachableError
 from schemas.topics import partition_for
+from streams import event_sender
 from streams.address import announce, find_workers
 from streams.broker import Cluster
 from streams.cli.main import main
+from streams.event_sender import N_ERROR, Batch, EventSender
 from streams.publish import Format, Rejected, read
 from streams.put import Outcome, Puts
+from streams.put_requests import BODY_BYTES_MAX
 from tests.broker.harness import STOP_WITHIN_S, Ledger, Worker, check_exactly_once, time, wait_for
 
 if TYPE_CHECKING:
@@ -172,6 +177,60 @@ def test_a_line_that_kafka_refuses_is_refused_alone(served: tuple[Ledger, Worker
     assert result.refused[0].reason.startswith("Kafka refused it: ")
 
 
+def test_an_event_that_no_request_holds_is_refused_alone(served: tuple[Ledger, Worker]) -> None:
+    """Those before and after it are in, of a list as of a table; one event without a list is none."""
+    ledger, _ = served
+    huge = "x" * (EVENT_BYTES_MAX + 1)
+    with Client(ledger.settings) as client:
+        result = client.temporal_put([{"source": "a"}, {"source": "a", "payload": huge}, {"source": "a"}, 5], kind="h")
+        assert (result.accepted, [refused.line for refused in result.refused]) == (2, [2, 4])
+        assert "Use `driftledger publish`" in result.refused[0].reason
+        assert result.refused[1].reason == "it is of type int, it must be a mapping"
+        table = pa.table({"payload": [huge if n == 700 else "" for n in range(1_000)]})
+        result = client.temporal_put(table, source="t", kind="h")
+        assert (result.accepted, [refused.line for refused in result.refused]) == (999, [701])
+        with pytest.raises(BadInputError, match="Put a list of events"):
+            client.temporal_put({"source": "a"})
+    assert PART_BYTES + PART_EVENTS + EVENT_BYTES_MAX <= BODY_BYTES_MAX
+    assert sum(map(len, _events(ledger, "h").values())) == 1_001
+
+
+def test_a_body_that_is_not_compressed_as_it_says_is_refused(served: tuple[Ledger, Worker]) -> None:
+    """As any other bad request is."""
+    (found,) = find_workers(served[0].settings)
+    connection = HTTPConnection(found.address.removeprefix("http://"))
+    connection.request("POST", "/put", b"{}", {"Content-Type": "application/json", "Content-Encoding": "gzip"})
+    answer = connection.getresponse()
+    assert answer.status == 400
+    assert "Content-Encoding" in json.loads(answer.read())["error"]
+    connection.close()
+
+
+def test_deliveries_are_noted_by_one_thread(kafka: Any, prefix: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Also while the sender is drained: what counts them has no lock."""
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path).create()
+    threads = set()
+    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)
+    compiled = prototype(event_sender._NOTE_CALLBACK)
+
+    def note(client: int, message: int, opaque: int) -> None:
+        threads.add(threading.current_thread().name)
+        compiled(client, message, opaque)
+
+    callback = prototype(note)
+    monkeypatch.setattr(event_sender, "_NOTE_CALLBACK", ctypes.cast(callback, ctypes.c_void_p).value)
+    sender = EventSender(kafka.bootstrap, ledger.names.input, 30)
+    batch = Batch([b"s%d" % (n % 16) for n in range(20_000)], [b"v"] * 20_000)
+    sender.send(batch)
+    sender.drain(STOP_WITHIN_S)
+    assert not batch.wait()[:, N_ERROR].any()
+    assert threads == {sender._poller.name}
+    late = Batch([b"s"], [b"v"])
+    sender.send(late)
+    assert late.wait()[:, N_ERROR].all()
+    sender.close()
+
+
 def test_the_command_puts_a_file_without_a_broker_address(
     asked: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +303,20 @@ def test_without_kafka_nothing_is_read() -> None:
     puts.stop()
     with pytest.raises(UnreachableError, match="the worker stops"):
         puts.put(lines)
+
+
+def test_a_stop_does_not_wait_for_those_who_wait_for_kafka() -> None:
+    """Who waits to connect is told that the worker stops, and that at once."""
+    puts = Puts(NOWHERE, "input", Framing.SINGLE_OBJECT, delivery_timeout_s=2)
+    with ThreadPoolExecutor(4) as threads:
+        waiting = [threads.submit(puts.put, iter([])) for _ in range(4)]
+        time.sleep_s(0.3)
+        begun_ns = time.monotonic_ns()
+        puts.stop()
+        assert (time.monotonic_ns() - begun_ns) / 1e9 < 1
+        said = [str(future.exception(STOP_WITHIN_S)) for future in waiting]
+        assert (time.monotonic_ns() - begun_ns) / 1e9 < 4
+    assert sum("the worker stops" in text for text in said) == 3
 
 
 def test_a_topic_that_is_gone_takes_nothing(kafka: Any, prefix: str) -> None:

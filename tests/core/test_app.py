@@ -109,3 +109,14 @@ def test_a_worker_is_healthy_without_lanes_but_not_without_its_membership(worker
     member.runs = False
     assert not health(worker)["healthy"]
     assert health(worker)["member"] is False
+
+
+def test_a_worker_that_cannot_say_where_it_is_says_so_later(worker: Worker, tmp_path: Path) -> None:
+    """A data folder that refuses the file, as a full disk does, keeps no lane from its work."""
+    (tmp_path / "workers").write_text("no folder")
+    worker._announce()
+    assert worker._announced is None
+    (tmp_path / "workers").unlink()
+    worker._announce()
+    assert worker._announced is not None
+    assert worker._announced.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import math
 from datetime import UTC, datetime
@@ -159,6 +160,17 @@ def test_a_column_that_is_there_twice_is_refused() -> None:
         rows(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["source", "source"]))
     with pytest.raises(BadInputError, match="payload_base64 too"):
         rows(pa.table({"payload": [b"a"], "payload_base64": ["YQ=="]}))
+
+
+def test_a_stream_with_a_flipped_byte_is_read_or_refused() -> None:
+    """Whichever byte it is, and whatever Arrow makes of it: nothing else is raised."""
+    table = pa.table({"source": pa.array(["a", "b"]).dictionary_encode(), "value": [1.0, None], "hlc": [1, 2]})
+    content = stream(table)
+    for at in range(len(content)):
+        for number in (0x00, 0xFF, 0x80):
+            damaged = content[:at] + bytes([number]) + content[at + 1 :]
+            with contextlib.suppress(BadInputError):
+                list(read_table(open_table(damaged), {"kind": "k"}))
 
 
 def test_what_is_no_stream_is_refused() -> None:
