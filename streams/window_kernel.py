@@ -177,7 +177,7 @@ def locate(start: int, batch: Batch, plan: Plan, keys: Sources, located: Located
         time_us = batch.authority_ms[row] * _US_PER_MS if in_authority else batch.local_us[row]
         if time_us < TIME_MIN_US:
             time_us = TIME_MIN_US - 1
-        if time_us < start_us or time_us - start_us >= slide_us:  # mostly it is where the one before was
+        if time_us < start_us or time_us - slide_us >= start_us:  # mostly it is where the one before was
             start_us = time_us // slide_us * slide_us
         located.time_us[row] = time_us
         located.start_us[row] = start_us
