@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 POLL_S = 0.02
 
 # How fast this machine is today is no property of the code.
-hypothesis.settings.register_profile("driftledger", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "driftledger", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("driftledger")
 
 # Where this run was started in the background of a shell, Ctrl-C is ignored, and every command it starts inherits that.

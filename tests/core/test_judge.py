@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.canonical import EntryKind, ValueState
 from schemas.codec import Framing, decode
 from schemas.columns import Entries, Fault
 from schemas.errors import BadInputError
-from schemas.memory import bytes_at
+from schemas.memory import JIT, bytes_at
 from streams import dedupe, sources
 from streams.definitions import JudgeSettings
 from streams.fold import FoldError, Target
@@ -162,26 +162,27 @@ def alerts_of(rows: list[Row], judge: Judge | None = None) -> list[dict[str, Any
 @pytest.mark.parametrize("seed", range(6))
 def test_judge_says_what_its_plain_twin_says(seed: int) -> None:
     """Over invented ledgers with poison, retries, forgeries, control entries and changing settings and caps."""
-    check_against_oracle(history(seed, 2_000, changes=(0.0, 0.003, 0.02)[seed % 3]), 97)
+    check_against_oracle(history(seed, 2_000 if JIT else 500, changes=(0.0, 0.003, 0.02)[seed % 3]), 97)
 
 
 @pytest.mark.parametrize("ledgers", [1, pytest.param(20, marks=pytest.mark.soak)])
 def test_long_ledgers_agree_with_the_twin(ledgers: int) -> None:
-    """50,000 entries each, other ones in each run, and in the long form a million.
+    """50,000 entries each, interpreted 3,000, other ones in each run, and in the long form a million.
 
     Of few sources or many, settings that are steady or not, in batches small and large.
     """
     sys.stdout.write(f"DRIFTLEDGER_TEST_SEED={SEED} repeats this run\n")
     rng = random.Random(SEED)
+    length = 50_000 if JIT else 3_000
     for _ in range(ledgers):
         seed, size = rng.getrandbits(32), rng.choice((97, 2_000, 50_000))
         fleet, changes = rng.choice((60, 500, 5_000)), rng.choice((0.0, 0.0005, 0.02))
-        sys.stdout.write(f"history({seed}, 50_000, sources={fleet}, changes={changes}, poison=0.02), {size}\n")
-        check_against_oracle(history(seed, 50_000, sources=fleet, changes=changes, poison=0.02), size)
+        sys.stdout.write(f"history({seed}, {length}, sources={fleet}, changes={changes}, poison=0.02), {size}\n")
+        check_against_oracle(history(seed, length, sources=fleet, changes=changes, poison=0.02), size)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 120), st.sampled_from([0.0, 0.05, 0.3]), st.integers(1, 12))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60 if JIT else 15)
 def test_any_small_ledger_agrees_with_the_twin(seed: int, length: int, changes: float, sources_count: int) -> None:
     """Small enough to shrink, with settings that change all the time."""
     rows = history(seed, length, sources=sources_count, changes=changes, poison=0.1)
@@ -192,13 +193,15 @@ def test_any_small_ledger_agrees_with_the_twin(seed: int, length: int, changes: 
 @pytest.mark.parametrize("seed", [11, 12])
 def test_batches_make_no_difference(seed: int) -> None:
     """In batches of 1, 7, 500, at random, through dumps: records, verdicts, counts and final state byte for byte."""
-    check_splits(Judge(), Ledger(history(seed, 3_000, changes=0.01)))
+    check_splits(Judge(), Ledger(history(seed, 3_000 if JIT else 500, changes=0.01)))
 
 
 def test_growth_of_the_tables_makes_no_difference() -> None:
     """Several thousand sources, so that the tables grow in mid-batch, and an eviction of many."""
-    rows = history(13, 6_000, sources=5_000, changes=0, poison=0)
-    rows[4_000:4_000] = [definition(replace(JudgeSettings(), sources_max=900))]
+    length = 6_000 if JIT else 2_400
+    rows = history(13, length, sources=5_000, changes=0, poison=0)
+    evict_at = length * 2 // 3
+    rows[evict_at:evict_at] = [definition(replace(JudgeSettings(), sources_max=900))]
     check_splits(Judge(), Ledger(rows), sizes=(500,))
     check_against_oracle(rows, 1_000)
 

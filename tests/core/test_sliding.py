@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.canonical import EntryKind
@@ -34,6 +34,7 @@ from tests.core.derive_oracle import percentiles_of
 from tests.core.event_generator import SEED
 from tests.core.judge_oracle import START_MS, Ledger
 from tests.core.test_derive import (
+    MANY,
     PARTITION,
     ROOT,
     START_US,
@@ -77,22 +78,25 @@ def results_of(found: Run) -> list[tuple[float, int, float | None, int]]:
 @pytest.mark.parametrize("seed", range(8))
 def test_sliding_windows_are_those_of_the_plain_twin(seed: int) -> None:
     """Over invented ledgers with definitions that come, change and go, and everything that can be late."""
-    check_against_oracle(history(random.Random(seed), 800, sources=(1, 5, 40)[seed % 3], kinds=SLIDING), 97)
+    check_against_oracle(
+        history(random.Random(seed), 800 if JIT else 300, sources=(1, 5, 40)[seed % 3], kinds=SLIDING), 97
+    )
 
 
 @pytest.mark.parametrize("ledgers", [1, pytest.param(40, marks=pytest.mark.soak)])
 def test_other_ledgers_in_each_run_agree_with_the_twin(ledgers: int) -> None:
     """Windows of all kinds beside each other."""
+    length = 2_000 if JIT else 500
     sys.stdout.write(f"DRIFTLEDGER_TEST_SEED={SEED} repeats this run\n")
     rng = random.Random(SEED)
     for _ in range(ledgers):
         seed, sources, size = rng.getrandbits(32), rng.choice((1, 3, 20, 80)), rng.choice((1, 97, 5_000))
-        sys.stdout.write(f"history(Random({seed}), 2_000, sources={sources}), {size}\n")
-        check_against_oracle(history(random.Random(seed), 2_000, sources=sources), size)
+        sys.stdout.write(f"history(Random({seed}), {length}, sources={sources}), {size}\n")
+        check_against_oracle(history(random.Random(seed), length, sources=sources), size)
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 60), st.integers(1, 4))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40 if JIT else 20)
 def test_any_small_ledger_agrees_with_the_twin(rng: random.Random, length: int, sources: int) -> None:
     """Small enough to shrink."""
     steps = history(rng, length, sources=sources, kinds=SLIDING)
@@ -123,12 +127,12 @@ def test_many_values_go_to_a_sketch() -> None:
 @pytest.mark.parametrize("seed", [11, 12])
 def test_batches_make_no_difference(seed: int) -> None:
     """In batches of 1, 7, 500, at random, through dumps: records, letters, counts and final state byte for byte."""
-    check_splits(Derive(), ledger_of(history(random.Random(seed), 1_500)))
+    check_splits(Derive(), ledger_of(history(random.Random(seed), 1_500 if JIT else 300)))
 
 
 def test_a_state_goes_on_from_its_dump_at_every_entry() -> None:
     """Dumped and loaded before each."""
-    ledger = ledger_of(history(random.Random(17), 400))
+    ledger = ledger_of(history(random.Random(17), 400 if JIT else 150))
     whole = run(Derive(), ledger, every(400))
     assert run(Derive(), ledger, every(1), reload=lambda: True).records == whole.records
 
@@ -140,7 +144,7 @@ def test_growth_of_the_tables_makes_no_difference() -> None:
         sliding("long", 60 * S, by=By.SOURCE, lateness_us=S),
     )
     rng = random.Random(4)
-    for i in range(4_000):
+    for i in range(MANY):
         source = "steady" if i % 50 == 0 else f"source-{i // 3 + rng.randrange(200)}"
         told_by_hand.event(i / 100, i / 100 - rng.random() / 10, source, rng.random())
     check_splits(Derive(), Ledger(told_by_hand.rows), sizes=(500,))
@@ -149,7 +153,7 @@ def test_growth_of_the_tables_makes_no_difference() -> None:
 def test_keys_without_events_are_forgotten_unseen() -> None:
     """Ten times the keys that the table begins with, each for a second."""
     windows = [sliding(late, S, by=By.SOURCE, late=late) for late in (Late.DROP, Late.SIDE)]
-    check_against_oracle(history(random.Random(6), 4_000, sources=3_000, windows=windows), 200)
+    check_against_oracle(history(random.Random(6), MANY, sources=3_000, windows=windows), 200)
 
 
 # ------------------------------------------------------------------------------------------------------ single rules

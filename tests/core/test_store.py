@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 
+from lifecycle import store_kernel
 from lifecycle.chunks import (
     NO_LOCAL,
     NOTHING,
@@ -39,6 +40,7 @@ from schemas.canonical import EntryKind
 from schemas.codec import DecodeError, decode, encode
 from schemas.columns import Fault, slice_rows
 from schemas.instants import INT64_MAX
+from schemas.memory import JIT
 from streams.fold import FoldError
 from streams.judge import Judge, Outputs
 from streams.judge_kernel import Flag
@@ -338,9 +340,12 @@ def check_against_twin(ledger: Ledger, sizes: Iterator[int]) -> Run:
 
 
 @pytest.mark.parametrize(("seed", "jumps"), [(1, 0.003), (2, 0.0)])
-def test_chunks_hold_what_the_twin_says(seed: int, jumps: float) -> None:
+def test_chunks_hold_what_the_twin_says(seed: int, jumps: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row, verdict, reading and statistic; borders at 8,192 and at hours, whatever the clocks do."""
-    found = check_against_twin(long_ledger(seed, 9_500, jumps), ragged(seed))
+    rows, length = (ROWS, 9_500) if JIT else (1_024, 1_300)
+    monkeypatch.setattr(store_kernel, "ROWS", rows)
+    monkeypatch.setitem(globals(), "ROWS", rows)  # the twin's
+    found = check_against_twin(long_ledger(seed, length, jumps), ragged(seed))
     assert found.unsealed is not None
     assert found.sealed
     assert (jumps == 0) == (len(found.sealed) == 1)
@@ -382,7 +387,7 @@ def test_a_store_that_depends_on_batches_is_caught() -> None:
 
 def test_a_store_goes_on_from_what_is_stored() -> None:
     """From any chunk's applied record: the chunks after it are the same bytes."""
-    ledger = long_ledger(5, 1_500)
+    ledger = long_ledger(5, 1_500 if JIT else 500)
     whole = run(ledger, every(100))
     for at in (0, 1, len(whole.sealed) - 1):
         resumed = run(ledger, ragged(at), decode_applied(PARTITION, whole.sealed[at].applied))
