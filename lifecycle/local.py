@@ -5,8 +5,8 @@ still be of everything the ledger has. So of each partition the store that reach
 the data directory, and the entries behind it are read from the ledger and judged, as the worker would have; without a
 store that is all of them.
 
-GUARANTEE a store that is damaged or of another ledger is passed over, and logged; answers are those of a worker that is
-level.
+GUARANTEE a store that is of another ledger, or is found damaged when it is opened, is passed over, and logged; what is
+damaged within is told (`reader` then asks the ledger alone). Answers are those of a worker that is level.
 HAZARD needs the broker. Judge goes on from its newest snapshot that stands before the end of the store, without one
 from the ledger's beginning: about a second for a million entries. What is read is held in memory, MEMORY_BYTES_MAX at
 most, and read again by whoever asks next.
@@ -77,10 +77,13 @@ class _Part:
 
 
 class LocalPartitions:
-    """Some partitions of a ledger as its worker would show them. For one thread; also a context manager."""
+    """Some partitions of a ledger as its worker would show them. For one thread; also a context manager.
 
-    def __init__(self, settings: Settings, bootstrap: str, partitions: Sequence[int]) -> None:
-        self._settings, self._bootstrap = settings, bootstrap
+    stored: whether to look for stores. Raises StoreDamagedError, also when it is asked: then do without them.
+    """
+
+    def __init__(self, settings: Settings, bootstrap: str, partitions: Sequence[int], *, stored: bool = True) -> None:
+        self._settings, self._bootstrap, self._stored = settings, bootstrap, stored
         self._names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
         self._fold, self._judge, self._log = Store(), Judge(), Log(bootstrap)
         self._opened: dict[Path, HotStore] = {}
@@ -180,6 +183,8 @@ class LocalPartitions:
         settings = self._settings
         lane = partition % settings.lanes
         reached: tuple[int, Path | None, HotStore | None] = (0, None, None)
+        if not self._stored:
+            return reached[1:]
         for folder in sorted(settings.data_dir.glob(f"hot/*/{settings.prefix}.{settings.ledger}/lane-{lane}")):
             try:
                 store = self._opened.get(folder) or HotStore.open_read_only(folder)

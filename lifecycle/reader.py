@@ -26,9 +26,11 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+import structlog
 
 from lifecycle.answers import ENDING, ORDER, SUM_EXACT, Ending, fields_of, parts_of, read_arrow, total_of
 from lifecycle.arrow import aggregates_table
+from lifecycle.chunks import StoreDamagedError
 from lifecycle.local import LocalPartitions
 from lifecycle.partial import merge, needed
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     import enum
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lifecycle.answers import Part
     from lifecycle.requests import Request
     from streams.settings import Settings
 
@@ -61,6 +64,7 @@ _OK, _ELSEWHERE, _UNAVAILABLE = 200, 404, 503
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: A worker is waited for in true time, whatever dates the events.
 _system: Final = SystemTime()
+_logger = structlog.get_logger()
 
 
 class Answer(NamedTuple):
@@ -218,12 +222,23 @@ class Reader:
         settings = self._worker
         if isinstance(settings, str):
             raise UnreachableError(f"the worker at {settings} holds no partitions. Ask another")
-        with LocalPartitions(settings, reach(settings), partitions) as local:
-            parts = list(parts_of(request, partitions, local.ask, partial=partial))
-            ending = parts[-1].ending or Ending({}, False, ())  # noqa: FBT003 - of a tuple
-            found = [place._asdict() for place in local.found]
+        try:
+            local, parts = _local_parts(settings, request, partitions, partial=partial, stored=True)
+        except StoreDamagedError as error:  # in a chunk that no opening reads
+            _logger.warning("hot_store_passed_over", error=str(error))
+            local, parts = _local_parts(settings, request, partitions, partial=partial, stored=False)
+        ending = parts[-1].ending or Ending({}, False, ())  # noqa: FBT003 - of a tuple
+        found = [place._asdict() for place in local.found]
         table = pa.concat_tables([part.table for part in parts]).unify_dictionaries()
         return Answer(table, ending._replace(explain={**ending.explain, "local": found}), str(settings.data_dir))
+
+
+def _local_parts(
+    settings: Settings, request: Request, partitions: Sequence[int], *, partial: bool, stored: bool
+) -> tuple[LocalPartitions, list[Part]]:
+    """What lies in the data directory says; without `stored` from the ledger alone."""
+    with LocalPartitions(settings, reach(settings), partitions, stored=stored) as local:
+        return local, list(parts_of(request, partitions, local.ask, partial=partial))
 
 
 def fetch(address: str, path: str, timeout_s: float = TIMEOUT_S) -> tuple[int, float | None, bytes]:

@@ -125,8 +125,8 @@ queue_destroy = declare("queue_destroy", None, POINTER)
 consume_queue = declare("consume_queue", POINTER, POINTER, INT)
 consume_batch_queue = declare("consume_batch_queue", ctypes.c_ssize_t, POINTER, INT, POINTER, _SIZE)
 
-# Writing. produce_batch returns how many rows it queued, with the error of the others in theirs; flush and purge an error
-# code; poll how many callbacks it served.
+# Writing. produce_batch returns how many rows it queued, with the error of the others in theirs; flush and purge an
+# error code; poll how many callbacks it served.
 produce_batch = declare("produce_batch", INT, POINTER, _I32, INT, POINTER, INT)
 flush = declare("flush", INT, POINTER, INT)
 poll = declare("poll", INT, POINTER, INT)

@@ -115,18 +115,17 @@ class QueryRequests:
         except DriftledgerError as error:
             return _later(str(error), RETRY_AFTER_S)
         response = web.StreamResponse(headers={"Content-Type": ARROW if arrow else JSON_LINES[0]})
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             content: bytes | None = first
             while content is not None:
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await response.write(content)
                 content = await self._run(partial(next, written, None))
+            await response.write_eof()
         except (DriftledgerError, TimeoutError, ConnectionError):  # the end is missing, and that is how it is told
             if request.transport is not None:
                 request.transport.abort()
-            return response
-        await response.write_eof()
         return response
 
     def _written(

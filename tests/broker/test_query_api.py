@@ -22,6 +22,7 @@ from tests.broker.harness import Ledger, Worker, time, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 EVENTS = 6_000
 DUPLICATES = 5
@@ -246,6 +247,25 @@ def test_two_workers_and_none_answer_the_same(kafka: Any, tmp_path_factory: pyte
     elsewhere = ledger.settings.model_copy(update={"data_dir": ledger.folder / "nothing"})
     _check(Reader(elsewhere))
     assert {place["store"] for place in explanation(Reader(elsewhere).aggregate())["answers"][0]["local"]} == {None}
+
+
+def test_without_a_worker_a_damaged_chunk_is_passed_over(kafka: Any, tmp_path: Path) -> None:
+    """One that no opening reads; the ledger answers in place of its store."""
+    ledger = Ledger(kafka.bootstrap, f"spoilt-{time.now_us():x}", tmp_path, {"partitions": 1}).create()
+    with ledger.worker() as worker:
+        worker.wait_live()
+        with Client(ledger.settings) as client:
+            assert client.temporal_put({"source": "s", "kind": "k", "value": n} for n in range(20_000)).accepted
+        ledger.wait_level(worker)
+        worker.stop()
+    for file in (tmp_path / "hot").rglob("*.blob"):
+        content = bytearray(file.read_bytes())
+        for at in range(200, len(content) // 4, 97):
+            content[at] ^= 0x5A
+        file.write_bytes(content)
+    table = Reader(ledger.settings).aggregate(percentiles=[50])
+    assert (table["count"].to_pylist(), table["p50"].to_pylist()) == ([20_000], [9_999.0])
+    assert explanation(table)["answers"][0]["local"][0]["store"] is None
 
 
 def test_nobody_answers_without_a_broker(tmp_path_factory: pytest.TempPathFactory) -> None:

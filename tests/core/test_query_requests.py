@@ -250,6 +250,31 @@ async def _status(session: ClientSession, path: str) -> int:
         return answer.status
 
 
+def test_who_hangs_up_before_the_answer_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is logged, and the next one is answered."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class _Slow(_Tier):
+        def unsealed_rows(self, partition: int) -> Any:
+            entered.set()
+            go_on.wait(10)
+            return super().unsealed_rows(partition)
+
+    async def scenario(session: ClientSession) -> None:
+        url = session._base_url
+        assert url is not None
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(b"GET /range HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await asyncio.to_thread(entered.wait, 10)
+        writer.transport.abort()
+        await _status(session, "/hot")  # by then the server has seen it
+        go_on.set()
+        assert await _status(session, "/aggregate") == 200
+
+    _serve([_lane(_Slow(0), 0)], scenario)
+    assert not [record for record in caplog.records if record.name == "aiohttp.server"]
+
+
 def test_an_answer_that_cannot_go_on_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its first part is sent; then the store is gone, and the connection is broken off."""
     monkeypatch.setattr("lifecycle.answers.PART_ROWS", 50)
