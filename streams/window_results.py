@@ -70,6 +70,8 @@ _LENGTH_MASK: Final = (1 << LENGTH_BITS) - 1
 _ROW_BYTES: Final = 128
 _LINE_BYTES: Final = 64
 _ENTRY_BYTES: Final = 8
+#: Of a pane that is being closed PANE_CLOSED is the row to go on with, and this: those before it are not walked again.
+_RESUMED: Final = 2
 
 
 class Scratch(NamedTuple):
@@ -213,15 +215,17 @@ def close_due(
         if panes[pane, PANE_START] + plan.size_us > watermark_us:
             due_us = panes[pane, PANE_START] + plan.size_us
             break
-        if panes[pane, PANE_CLOSED]:
+        closed = panes[pane, PANE_CLOSED]
+        if closed == 1:
             continue
-        row = panes[pane, PANE_HEAD]
+        row = closed - _RESUMED if closed >= _RESUMED else panes[pane, PANE_HEAD]
         while row >= 0:
             following = rows[row, NEXT]
             if following >= 0:
                 _ask_for(windows, following, hot)
             if rows[row, STATE] & CLOSED == 0:
                 if numbers[N_RESULTS] == RESULTS_MAX:
+                    panes[pane, PANE_CLOSED] = row + _RESUMED
                     return False
                 emit(windows, row, plan, hot, arena, numbers, results, scratch, index, 1)
                 rows[row, STATE] |= CLOSED
