@@ -34,7 +34,8 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 import pyarrow as pa
 
-from lifecycle.reader import TIMEOUT_S, Reader
+from lifecycle.fetch import TIMEOUT_S
+from lifecycle.reader import Reader
 from schemas.clock import SystemTime
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError, UnreachableError

@@ -23,8 +23,7 @@ import pyarrow as pa
 from lifecycle.answers import read_arrow
 from lifecycle.drift_requests import encode, path_of
 from lifecycle.drift_rows import PAGE_ENTRIES
-from lifecycle.hot_tier import Standing
-from lifecycle.reader import WAIT_S, error_in, fetch
+from lifecycle.fetch import WAIT_S, error_in, fetch
 from lifecycle.rows import rows_in
 from schemas.clock import SystemTime
 from schemas.errors import UnreachableError
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 _OK, _UNAVAILABLE = 200, 503
+#: `hot_tier.Standing.LEVEL` as /hot says it: the hot tier itself is not imported, which would take a second.
+_LEVEL: Final = "level"
 #: A worker is waited for in true time, whatever dates the events.
 _system: Final = SystemTime()
 
@@ -129,7 +130,7 @@ def find_holders(addresses: Sequence[str], partitions: int, partition: int | Non
         raise UnreachableError(f"no worker of this machine holds partitions {missing}")
     for number in wanted:
         place, _ = held[number]
-        if place["standing"] != Standing.LEVEL:
+        if place["standing"] != _LEVEL:
             why = f" ({place['error']})" if place["error"] else ""
             raise UnreachableError(
                 f"partition {number} is {place['standing']} at index {place['reached']} of {place['head']}{why}"

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import numpy as np
 import orjson
@@ -31,6 +30,7 @@ import structlog
 from lifecycle.answers import ENDING, ORDER, SUM_EXACT, Ending, fields_of, parts_of, read_arrow, total_of
 from lifecycle.arrow import aggregates_table
 from lifecycle.chunks import StoreDamagedError
+from lifecycle.fetch import TIMEOUT_S, WAIT_S, error_in, fetch
 from lifecycle.local import LocalPartitions
 from lifecycle.partial import merge, needed
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
@@ -55,11 +55,6 @@ if TYPE_CHECKING:
     Member = TypeVar("Member", bound=enum.StrEnum)
     Given = TypeVar("Given")
 
-#: How long an answer may be on its way: longer than a worker waits for Kafka, or asks.
-TIMEOUT_S: Final = 60.0
-#: How long a partition that is not level, or a worker that is busy, is waited for.
-WAIT_S: Final = 10.0
-ARROW: Final = "application/vnd.apache.arrow.stream"
 _OK, _ELSEWHERE, _UNAVAILABLE = 200, 404, 503
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: A worker is waited for in true time, whatever dates the events.
@@ -239,28 +234,6 @@ def _local_parts(
     """What lies in the data directory says; without `stored` from the ledger alone."""
     with LocalPartitions(settings, reach(settings), partitions, stored=stored) as local:
         return local, list(parts_of(request, partitions, local.ask, partial=partial))
-
-
-def fetch(address: str, path: str, timeout_s: float = TIMEOUT_S) -> tuple[int, float | None, bytes]:
-    """Status, how long to wait, and body, as Arrow where it can be. Raises UnreachableError."""
-    connection = HTTPConnection(urlsplit(address).netloc, timeout=timeout_s)
-    try:
-        connection.request("GET", path, headers={"Accept": ARROW})
-        answer = connection.getresponse()
-        after = answer.getheader("Retry-After")
-        return answer.status, None if after is None else float(after), answer.read()
-    except (OSError, HTTPException) as error:
-        raise UnreachableError(f"the worker at {address} does not answer ({error!r}). Ask again") from error
-    finally:
-        connection.close()
-
-
-def error_in(status: int, body: bytes) -> str:
-    """Why a worker does not answer. Raises UnreachableError where it does not say."""
-    try:
-        return str(orjson.loads(body)["error"])
-    except (orjson.JSONDecodeError, LookupError, TypeError):
-        raise UnreachableError(f"a worker answered {status} and not why. See its log") from None
 
 
 def explanation(table: pa.Table) -> dict[str, Any]:

@@ -13,6 +13,7 @@ GUARANTEE every int64 microsecond can be written and read back (`format_us`, `pa
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NewType
 
 from .errors import BadInputError
@@ -42,6 +43,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _LAST_FOUR_DIGIT_YEAR = 9999
 _LEAP_SECOND = 60
+#: Seconds whose text is kept: neighbours in a list have mostly the same ones, by the broker's clock and by their own.
+_SECONDS_KEPT = 1_024
 
 
 def format_us(instant_us: int) -> str:
@@ -104,6 +107,7 @@ def _not_an_instant(text: str, reason: str) -> BadInputError:
     return BadInputError(f"{shown!r} is not an instant: {reason}; write for example 2026-01-31T12:00:00.000000Z")
 
 
+@lru_cache(_SECONDS_KEPT)
 def _format_seconds(seconds: int) -> str:
     days, of_day = divmod(seconds, S_PER_DAY)
     year, month, day = _civil_from_days(days)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -15,6 +17,7 @@ from lifecycle.chunks import decode_header
 from lifecycle.drift_arrow import part_of
 from lifecycle.drift_reader import HotDrift, find_holders
 from lifecycle.drift_rows import PAGE_ENTRIES, DriftPage, DriftQuestion
+from lifecycle.hot_tier import Standing
 from lifecycle.query import HotQueries
 from lifecycle.store import Store
 from schemas.codec import Framing
@@ -294,7 +297,15 @@ def test_what_cannot_be_asked_is_named(path: str, pairs: list[tuple[str, str]], 
         drift_requests.parse(path, pairs)
 
 
-def _place(partition: int, standing: str = "level", reached: int = 5) -> dict[str, Any]:
+def test_who_lists_loads_neither_a_kafka_client_nor_a_store() -> None:
+    """They take longer to load than a list takes."""
+    heavy = ("confluent_kafka", "rocksdict", "lifecycle.hot_tier", "streams.judge")
+    script = f"import sys, lifecycle.drift_reader; print([name for name in {heavy} if name in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout == "[]\n"
+
+
+def _place(partition: int, standing: str = Standing.LEVEL, reached: int = 5) -> dict[str, Any]:
     return {"partition": partition, "standing": standing, "reached": reached, "head": 9, "error": None}
 
 
@@ -302,7 +313,7 @@ def _place(partition: int, standing: str = "level", reached: int = 5) -> dict[st
     ("places", "told"),
     [
         ([[_place(0)], []], r"no worker of this machine holds partitions \[1\]"),
-        ([[_place(0), _place(1, "behind")], []], "partition 1 is behind at index 5 of 9"),
+        ([[_place(0), _place(1, Standing.BEHIND)], []], "partition 1 is behind at index 5 of 9"),
         ([[_place(0), _place(1)], [_place(2)]], r"hold partitions \[2\], and the settings say there are 2"),
     ],
 )
@@ -317,7 +328,7 @@ def test_without_all_partitions_there_is_no_list(
 
 def test_of_two_that_claim_a_partition_the_one_that_is_further_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one was taken its lane from; what is not asked for may be anyhow."""
-    _serve(monkeypatch, [[_place(0), _place(1, "behind")], [_place(0, reached=6)]])
+    _serve(monkeypatch, [[_place(0), _place(1, Standing.BEHIND)], [_place(0, reached=6)]])
     assert find_holders(["http://a", "http://b"], 2, 0) == {0: "http://b"}
 
 

@@ -1,0 +1,39 @@
+"""A question on its way to a worker: one GET, and what an answer that is none says. Imports little, for commands."""
+
+from __future__ import annotations
+
+from http.client import HTTPConnection, HTTPException
+from typing import Final
+from urllib.parse import urlsplit
+
+import orjson
+
+from schemas.errors import UnreachableError
+
+#: How long an answer may be on its way: longer than a worker waits for Kafka, or asks.
+TIMEOUT_S: Final = 60.0
+#: How long a partition that is not level, or a worker that is busy, is waited for.
+WAIT_S: Final = 10.0
+ARROW: Final = "application/vnd.apache.arrow.stream"
+
+
+def fetch(address: str, path: str, timeout_s: float = TIMEOUT_S) -> tuple[int, float | None, bytes]:
+    """Status, how long to wait, and body, as Arrow where it can be. Raises UnreachableError."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=timeout_s)
+    try:
+        connection.request("GET", path, headers={"Accept": ARROW})
+        answer = connection.getresponse()
+        after = answer.getheader("Retry-After")
+        return answer.status, None if after is None else float(after), answer.read()
+    except (OSError, HTTPException) as error:
+        raise UnreachableError(f"the worker at {address} does not answer ({error!r}). Ask again") from error
+    finally:
+        connection.close()
+
+
+def error_in(status: int, body: bytes) -> str:
+    """Why a worker does not answer. Raises UnreachableError where it does not say."""
+    try:
+        return str(orjson.loads(body)["error"])
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        raise UnreachableError(f"a worker answered {status} and not why. See its log") from None
