@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 _OK, _UNAVAILABLE = 200, 503
+#: Rows that are Python objects at a time.
+_ROWS_AT_ONCE: Final = 4_096
 #: `hot_tier.Standing.LEVEL` as /hot says it: the hot tier itself is not imported, which would take a second.
 _LEVEL: Final = "level"
 #: A worker is waited for in true time, whatever dates the events.
@@ -157,7 +159,8 @@ def _authority_ms(table: pa.Table) -> Any:
 def _rows(table: pa.Table) -> Iterator[Row]:
     """With the members of `DriftEntry.row`, or `DriftWarning.row`."""
     warned = "event_id" in table.column_names
-    for row in rows_in(table):
+    few = pa.Table.from_batches(table.to_batches(_ROWS_AT_ONCE), table.schema)
+    for row in rows_in(few):
         row["id"] = f"{row['partition']}:{row['index']}"
         if warned:
             row["drift_seconds"] = drift_seconds(row["drift_delta_ms"])

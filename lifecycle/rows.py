@@ -49,6 +49,8 @@ def _members(name: str, column: pa.Array) -> list[Member]:
     if pa.types.is_binary(kind):
         texts = [_text(value) for value in column.to_pylist()]
         return [(name, [text for text, _ in texts]), (f"{name}_base64", [coded for _, coded in texts])]
+    if pa.types.is_dictionary(kind):  # several times as fast as value by value
+        return [(name, column.dictionary_decode().to_pylist())]
     if pa.types.is_floating(kind):
         return [(name, [None if value is None else _number(value) for value in column.to_pylist()])]
     return [(name, column.to_pylist())]
