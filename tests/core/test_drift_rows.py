@@ -247,6 +247,26 @@ def test_what_comes_meanwhile_is_in_no_list() -> None:
     assert queries.drift(DriftQuestion(0)).index.tolist() == list(range(1, 61))
 
 
+@pytest.mark.parametrize("newest", [False, True])
+def test_a_chunk_that_ends_while_it_is_asked_is_told_once(*, newest: bool) -> None:
+    """What was in no chunk when the page began is not told from the chunk as well."""
+    rows = [Row(event("s", f"e{n}", START_MS * 1_000), START_MS + n * 400_000) for n in range(60)]
+    partition, judge = _Partition(0, Ledger([])), Judge()
+    judged = judge.new_state(0)
+    ledger = hashed(Ledger(rows), 1)
+    batches = [(entries, judge.step(judged, entries)) for entries in ledger.batches(every(20))]
+    partition.step(*batches[0])
+
+    class _Racing(_Chunks):
+        def unsealed(self, partition: int) -> Unsealed | None:
+            found = super().unsealed(partition)
+            self._partitions[partition].step(*batches[1])
+            return found
+
+    page = HotQueries(_Racing(partition)).drift(DriftQuestion(0, newest=newest))
+    assert (page.index.tolist(), page.head) == (list(range(1, 21)), 20)
+
+
 def test_readings_alone_are_a_list() -> None:
     """Anchors before any event, and of a store that has nothing at all."""
     partition = _Partition(0, Ledger([]))
