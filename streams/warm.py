@@ -1,7 +1,7 @@
 """Compiles every kernel a lane calls before the lane is there, so that no batch waits for a compiler.
 
-Compiling takes a minute of one core, and memory that a process never gives back. So `prepare` does it once for each
-state of the sources, in two processes beside one another; the worker then loads the result, in about a second.
+Compiling takes 75 seconds of one core, and memory that a process never gives back. So `prepare` does it once for each
+state of the sources, in two processes beside one another; the worker then loads the result, in about two seconds.
 
 GUARANTEE what stands in the cache was made by one process for each function. numba numbers the files of a function
 without a lock, so two that write there at once could exchange what they compiled for different types. Each writes into

@@ -206,7 +206,7 @@ class _Run:
                     return code
                 if not told and self._time.monotonic_ns() - began_ns > _COMPILING_AFTER_NS:
                     told = True
-                    busy("the worker compiles its kernels: once, about half a minute on two cores")
+                    busy("the worker compiles its kernels: once, about 40 seconds on two cores")
                 self._time.sleep_s(_POLL_S)
         return None
 
