@@ -257,7 +257,7 @@ def _merged(request: Request, answers: list[Answer]) -> pa.Table:
         found = [_read_partial(aggregation, answer.table) for answer in answers]
         table = aggregates_table(merge(aggregation, found, total))
     else:
-        table, more = _merged_rows(request, [answer.table for answer in answers], more=more)
+        table, more = merged_rows(request, [answer.table for answer in answers], more=more)
     explained = {
         **asdict(total),
         "more": more,
@@ -270,7 +270,7 @@ def _merged(request: Request, answers: list[Answer]) -> pa.Table:
     return table.replace_schema_metadata({ENDING: orjson.dumps(explained)})
 
 
-def _merged_rows(request: Get | Range, tables: list[pa.Table], *, more: bool) -> tuple[pa.Table, bool]:
+def merged_rows(request: Get | Range, tables: list[pa.Table], *, more: bool) -> tuple[pa.Table, bool]:
     """Rows of several answers in order across partitions; of `get` the last one."""
     table = pa.concat_tables(tables).unify_dictionaries()
     names = dict(zip(fields_of(request), table.column_names, strict=False))

@@ -14,7 +14,7 @@ from lifecycle.answers import ArrowWriter, fields_of, parts_of, read_arrow
 from lifecycle.arrow import rows_table
 from lifecycle.planner import Aggregation, Field, Question
 from lifecycle.query import HotQueries
-from lifecycle.reader import _merged_rows
+from lifecycle.reader import merged_rows
 from lifecycle.requests import Aggregate, Get, Range
 from lifecycle.rows import names_in, rows_in
 from schemas.errors import UnreachableError
@@ -94,7 +94,7 @@ def test_rows_of_one_partition_are_merged_in_the_order_of_all() -> None:
             pa.concat_tables(part.table for part in parts_of(request, (partition,), store.ask, partial=True))
             for partition in (0, 1)
         ]
-        merged, more = _merged_rows(request, tables, more=False)
+        merged, more = merged_rows(request, tables, more=False)
         assert list(rows_in(merged)) == list(rows_in(whole.select(merged.column_names)))
         assert more == (limit < 600)
 
