@@ -275,7 +275,8 @@ def add_rows(
         finite = math.isfinite(value)
         if state[GROUPS] + windows > groups.window.size:
             return i, _GROW
-        if sums and finite:
+        adds = sums and finite and value != 0.0  # nothing, and a limb that others need not have
+        if adds:
             limb = _first_limb(rows.bits[i])
             if limb < base or limb >= end:
                 state[MISSING] = limb
@@ -305,7 +306,7 @@ def add_rows(
             groups.values[group] += 1
             groups.minimum[group] = min(groups.minimum[group], value)
             groups.maximum[group] = max(groups.maximum[group], value)
-            if sums:
+            if adds:
                 _add(limbs, group, base, rows.bits[i])
             if samples.value.size > 0:
                 taken = state[TAKEN]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 #: About 150 bytes each while they are counted.
 GROUPS_MAX: Final = 1_000_000
 #: Values that percentiles are taken of, once for each window they are in: 20 bytes each.
-SAMPLES_MAX: Final = 32 * 1024 * 1024
+SAMPLES_MAX: Final = 4 * 1024 * 1024
 
 #: Instants below this can be moved by a window without leaving 64 bits.
 _WINDOWS_SAFE: Final = 2**62
@@ -183,7 +183,7 @@ class Tally:
         taken = int(self._groups.state[TAKEN])
         if taken > SAMPLES_MAX:
             raise BadInputError(
-                f"percentiles of more than {SAMPLES_MAX} values are not answered. Ask for a shorter range, or windows "
+                f"percentiles of more than {SAMPLES_MAX:,} values are not answered. Ask for a shorter range, or windows "
                 "that share fewer events"
             )
         if taken + most > self._samples.value.size:

@@ -62,7 +62,9 @@ from streams.sliding_table import (
     FIRST,
     HEAP_PLACE,
     HEAP_TIME,
+    HELD,
     KEY,
+    KEY_EVENTS_MAX,
     LEAST,
     LIVE,
     LIVE_BLOCKS,
@@ -349,6 +351,8 @@ def slide_rows(
             slot = _slot_of(int(addresses[row]), int(lengths[row]), hashes[row], keys, arena)
             if slot < 0:
                 return row, _KEYS
+        if lists[slot, HELD] >= KEY_EVENTS_MAX:
+            return row, _SUSPEND
         place = append(times, blocks, lists, used, slot, time_us)
         links[place, SEQUENCE] = sequences[row]
         kept_values[place] = math.nan

@@ -4,7 +4,8 @@
     values   float64[8 b]       NaN where an event has no finite value
     links    int64[8 b, 2]      sequence; the next one in the queue
     blocks   int64[b, 8]        see the columns below
-    lists    int64[slots, 3]    by key slot: its first block, its last, and the time of its last result; -1 for none
+    lists    int64[slots, 4]    by key slot: its first block, its last, the time of its last result, -1 for none; how
+                                many events it has
     heap     int64[n, 3]        events whose time has no result yet, the least (time, sequence) on top: time, sequence,
                                 place among the times
     used     int64[USED]        how much of it is in use; the head of the free blocks; the queue of told events
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Kept events of a definition in a partition: 80 MB, and at worst, where each is the only one of its key, 350 MB.
 EVENTS_MAX: Final = 1_000_000
+#: And of one key: a result is folded from all of them, in order, so to close them all costs the square of their number.
+KEY_EVENTS_MAX: Final = 10_000
 
 BLOCK: Final = 8
 
@@ -56,7 +59,8 @@ BLOCK_COLUMNS: Final = 8
 FIRST: Final = 0
 LAST: Final = 1
 TOLD: Final = 2
-LIST_COLUMNS: Final = 3
+HELD: Final = 3
+LIST_COLUMNS: Final = 4
 
 # Columns of the heap.
 HEAP_TIME: Final = 0
@@ -119,6 +123,7 @@ def no_lists(slots: int) -> NDArray[np.int64]:
     """Keys without events."""
     lists = np.full((slots, LIST_COLUMNS), -1, np.int64)
     lists[:, TOLD] = NEVER
+    lists[:, HELD] = 0
     return lists
 
 
@@ -184,6 +189,7 @@ def append(
     blocks[block, FILLED] += 1
     blocks[block, STAYING] += 1
     used[LIVE] += 1
+    lists[slot, HELD] += 1
     times[place] = time_us
     before = block if blocks[block, LEAST] > time_us else blocks[block, BEFORE]
     while before >= 0 and blocks[before, LEAST] > time_us:
@@ -261,6 +267,7 @@ def free_until(
         times[place] = NEVER
         used[LIVE] -= 1
         block = place // BLOCK
+        lists[blocks[block, KEY], HELD] -= 1
         blocks[block, STAYING] -= 1
         if blocks[block, STAYING] > 0:
             continue

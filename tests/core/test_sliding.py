@@ -270,6 +270,22 @@ def test_a_definition_that_keeps_too_many_events_is_suspended(monkeypatch: pytes
     assert derive.dump(derive.load(PARTITION, image)) == image
 
 
+def test_a_key_that_keeps_too_many_events_suspends_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freed events do not count."""
+    monkeypatch.setattr(sliding_kernel, "KEY_EVENTS_MAX", 100)
+    for events, suspended in ((300, False), (301, True)):
+        one, _ = _million(3, events)
+        assert (one.suspended is not None) == suspended
+    by_hand = Told(sliding("kinds", by=By.KIND, lateness_us=S))
+    for i in range(300):
+        by_hand.event(i / 2, i / 2, "source", i)
+    derive = Derive()
+    found = run(derive, Ledger(by_hand.rows), every(100))
+    kept = derive.load(PARTITION, found.dump).running["kinds"]
+    assert isinstance(kept, SlidingRun)
+    assert kept.suspended is None
+
+
 # ------------------------------------------------------------------------------------------------------------ dumps
 
 
