@@ -183,8 +183,8 @@ class Tally:
         taken = int(self._groups.state[TAKEN])
         if taken > SAMPLES_MAX:
             raise BadInputError(
-                f"percentiles of more than {SAMPLES_MAX:,} values are not answered. Ask for a shorter range, or windows "
-                "that share fewer events"
+                f"percentiles of more than {SAMPLES_MAX:,} values are not answered. Ask for a shorter range, or for "
+                "windows that share fewer events"
             )
         if taken + most > self._samples.value.size:
             size = max(2 * self._samples.value.size, taken + most)
