@@ -209,9 +209,12 @@ def spans_of(question: Question, limits: Limits, rows: tuple[int, int]) -> tuple
     """Where rows answer together with lines, and where they answer alone; `rows` as by Question.span."""
     low, high = times_of(question)
     minute = unit_of(question.frame).of_minute
+    alone = Span(*rows, low, high, INT64_MAX, INT64_MIN)
+    if limits.inside_first > limits.inside_last:  # no minute; the last instants of 64 bits are in one that never ends
+        return alone, alone
     skip_low = _cut(limits.inside_first * minute)
     skip_high = _cut((limits.inside_last + 1) * minute - 1)
-    return Span(*rows, low, high, skip_low, skip_high), Span(*rows, low, high, INT64_MAX, INT64_MIN)
+    return alone._replace(skip_low=skip_low, skip_high=skip_high), alone
 
 
 def grouping_of(question: Question, aggregation: Aggregation, *, minutes: bool) -> Grouping:

@@ -20,6 +20,8 @@ BURST_S = 0.1
 #: The bars of this row.
 ADVANCE_WITHIN_S = 10.0
 LIVE_WITHIN_S = 15.0
+#: However slow a machine is.
+LEAVE_MIN = 3
 
 
 @contextlib.contextmanager
@@ -97,7 +99,7 @@ def _come_and_go(kafka: Any, prefix: str, tmp_path: Path, partitions: int, durat
             with _Pulse(ledger) as pulse:
                 end_ns = time.monotonic_ns() + int(duration_s * 1e9)
                 left = killed = 0
-                while time.monotonic_ns() < end_ns:
+                while time.monotonic_ns() < end_ns or left < LEAVE_MIN:
                     leaving = left % 2
                     if left % 4 == 3:
                         _kill(workers[leaving])
@@ -141,8 +143,7 @@ def _taken_over_s(ledger: Ledger, leave: Callable[[], object], stays: Worker) ->
 
 def test_workers_that_come_and_go_leave_no_gap(kafka: Any, prefix: str, tmp_path: Path) -> None:
     """Eight partitions, 25 s."""
-    left, _ = _come_and_go(kafka, prefix, tmp_path, partitions=8, duration_s=25)
-    assert left >= 3
+    _come_and_go(kafka, prefix, tmp_path, partitions=8, duration_s=20)
 
 
 @pytest.mark.soak

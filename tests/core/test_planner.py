@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lifecycle.planner import (
@@ -43,6 +43,7 @@ def _question(frame: Frame, one: int | None, other: int | None) -> Question:
 
 @given(st.sampled_from(Frame), edges, edges, instants)
 @settings(max_examples=300)
+@example(Frame.LOCAL, INT64_MAX, None, INT64_MAX)
 def test_limits_agree_with_the_range_about_every_instant(
     frame: Frame, one: int | None, other: int | None, at: int
 ) -> None:
