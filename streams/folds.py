@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from schemas.columns import Entries
     from streams.definitions import JudgeSettings
     from streams.derive import DeriveState
-    from streams.derived import Derived
-    from streams.judge import JudgeState, Outputs
+    from streams.derived import Derived, WindowCounts
+    from streams.judge import Counts, JudgeState, Outputs
     from streams.windows import WindowDefinition
 
 Message = tuple[bytes | None, bytes]
@@ -34,11 +34,36 @@ class States:
     derive: DeriveState
 
 
+class Counted(NamedTuple):
+    """What the folds counted in a batch of one partition.
+
+    judged: None without judge. alerts: records. windows: by definition. suspended: definitions. refused: those passed
+    over.
+    """
+
+    judged: Counts | None
+    alerts: int
+    windows: dict[str, WindowCounts]
+    suspended: list[str]
+    refused: int
+
+
 class Stepped(NamedTuple):
     """What the folds made of a batch of one partition; None of a fold that must not say it again."""
 
     judged: Outputs | None
     derived: Derived | None
+
+    def counted(self) -> Counted:
+        """Of these outputs what may outlive their batch."""
+        derived = self.derived
+        return Counted(
+            None if self.judged is None else self.judged.counts,
+            len(self.alerts()),
+            {} if derived is None else derived.counts,
+            [] if derived is None else derived.suspended,
+            0 if derived is None else derived.refused,
+        )
 
     def any(self) -> bool:
         """Whether there is a record for a topic."""

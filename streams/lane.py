@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from streams.admission import Deployment
     from streams.derived import Derived
     from streams.fold_progress import FoldProgress
-    from streams.folds import Configured, Folds, States
+    from streams.folds import Configured, Counted, Folds, States
     from streams.judge import Outputs
     from streams.ledger_reader import Tail
     from streams.rdkafka import Batch
@@ -76,15 +76,15 @@ _NS_PER_MS = 1_000_000
 
 
 class Committed(NamedTuple):
-    """What one transaction wrote: entries, DATA entries among them, its length, and the folds' outputs in order.
+    """What one transaction wrote: entries, DATA entries among them, its length, what the folds counted in each step.
 
-    Their columns no longer point anywhere; warnings are the first of the `warned` ones, kept from before.
+    warnings: the first of the `warned` ones.
     """
 
     entries: int
     events: int
     duration_ns: int
-    outputs: list[tuple[int, Stepped]]
+    counted: list[Counted]
     warned: int
     warnings: list[DriftWarning]
 
@@ -299,7 +299,8 @@ class Lane:
             self.hot.commit()
         self._offer_snapshots()
         entries = sum(len(rows.rows) for rows in turn.ledger)
-        return Committed(entries, turn.events, duration_ns, turn.stepped, turn.warned, turn.warnings)
+        counted = [stepped.counted() for _, stepped in turn.stepped]
+        return Committed(entries, turn.events, duration_ns, counted, turn.warned, turn.warnings)
 
     def _sequence(self, part: Part, head: sequence.Head, records: Records, kind: int, turn: _Turn) -> sequence.Head:
         """Sequence records of a partition and step its folds over them; returns the head after them."""

@@ -11,7 +11,7 @@ from schemas.columns import Fault
 from schemas.instants import NS_PER_S
 
 if TYPE_CHECKING:
-    from streams.derived import Derived
+    from streams.folds import Counted
     from streams.lane import Committed
 
 REGISTRY = CollectorRegistry()
@@ -81,13 +81,11 @@ def observe(lane: int, committed: Committed) -> None:
     mine.entries.inc(committed.entries)
     mine.batch.observe(committed.entries)
     mine.transaction.observe(committed.duration_ns / NS_PER_S)
-    for _, stepped in committed.outputs:
-        if stepped.derived is not None:
-            _observe_windows(stepped.derived)
-        outputs = stepped.judged
-        if outputs is None:
+    for counted in committed.counted:
+        _observe_windows(counted)
+        counts = counted.judged
+        if counts is None:
             continue
-        counts = outputs.counts
         for counter, number in (
             (_GREEN, counts.green),
             (_YELLOW, counts.yellow),
@@ -97,7 +95,7 @@ def observe(lane: int, committed: Committed) -> None:
             (CONFLICTS, counts.conflicts),
             (NOT_FINITE, counts.not_finite),
             (EVICTED, counts.evicted_sources),
-            (ALERTS, len(outputs.alert_messages()) if outputs.records else 0),
+            (ALERTS, counted.alerts),
         ):
             if number:
                 counter.inc(number)
@@ -107,8 +105,8 @@ def observe(lane: int, committed: Committed) -> None:
             DEAD.labels(fault.name).inc(number)
 
 
-def _observe_windows(derived: Derived) -> None:
-    for name, counts in derived.counts.items():
+def _observe_windows(counted: Counted) -> None:
+    for name, counts in counted.windows.items():
         for counter, number in (
             (RESULTS, counts.results),
             (LATE_EVENTS, counts.late),
@@ -116,7 +114,7 @@ def _observe_windows(derived: Derived) -> None:
         ):
             if number:
                 counter.labels(name).inc(number)
-    for name in derived.suspended:
+    for name in counted.suspended:
         SUSPENDED.labels(name).inc()
-    if derived.refused:
-        REFUSED.inc(derived.refused)
+    if counted.refused:
+        REFUSED.inc(counted.refused)

@@ -70,7 +70,10 @@ class _Channel:
 
 
 def _host(
-    make: Callable[[], Any], committed: list[int] | None = None, confirmed: Callable[[], bool] = lambda: True
+    make: Callable[[], Any],
+    committed: list[int] | None = None,
+    confirmed: Callable[[], bool] = lambda: True,
+    channel: _Channel | None = None,
 ) -> LaneHost:
     def defect(error: BaseException) -> None:
         raise error
@@ -84,7 +87,7 @@ def _host(
         progress_topic="t.progress",
         worker="worker",
     )
-    return LaneHost(0, around, _Channel())
+    return LaneHost(0, around, channel or _Channel())
 
 
 def _run(scenario: Coroutine[Any, Any, None]) -> list[Any]:
@@ -155,6 +158,45 @@ def test_the_pauses_grow_until_a_turn_is_committed(monkeypatch: pytest.MonkeyPat
     with capture_logs() as lines:
         asyncio.run(asyncio.wait_for(scenario(), 20))
     assert [line["attempt"] for line in lines if line["event"] == "lane_failed"] == [0, 1, 2, 0, 1, 2, 3]
+
+
+def test_a_lane_goes_on_by_itself_while_events_come() -> None:
+    """Batch after batch, for one way through the agent's channel; each commit counts, also those before a failure."""
+
+    class Busy(_Lane):
+        ways, batches = 0, 3
+
+        def fetch(self) -> Any:
+            self.batches -= 1
+            return object() if self.batches >= 0 else super().fetch()
+
+        def commit(self, batch: Any) -> Any:
+            if batch is None:
+                return None
+            if self.batches == 0 and made.index(self) == 0:
+                raise UnreachableError("no answer")
+            return _COMMITTED
+
+    class Counting(_Channel):
+        async def put(self, work: Any) -> None:
+            work.lane.ways += work.batch is not None
+            await super().put(work)
+
+    made: list[Any] = []
+    committed: list[int] = []
+
+    def make() -> Any:
+        made.append(Busy())
+        return made[-1]
+
+    async def scenario() -> None:
+        host = _host(make, committed, channel=Counting())
+        host.start()
+        await _until(lambda: len(committed) == 5)
+        await host.stop()
+        assert [lane.ways for lane in made] == [1, 1]
+
+    assert _run(scenario()) == ["lane_open", "lane_failed", "lane_open"]
 
 
 def test_a_defect_leaves_the_reason_of_what_was_halted_before(monkeypatch: pytest.MonkeyPatch) -> None:
