@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -167,6 +169,14 @@ def test_any_damaged_byte_is_found() -> None:
             decode_applied(PARTITION, applied[:place] + bytes([applied[place] ^ 1]) + applied[place + 1 :])
         with pytest.raises(ChunkDamagedError):
             decode_applied(PARTITION, applied[:place])
+
+
+def test_an_applied_record_of_another_layout_is_damaged() -> None:
+    """Its checksum agrees: it is the magic that says so, at each opening of a store."""
+    body = b"DLA2" + encode_applied(PARTITION, Applied(1, 2, 3, 4))[4:-4]
+    checksum = zlib.crc32(body, zlib.crc32(struct.pack("<iqB", PARTITION, 0, 255)))
+    with pytest.raises(ChunkDamagedError, match="it begins with b'DLA2'"):
+        decode_applied(PARTITION, body + struct.pack("<I", checksum))
 
 
 def test_a_whole_section_under_another_key_is_damaged() -> None:
