@@ -1,7 +1,8 @@
 """Compiles every kernel a lane calls before the lane is there, so that no batch waits for a compiler.
 
 Compiling takes 75 seconds of one core, and memory that a process never gives back. So `prepare` does it once for each
-state of the sources, in two processes beside one another; the worker then loads the result, in about two seconds.
+state of the sources and each place they stand in, in two processes beside one another; the worker then loads the
+result, in about two seconds.
 
 GUARANTEE what stands in the cache was made by one process for each function. numba numbers the files of a function
 without a lock, so two that write there at once could exchange what they compiled for different types. Each writes into
@@ -11,6 +12,7 @@ a folder of its own, and whole functions are moved.
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import shutil
 import subprocess
@@ -62,6 +64,7 @@ _UNUSED_DAYS = 30
 _SECONDS_PER_DAY = 86_400
 #: Where kernels stand; the folders of their cached functions begin with these.
 _PACKAGES: Final = ("schemas", "streams", "lifecycle")
+_ROOT: Final = Path(__file__).parents[1]
 _TUMBLING: Final = WindowDefinition("tumbling", size_us=1_000_000)
 _SLIDING: Final = WindowDefinition("sliding", size_us=1_000_000, kind=Kind.SLIDING)
 #: When the broker appended the two rows that are gone through: so far apart that the second ends what the first began.
@@ -72,7 +75,7 @@ _logger = structlog.get_logger()
 def prepare() -> None:
     """Fill the kernel cache where it is cold. Raises DriftledgerError where compiling fails."""
     folder = Path(config.CACHE_DIR)  # type: ignore[attr-defined]  # numba reads it from the environment
-    done = folder / f"compiled-{sources_state()}"
+    done = folder / f"compiled-{sources_state()}-{_place()}"
     if done.exists():
         done.touch()
         return
@@ -88,6 +91,16 @@ def prepare() -> None:
     _logger.info("kernels_compiled", seconds=round((clock.monotonic_ns() - began_ns) / NS_PER_S, 1))
     if folder.name == sources_state():
         _remove_unused(folder.parent)
+
+
+def _place() -> str:
+    """Where the kernels' files stand, and since when: numba looks for a cached kernel by that, whatever is in its file.
+
+    So a second clone of the same sources, or files that were checked out again, have kernels of their own to compile.
+    """
+    files = sorted(file for package in _PACKAGES for file in (_ROOT / package).glob("*.py"))
+    stamps = [(str(file), file.stat().st_mtime_ns) for file in files if b"\n@kernel" in file.read_bytes()]
+    return hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
 
 
 def _copy(folder: Path, made: Path) -> None:

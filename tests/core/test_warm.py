@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +84,25 @@ def test_who_cannot_compile_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(DriftledgerError, match=r"the kernels did not compile: (?s:.*)no-such-half"):
         warm.prepare()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_clone_compiles_its_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """numba finds a cached kernel by the place of its file and the time of its last change: no other clone's."""
+    compiled: list[Path] = []
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(warm, "_compile", compiled.append)
+    for _ in range(2):
+        warm.prepare()
+        assert len(compiled) == 1
+    clone = tmp_path / "clone"
+    for package in warm._PACKAGES:
+        shutil.copytree(ROOT / package, clone / package)
+    monkeypatch.setattr(warm, "_ROOT", clone)
+    warm.prepare()
+    assert len(compiled) == 2
+    os.utime(clone / "streams" / "window_kernel.py", (0, 0))  # as a checkout of another commit and back does
+    warm.prepare()
+    assert len(compiled) == 3
 
 
 def test_a_function_is_moved_into_the_cache_as_a_whole(tmp_path: Path) -> None:
