@@ -96,7 +96,7 @@ TIME_MIN_US: Final = -(1 << 62)
 REPORT_US: Final = 10_000_000
 #: Results between two returns of the kernel.
 RESULTS_MAX: Final = 1_024
-#: Late sources between two reports; one more has them reported at once.
+#: Late sources between two reports; one more has them reported at once. A rule of derive, as REPORT_US is: see `fold`.
 TALLY_MAX: Final = 100_000
 
 # Numbers of a definition: running maximum of authority time, frontier, watermark.

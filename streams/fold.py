@@ -2,7 +2,8 @@
 
 Problem: alerts, aggregates and stores must come out the same on replay, after any crash, in a simulation and on an
 observer's machine. So everything that computes is a fold, everything that does I/O is not, and between the two stand
-the rules below. Judge is a fold, so far the only one.
+the rules below. Folds are judge, derive and the hot store (`lifecycle.store`); the latter two take what judge made of
+the same entries, too.
 
     lane: sequence -> step -> begin, produce ledger entries and the fold's records, commit
 
@@ -26,7 +27,10 @@ The rules, each with its reason:
 An exception from step leaves the state half changed: drop it and restore. FoldError halts the partition; it means
 that going on would write verdicts nobody could recompute.
 
-`version` says which rules wrote the outputs. A change of rules is a new version, sequenced as a FOLD_VERSION entry.
+`version` says which rules wrote the outputs. A change of rules is a new version, sequenced as a FOLD_VERSION entry. It
+is VERSION in `judge_dump` and `derive_dump`, for a new layout of the dump is one, too. Whatever makes other records or
+another state of the same entries is a rule: bounds and grids that are constants too, like the 100,000 late sources of
+`derive_kernel`.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ app = typer.Typer(
     name="driftledger",
     help="A ledger for event streams whose clocks cannot be trusted.",
     epilog="Settings: DRIFTLEDGER_* variables, then driftledger.toml. Exit codes: 0 fine, 1 found something wrong, "
-    "2 usage, 3 cannot reach what it needs, 141 the reader of stdout went away.",
+    "2 usage, 3 cannot reach what it needs, 130 Ctrl-C, 141 the reader of stdout went away.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
