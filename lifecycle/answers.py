@@ -1,12 +1,8 @@
 """Answers as they travel: Arrow tables part by part, and at the end how they were found.
 
 Problem: an answer may be larger than memory should hold, and what explains it is known only when the last part is made.
-So rows are asked for in parts of PART_ROWS or PART_TEXT_BYTES, each from where the last one ended; an Arrow stream ends
-with a batch of no rows whose metadata under ENDING is JSON:
-
-    {"explain": {...}, "more": false, "partitions": [0, 1]}
-
-more: the limit cut it. partitions: those that were asked.
+So rows are asked for in parts of PART_ROWS or PART_TEXT_BYTES, each from where the last one ended; how the parts are
+written is said in `arrow_stream`.
 
 For answers that will be merged with those of other workers (`partial`) rows have a column order_ms, their order across
 partitions, and groups a column sum_exact, see `partial`.
@@ -14,19 +10,17 @@ partitions, and groups a column sum_exact, see `partial`.
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from lifecycle.arrow import aggregates_table, rows_table
+from lifecycle.arrow_stream import Ending, Part
 from lifecycle.partial import needed
 from lifecycle.planner import Explain, Field
 from lifecycle.requests import Aggregate, Get
-from schemas.errors import UnreachableError
 from schemas.instants import INT64_MAX
 from streams.windows import Frame
 
@@ -45,24 +39,8 @@ T = TypeVar("T")
 PART_ROWS: Final = 65_536
 #: Of ids and payloads in a part, but for what the last chunk of each partition has beyond it.
 PART_TEXT_BYTES: Final = 16 * 1_048_576
-ENDING: Final = b"driftledger"
 ORDER: Final = "order_ms"
 SUM_EXACT: Final = "sum_exact"
-
-
-class Ending(NamedTuple):
-    """What is known at the end of an answer; explain: of `planner.Explain`, by name."""
-
-    explain: dict[str, Any]
-    more: bool
-    partitions: tuple[int, ...]
-
-
-class Part(NamedTuple):
-    """A part of an answer; the last one has the ending."""
-
-    table: pa.Table
-    ending: Ending | None
 
 
 class Ask(Protocol):
@@ -189,47 +167,3 @@ def total_of(explains: Sequence[dict[str, Any]]) -> Explain:
     for explain in explains:
         _add(total, Explain(**explain))
     return total
-
-
-class ArrowWriter:
-    """Parts as an Arrow stream."""
-
-    def __init__(self) -> None:
-        self._sink = io.BytesIO()
-        self._stream: Any = None
-
-    def write(self, part: Part) -> bytes:
-        """What a part adds to the stream; the last one ends it."""
-        if self._stream is None:
-            self._stream = pa.ipc.new_stream(self._sink, part.table.schema)
-        self._stream.write_table(part.table)
-        if part.ending is not None:
-            ending = {ENDING: orjson.dumps(part.ending._asdict())}
-            empty = [pa.array([], field.type) for field in part.table.schema]
-            nothing = pa.RecordBatch.from_arrays(empty, schema=part.table.schema)
-            self._stream.write_batch(nothing, custom_metadata=ending)
-            self._stream.close()
-        content = self._sink.getvalue()
-        self._sink.seek(0)
-        self._sink.truncate()
-        return content
-
-
-def read_arrow(content: Any) -> tuple[pa.Table, Ending]:
-    """What was written. Raises UnreachableError where the end of it is missing."""
-    batches: list[pa.RecordBatch] = []
-    ending: Ending | None = None
-    try:
-        with pa.ipc.open_stream(content) as stream:
-            while True:
-                batch, metadata = stream.read_next_batch_with_custom_metadata()
-                batches.append(batch)
-                if metadata is not None and ENDING in metadata:
-                    ending = Ending(**orjson.loads(metadata[ENDING]))
-    except StopIteration:
-        pass
-    except (pa.ArrowException, OSError) as error:
-        raise UnreachableError(f"the answer cannot be read ({error}). Ask again") from error
-    if ending is None:
-        raise UnreachableError("the answer ends early: the worker has gone, or a lane. Ask again")
-    return pa.Table.from_batches(batches).unify_dictionaries(), ending._replace(partitions=tuple(ending.partitions))

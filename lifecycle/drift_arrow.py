@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from lifecycle.answers import Ending, Part
 from lifecycle.arrow import AUTHORITY, LOCAL, dictionary, named, plain, texts
+from lifecycle.arrow_stream import Ending, Part
 from lifecycle.chunks import HASH_BYTES, ReadingCode
 from lifecycle.drift_rows import DATA
 from streams.drift_entries import Reading
 from streams.severity import Severity
 
 if TYPE_CHECKING:
-    from lifecycle.drift_rows import DriftPage, DriftQuestion
+    from lifecycle.drift_question import DriftQuestion
+    from lifecycle.drift_rows import DriftPage
 
 _READINGS: Final = {DATA: Reading.DATA, ReadingCode.ANCHOR: Reading.ANCHOR, ReadingCode.VERIFY: Reading.VERIFY}
 

@@ -20,9 +20,9 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from lifecycle.answers import read_arrow
+from lifecycle.arrow_stream import read_arrow
+from lifecycle.drift_question import PAGE_ENTRIES
 from lifecycle.drift_requests import encode, path_of
-from lifecycle.drift_rows import PAGE_ENTRIES
 from lifecycle.fetch import WAIT_S, error_in, fetch
 from lifecycle.rows import rows_in
 from schemas.clock import SystemTime
@@ -34,8 +34,8 @@ from streams.severity import drift_seconds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lifecycle.answers import Ending
-    from lifecycle.drift_rows import DriftQuestion
+    from lifecycle.arrow_stream import Ending
+    from lifecycle.drift_question import DriftQuestion
 
     #: A row of a list, as `emit` takes it.
     Row = dict[str, Any]

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from lifecycle.drift_rows import PAGE_ENTRIES, DriftQuestion
-from lifecycle.requests import Given, natural, positive
+from lifecycle.drift_question import PAGE_ENTRIES, DriftQuestion
+from lifecycle.parameters import Given, natural, positive
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, parse_us
 

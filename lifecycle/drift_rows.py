@@ -15,7 +15,6 @@ no bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
@@ -38,9 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lifecycle.catalog import Block, Catalog, Chunks, Unsealed
+    from lifecycle.drift_question import DriftQuestion
 
-#: Entries of a page unless asked otherwise, and at most: some five MB.
-PAGE_ENTRIES: Final = 65_536
 #: Chunks that are looked into for a page: where they have little of what is asked for, it ends so. A second at most.
 CHUNKS_MAX: Final = 256
 #: In place of a ReadingCode: the reading of an event.
@@ -52,31 +50,6 @@ _NO_HASHES: Final = np.zeros((0, HASH_BYTES), np.uint8)
 _FIELDS: Final = (
     Field.INDEX, Field.SEQUENCE, Field.AUTHORITY_MS, Field.LOCAL_US, Field.DELTA_MS, Field.SEVERITY, Field.SOURCE,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class DriftQuestion:
-    """Which entries of a partition. Raises BadInputError for a page that is none.
-
-    warned: warnings, else the drift log. first_ms, last_ms: authority time; first, last: sequences; both inclusive.
-    after, before: indexes, exclusive. newest: the last ones, else the first.
-    """
-
-    partition: int
-    warned: bool = False
-    source: bytes | None = None
-    first_ms: int = INT64_MIN
-    last_ms: int = INT64_MAX
-    first: int = 0
-    last: int = INT64_MAX
-    after: int = 0
-    before: int = INT64_MAX
-    newest: bool = False
-    limit: int = PAGE_ENTRIES
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.limit <= PAGE_ENTRIES:
-            raise BadInputError(f"a page of {self.limit} entries cannot be. Ask for 1 to {PAGE_ENTRIES}")
 
 
 class DriftPage(NamedTuple):

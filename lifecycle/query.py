@@ -64,7 +64,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lifecycle.catalog import Block, Chunks, Names, Unsealed
-    from lifecycle.drift_rows import DriftPage, DriftQuestion
+    from lifecycle.drift_question import DriftQuestion
+    from lifecycle.drift_rows import DriftPage
     from lifecycle.query_kernel import Limits
 
 AnyTally = TypeVar("AnyTally", bound=Tally)

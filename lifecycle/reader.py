@@ -27,8 +27,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from lifecycle.answers import ENDING, ORDER, SUM_EXACT, Ending, fields_of, parts_of, read_arrow, total_of
+from lifecycle.answers import ORDER, SUM_EXACT, fields_of, parts_of, total_of
 from lifecycle.arrow import aggregates_table
+from lifecycle.arrow_stream import ENDING, Ending, read_arrow
 from lifecycle.chunks import StoreDamagedError
 from lifecycle.fetch import TIMEOUT_S, WAIT_S, error_in, fetch
 from lifecycle.local import LocalPartitions
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     import enum
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lifecycle.answers import Part
+    from lifecycle.arrow_stream import Part
     from lifecycle.requests import Request
     from streams.settings import Settings
 

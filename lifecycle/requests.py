@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from lifecycle.parameters import Given, member_of, positive
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, US_PER_S, LocalUs, parse_us
@@ -29,7 +30,7 @@ from streams.windows import PERCENTILE_MAX, By, Frame, percentile_text
 
 if TYPE_CHECKING:
     import enum
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     Member = TypeVar("Member", bound=enum.StrEnum)
 
@@ -51,7 +52,6 @@ _SEQUENCES = re.compile(r"([0-9]{1,9}):([0-9]{1,18})-([0-9]{1,18})?", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)", re.ASCII)
 _UNITS_US: Final = {"ms": US_PER_MS, "s": US_PER_S, "m": 60 * US_PER_S, "h": 3_600 * US_PER_S, "d": 86_400 * US_PER_S}
 _COMMON: Final = ("frame", "from", "to", "last", "source", "kind", "partition", "sequences")
-_REPEATED: Final = ("source", "kind", "partition", "sequences")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +123,14 @@ def parse(path: str, pairs: Iterable[tuple[str, str]], now_us: int) -> Request:
             raise BadInputError(f"source is given {len(sources)} times. Give the one whose last event is asked for")
         at_us = given.one("at", parse_us)
         return Get(
-            sources[0].encode(), at_us, given.member("frame", Frame, Frame.LOCAL), given.partitions(), given.fields()
+            sources[0].encode(), at_us, given.member("frame", Frame, Frame.LOCAL), given.partitions(), _fields(given)
         )
     if path == "/range":
         given.check(*_COMMON, "columns", "limit")
         limit = given.one("limit", positive)
         if limit is not None and limit > LIMIT_MAX:
             raise BadInputError(f"limit {limit} is above {LIMIT_MAX}. Ask for the rest by sequences")
-        return Range(_question(given, now_us), given.fields(), LIMIT if limit is None else limit)
+        return Range(_question(given, now_us), _fields(given), LIMIT if limit is None else limit)
     given.check(*_COMMON, "by", "window_ms", "slide_ms", "functions", "percentiles")
     return Aggregate(_question(given, now_us), _aggregation(given))
 
@@ -160,7 +160,7 @@ def parse_percentiles(text: str) -> tuple[int, ...]:
 
 def parse_members(text: str, closed: type[Member]) -> tuple[Member, ...]:
     """Members by commas, each once, as they are given."""
-    return tuple(dict.fromkeys(_member(part, closed) for part in _parts(text)))
+    return tuple(dict.fromkeys(member_of(part, closed) for part in _parts(text)))
 
 
 def parse_sequences(texts: Sequence[str]) -> dict[int, tuple[int, int]]:
@@ -175,49 +175,6 @@ def parse_sequences(texts: Sequence[str]) -> dict[int, tuple[int, int]]:
             raise BadInputError(f"sequences of partition {partition} are given twice. Give one span of each")
         spans[partition] = int(found[2]), INT64_MAX if found[3] is None else int(found[3])
     return spans
-
-
-class Given:
-    """Parameters as they were given, by name."""
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self._texts: dict[str, list[str]] = {}
-        for name, text in pairs:
-            self._texts.setdefault(name, []).append(text)
-
-    def check(self, *known: str) -> None:
-        """That there are no others, and none twice that may not be."""
-        for name, texts in self._texts.items():
-            if name not in known:
-                raise BadInputError(f"unknown parameter {name!r:.80}; the parameters are {', '.join(known)}")
-            if len(texts) > 1 and name not in _REPEATED:
-                raise BadInputError(f"{name} is given {len(texts)} times. Give it once")
-
-    def all(self, name: str) -> list[str]:
-        """Each text of a parameter."""
-        return self._texts.get(name, [])
-
-    def one(self, name: str, read: Callable[[str], T]) -> T | None:
-        """What a parameter says, None where it is not given."""
-        for text in self.all(name):
-            try:
-                return read(text)
-            except BadInputError as error:
-                raise BadInputError(f"{name}: {error}") from None
-        return None
-
-    def member(self, name: str, closed: type[Member], default: Member) -> Member:
-        """The member that a parameter names."""
-        found = self.one(name, lambda text: _member(text, closed))
-        return default if found is None else found
-
-    def partitions(self) -> tuple[int, ...] | None:
-        """Partitions; None for all."""
-        return tuple(natural("partition", text) for text in self.all("partition")) or None
-
-    def fields(self) -> tuple[Field, ...]:
-        """Columns."""
-        return self.one("columns", lambda text: parse_members(text, Field)) or FIELDS
 
 
 def _question(given: Given, now_us: int) -> Question:
@@ -261,27 +218,9 @@ def _encode_question(question: Question) -> list[tuple[str, str]]:
     return pairs
 
 
+def _fields(given: Given) -> tuple[Field, ...]:
+    return given.one("columns", lambda text: parse_members(text, Field)) or FIELDS
+
+
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _member(text: str, closed: type[Member]) -> Member:
-    found = next((member for member in closed if text == member.value), None)
-    if found is None:
-        raise BadInputError(f"{text!r:.40} is none of {', '.join(member.value for member in closed)}. Give one of them")
-    return found
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    number = natural("it", text)
-    if not number:
-        raise BadInputError("0 is too little. Give 1 or more")
-    return number
-
-
-def natural(name: str, text: str) -> int:
-    """A whole number from 0 on, of at most 15 digits."""
-    if not text.isascii() or not text.isdigit() or len(text) > 15:  # noqa: PLR2004 - far inside 64 bits
-        raise BadInputError(f"{name} is {text!r:.40}, no whole number. Give digits")
-    return int(text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lifecycle.query_kernel import NO_FAULT, UNCOUNTED
 from schemas.instants import INT64_MAX
 from schemas.memory import kernel
-from streams.severity import delta_ms_of
+from streams.severity_kernel import delta_ms_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -43,7 +43,8 @@ import orjson
 from schemas.codec import Framing, encode
 from schemas.instants import format_ms
 from schemas.memory import kernel
-from streams.severity import GREEN, Severity, drift_seconds, severity_of
+from streams.severity import GREEN, Severity, drift_seconds
+from streams.severity_kernel import severity_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,7 +26,8 @@ import numpy as np
 from schemas.columns import Fault
 from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, format_ms, format_us
 from schemas.memory import address_of, kernel, load_u8
-from streams.severity import Severity, delta_ms_of, severity_of
+from streams.severity import Severity
+from streams.severity_kernel import delta_ms_of, severity_of
 from streams.values import ControlBody, decode_values, text_at
 
 if TYPE_CHECKING:

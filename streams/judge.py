@@ -58,7 +58,8 @@ from streams.judge_kernel import (
     identify,
     judge_rows,
 )
-from streams.severity import Severity, delta_ms_of
+from streams.severity import Severity
+from streams.severity_kernel import delta_ms_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,7 +20,7 @@ from schemas.memory import copy, kernel, load_i64, sha256_final, sha256_init, sh
 from streams.alerts import WATCH_COLUMNS, observe, settle
 from streams.dedupe import Memory, forget, home, remember, seek
 from streams.prefetch import prefetch
-from streams.severity import delta_ms_of, is_warned, severity_of
+from streams.severity_kernel import delta_ms_of, is_warned, severity_of
 from streams.sources import (
     COUNT,
     HOT_COLUMNS,

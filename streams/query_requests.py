@@ -32,9 +32,10 @@ import orjson
 from aiohttp import web
 
 from lifecycle import drift_requests
-from lifecycle.answers import ArrowWriter, parts_of
+from lifecycle.answers import parts_of
+from lifecycle.arrow_stream import ArrowWriter
 from lifecycle.drift_arrow import part_of
-from lifecycle.drift_rows import DriftQuestion
+from lifecycle.drift_question import DriftQuestion
 from lifecycle.owned import ASKERS_MAX, RETRY_AFTER_S, NotHeldError, NotReadyError, OwnedPartitions, RebuiltError
 from lifecycle.requests import Get, Request, parse
 from lifecycle.rows import rows_in
@@ -45,7 +46,7 @@ from streams.put_requests import ARROW, JSON_LINES, refuse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lifecycle.answers import Part
+    from lifecycle.arrow_stream import Part
     from lifecycle.owned import Asker, Lane
     from lifecycle.query import HotQueries
 

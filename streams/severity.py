@@ -5,8 +5,8 @@ microsecond where they answer, and answered where they fail: a delta of 25 days,
 never an error. Local instants are microseconds, authority instants milliseconds; their difference in microseconds
 does not fit in 64 bits.
 
-How: the difference is kept as a pair (whole, rest) with delta = 1000 * whole + rest microseconds and 0 <= rest <
-1000. So local is divided instead of authority being multiplied, and every rule below is a comparison of small
+How (`severity_kernel`): the difference is kept as a pair (whole, rest) with delta = 1000 * whole + rest microseconds
+and 0 <= rest < 1000. So local is divided instead of authority being multiplied, and every rule is a comparison of small
 integers.
 
 - delta_ms = local minus authority, rounded half away from zero to milliseconds
@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import enum
 from typing import Final
-
-from schemas.memory import kernel
 
 
 class Severity(enum.IntEnum):
@@ -47,43 +45,7 @@ AUTHORITY_LIMIT_MS: Final = 2**62
 #: Warning thresholds end here (about 285,000 years), so that a distance cut to it still compares right.
 THRESHOLD_LIMIT_US: Final = 9 * 10**18
 #: 1000 * this + 999 still fits in an int64.
-_WHOLE_LIMIT: Final = THRESHOLD_LIMIT_US // 1_000
-
-
-@kernel
-def whole_of(local_us: int, authority_ms: int) -> int:
-    """Whole milliseconds of local minus authority, rounded down; the rest is local_us % 1000 microseconds."""
-    return local_us // 1_000 - max(min(authority_ms, AUTHORITY_LIMIT_MS), -AUTHORITY_LIMIT_MS)
-
-
-@kernel
-def delta_ms_of(local_us: int, authority_ms: int) -> int:
-    """Local minus authority in milliseconds, rounded half away from zero."""
-    whole = whole_of(local_us, authority_ms)
-    rest = local_us % 1_000
-    if rest > 500 or (rest == 500 and whole >= 0):  # noqa: PLR2004 - half a millisecond
-        return whole + 1
-    return whole
-
-
-@kernel
-def severity_of(delta_ms: int) -> int:
-    """Severity of a rounded delta, as the number of a Severity."""
-    distance_ms = abs(delta_ms)
-    if distance_ms < YELLOW_FROM_MS:
-        return GREEN
-    if distance_ms < RED_FROM_MS:
-        return YELLOW
-    return RED
-
-
-@kernel
-def is_warned(local_us: int, authority_ms: int, threshold_us: int) -> bool:
-    """Whether the unrounded distance of the two exceeds the threshold (0 to THRESHOLD_LIMIT_US) strictly."""
-    whole = whole_of(local_us, authority_ms)
-    if whole > _WHOLE_LIMIT or whole < -_WHOLE_LIMIT - 1:
-        return True
-    return abs(whole * 1_000 + local_us % 1_000) > threshold_us
+WHOLE_LIMIT: Final = THRESHOLD_LIMIT_US // 1_000
 
 
 def drift_seconds(delta_ms: int) -> str:

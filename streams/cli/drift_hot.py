@@ -41,8 +41,8 @@ def hot_rows(
     if not workers:
         _say("ledger, for no worker of it answers on this machine")
         return None
+    from lifecycle.drift_question import DriftQuestion
     from lifecycle.drift_reader import HotDrift, find_holders
-    from lifecycle.drift_rows import DriftQuestion
     from schemas.instants import INT64_MAX
 
     first, end = sequences

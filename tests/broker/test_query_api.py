@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from lifecycle.answers import read_arrow
+from lifecycle.arrow_stream import read_arrow
 from lifecycle.client import Client
 from lifecycle.reader import Reader, explanation
 from schemas.errors import BadInputError, UnreachableError

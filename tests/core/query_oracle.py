@@ -11,7 +11,7 @@ from lifecycle.planner import Aggregation, Field, Function, Question
 from schemas.faults import Fault
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.judge_kernel import Flag
-from streams.severity import delta_ms_of
+from streams.severity_kernel import delta_ms_of
 from streams.windows import By, Frame
 
 if TYPE_CHECKING:

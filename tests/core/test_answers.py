@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from lifecycle import answers
-from lifecycle.answers import ArrowWriter, fields_of, parts_of, read_arrow
+from lifecycle.answers import fields_of, parts_of
 from lifecycle.arrow import rows_table
+from lifecycle.arrow_stream import ArrowWriter, read_arrow
 from lifecycle.planner import Aggregation, Field, Question
 from lifecycle.query import HotQueries
 from lifecycle.reader import merged_rows
@@ -22,6 +23,7 @@ from streams.windows import By
 from tests.core.hot_rows import DictionaryStore, odd_rows
 
 if TYPE_CHECKING:
+    from lifecycle.arrow_stream import Part
     from lifecycle.requests import Request
 
 FIELDS = tuple(Field)
@@ -40,7 +42,7 @@ class _Store:
         self.asked += 1
         return question(self.queries, lambda partition: int(self.store.contents[partition].rows.sequence[-1]))
 
-    def parts(self, request: Request, *, partial: bool = False) -> list[answers.Part]:
+    def parts(self, request: Request, *, partial: bool = False) -> list[Part]:
         """Of both partitions."""
         return list(parts_of(request, (0, 1), self.ask, partial=partial))
 

@@ -162,6 +162,24 @@ def test_help_imports_nothing_heavy() -> None:
     assert out.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "streams.settings",
+        "streams.settings, streams.broker, streams.topics_admin",
+        "streams.settings, streams.address, lifecycle.drift_reader, lifecycle.drift_question",
+    ],
+    ids=["settings", "topics", "drift log"],
+)
+def test_a_command_that_runs_no_kernel_loads_no_compiler(modules: str) -> None:
+    """It takes half a second: more than most commands take."""
+    program = f"import sys, streams.cli.main, {modules}; print([m for m in ('llvmlite', 'numba') if m in sys.modules])"
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=60
+    )
+    assert told.stdout == "[]\n"
+
+
 def test_a_reader_that_closes_the_pipe_ends_the_command_quietly() -> None:
     """`driftledger ... | head -0` leaves no traceback, and an exit code of its own: no answer was given."""
     read, write = os.pipe()

@@ -12,11 +12,11 @@ import orjson
 import pytest
 
 from lifecycle import drift_reader, drift_requests, drift_rows
-from lifecycle.answers import ArrowWriter
+from lifecycle.arrow_stream import ArrowWriter
 from lifecycle.chunks import decode_header
 from lifecycle.drift_arrow import part_of
+from lifecycle.drift_question import PAGE_ENTRIES, DriftQuestion
 from lifecycle.drift_reader import HotDrift, find_holders
-from lifecycle.drift_rows import PAGE_ENTRIES, DriftPage, DriftQuestion
 from lifecycle.hot_tier import Standing
 from lifecycle.query import HotQueries
 from lifecycle.store import Store
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from lifecycle.catalog import Unsealed
     from lifecycle.chunks import Column, Header
+    from lifecycle.drift_rows import DriftPage
     from lifecycle.store import Sealed
     from schemas.columns import Entries
     from streams.judge import Outputs

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.severity import AUTHORITY_LIMIT_MS, Severity, delta_ms_of, drift_seconds, is_warned, severity_of
+from streams.severity import AUTHORITY_LIMIT_MS, Severity, drift_seconds
+from streams.severity_kernel import delta_ms_of, is_warned, severity_of
 
 if TYPE_CHECKING:
     from pathlib import Path
