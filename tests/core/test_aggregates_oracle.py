@@ -16,7 +16,7 @@ from schemas.memory import address_of, bytes_at
 from streams import recount, sequence
 from streams.aggregates import AggregateRecord, Result, parse
 from streams.aggregates_check import duration_ms
-from streams.comparison import Comparison, DefinitionCheck
+from streams.comparison import Comparison, DefinitionCheck, Difference
 from streams.control import encode_control
 from streams.derive import Derive
 from streams.judge import Judge
@@ -29,7 +29,7 @@ from tests.core.judge_oracle import START_MS, Ledger
 from tests.core.test_derive import Told, every, ledger_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -71,15 +71,21 @@ class Run:
         return self.comparison.compare()
 
 
-def run_over(comparison: Comparison, batches: Iterable[Entries]) -> Run:
-    """Step the folds through."""
+def stepped(batches: Iterable[Entries]) -> Iterator[tuple[Entries, list[AggregateRecord]]]:
+    """Step the folds through: each batch, and what is said of it."""
     judge, derive = Judge(), Derive()
     judged, derived = judge.new_state(PARTITION), derive.new_state(PARTITION)
-    records: list[AggregateRecord] = []
     for entries in batches:
-        records += records_of(derive.step(derived, entries, judge.step(judged, entries)))
+        yield entries, records_of(derive.step(derived, entries, judge.step(judged, entries)))
+
+
+def run_over(comparison: Comparison, batches: Iterable[Entries]) -> Run:
+    """Step the folds and the comparison through."""
+    run = Run(comparison, [])
+    for entries, said in stepped(batches):
+        run.records += said
         comparison.take_entries(entries)
-    return Run(comparison, records)
+    return run
 
 
 def differences(checks: Iterable[DefinitionCheck]) -> list[str]:
@@ -189,6 +195,28 @@ def test_every_window_of_many_events_equals_the_recount(events: int) -> None:
     assert {r.definition for r in updated} >= {"kind_hops"}
 
 
+@dataclass(frozen=True)
+class Small:
+    """A ledger of a few events, and what derive says of it: for tests that compare it with something else."""
+
+    entries: list[Entries]
+    records: list[AggregateRecord]
+
+    def compared(self, records: Iterable[AggregateRecord]) -> list[DefinitionCheck]:
+        """Its entries with records."""
+        with Comparison(PARTITION) as comparison:
+            for entries in self.entries:
+                comparison.take_entries(entries)
+            return Run(comparison, list(records)).checks()
+
+
+@pytest.fixture(scope="module")
+def small() -> Small:
+    """Made once: nobody changes it."""
+    steps = list(stepped(_copied(_Producer(10_000).batches(WINDOWS, 20_000))))
+    return Small([entries for entries, _ in steps], [record for _, said in steps for record in said])
+
+
 # -------------------------------------------------------------------------------------------------- strange events
 
 
@@ -230,19 +258,20 @@ def test_what_derive_passes_over_the_recount_passes_over() -> None:
     assert sum(check.windows for check in checks) == DEFINITIONS_MAX
 
 
-def test_slices_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_make_no_difference(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of starts, and of keys where one start has more than a slice holds."""
     monkeypatch.setattr(recount, "SLICE_EVENTS", 500)
     with Comparison(PARTITION) as comparison:
-        run = run_over(comparison, _small())
-        checks = run.checks()
+        for entries in small.entries:
+            comparison.take_entries(entries)
+        checks = Run(comparison, small.records).checks()
         one = next(one for one in comparison.recount.in_force() if one.definition.name == "kind_hops")
         comparison.recount.mark(one)
         slices = list(comparison.recount.slices(one.definition))
     assert len(slices) > 50
     assert max(part.parts for part in slices) > 2
     assert differences(checks) == []
-    finals = {r.window for r in run.records if isinstance(r, Result) and r.final}
+    finals = {r.window for r in small.records if isinstance(r, Result) and r.final}
     assert sum(check.windows for check in checks) == len(finals)
 
 
@@ -261,11 +290,7 @@ def test_a_repeated_event_counts_again_behind_the_horizon() -> None:
 # ------------------------------------------------------------------------------------------------- the check can fail
 
 
-def _small() -> Iterator[Entries]:
-    return _Producer(10_000).batches(WINDOWS, 20_000)
-
-
-FORGERIES = {
+FORGERIES: dict[str, Callable[[Any], Result]] = {
     "sum": lambda r: replace(r, functions=r.functions | {"sum": np.nextafter(r.functions["sum"], np.inf)}),
     "mean": lambda r: replace(r, functions=r.functions | {"mean": np.nextafter(r.functions["mean"], np.inf)}),
     "variance": lambda r: replace(r, functions=r.functions | {"variance": r.functions["variance"] * (1 + 2**-52)}),
@@ -285,39 +310,65 @@ FORGERIES = {
 }
 
 
+@dataclass(frozen=True)
+class Forged:
+    """The results that were forged, by forgery, and what is found."""
+
+    victims: dict[str, Result]
+    found: list[Difference]
+
+    def of(self, name: str) -> list[Difference]:
+        """What is found of the window of a victim."""
+        victim = self.victims[name]
+        return [d for d in self.found if (d.key, d.window_start_us) == (victim.key, victim.window_start_us)]
+
+
+@pytest.fixture(scope="module")
+def forged(small: Small) -> Forged:
+    """Each forgery of a window of its own, in one comparison."""
+    victims = [
+        (i, r)
+        for i, r in enumerate(small.records)
+        if isinstance(r, Result) and r.definition == "source_10s" and r.values > 9 and r.revision == 1
+    ]
+    records = list(small.records)
+    chosen: dict[str, Result] = {}
+    for (i, victim), (name, forge) in zip(victims, FORGERIES.items(), strict=False):
+        chosen[name] = victim
+        records[i] = forge(victim)
+    return Forged(chosen, [d for check in small.compared(records) for d in check.differences])
+
+
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forged_result_is_found(name: str) -> None:
+def test_a_forged_result_is_found(name: str, forged: Forged) -> None:
     """Whatever field is wrong, by the least that it can be."""
-    with Comparison(PARTITION) as comparison:
-        run = run_over(comparison, _small())
-        victim = next(
-            i
-            for i, r in enumerate(run.records)
-            if isinstance(r, Result) and r.definition == "source_10s" and r.values > 9 and r.revision == 1
-        )
-        run.records[victim] = FORGERIES[name](run.records[victim])
-        found = [d for check in run.checks() for d in check.differences]
-    assert name in {d.field for d in found}
-    assert {d.definition for d in found} == {"source_10s"}
+    assert name in {d.field for d in forged.of(name)}
 
 
-def test_a_missing_result_is_found() -> None:
+def test_only_forged_results_are_found(small: Small, forged: Forged) -> None:
+    """No window beside those differs: without a forgery, none at all."""
+    windows = {(d.definition, d.key, d.window_start_us) for d in forged.found}
+    nobody = ("source_10s", "nobody", forged.victims["result"].window_start_us)
+    assert windows == {(r.definition, r.key, r.window_start_us) for r in forged.victims.values()} | {nobody}
+    assert differences(small.compared(small.records)) == []
+
+
+def test_a_missing_result_is_found(small: Small) -> None:
     """And one that was said only as not final yet."""
-    with Comparison(PARTITION) as comparison:
-        run = run_over(comparison, _small())
-        final = [r for r in run.records if isinstance(r, Result) and r.final and r.definition == "all_minutes"]
-        run.records = [replace(r, final=False) if r is final[0] else r for r in run.records]
-        found = [d for check in run.checks() for d in check.differences]
+    final = [r for r in small.records if isinstance(r, Result) and r.final and r.definition == "all_minutes"]
+    checks = small.compared(replace(r, final=False) if r is final[0] else r for r in small.records)
+    found = [d for check in checks for d in check.differences]
     assert [(d.field, d.found) for d in found] == [("result", None)]
     assert found[0].expected["count"] == final[0].count
 
 
-def test_what_the_topic_no_longer_keeps_is_not_missed() -> None:
+def test_what_the_topic_no_longer_keeps_is_not_missed(small: Small) -> None:
     """Results of entries up to the first that is still there."""
     with Comparison(PARTITION) as comparison:
-        run = run_over(comparison, _small())
-        oldest = run.records[len(run.records) // 2].at_index
-        comparison.take_records([r for r in run.records if r.at_index > oldest], oldest)
+        for entries in small.entries:
+            comparison.take_entries(entries)
+        oldest = small.records[len(small.records) // 2].at_index
+        comparison.take_records([r for r in small.records if r.at_index > oldest], oldest)
         checks = comparison.compare()
     assert differences(checks) == []
     assert sum(check.gone for check in checks) > 10
@@ -328,16 +379,16 @@ def test_a_range_compares_windows_that_begin_in_it() -> None:
     """Entries are taken from before it on, with the definitions in force there."""
     entries = list(_copied(_Producer(30_000).batches(WINDOWS, 20_000)))
     definitions = dict(zip((1, 2, 3), WINDOWS, strict=True))
-    with Comparison(PARTITION) as whole, Comparison(PARTITION, first_sequence=10_001) as part:
-        run = run_over(whole, entries)
+    records = [record for _, said in stepped(entries) for record in said]
+    with Comparison(PARTITION, first_sequence=10_001) as part:
         for version, definition in definitions.items():
             part.recount.define(version, definition)
         for batch in entries[5:]:
             part.take_entries(batch)
-        part.take_records(r for r in run.records if r.at_index >= int(entries[5].index[0]))
+        part.take_records(r for r in records if r.at_index >= int(entries[5].index[0]))
         checks = part.compare()
     assert differences(checks) == []
-    assert 0 < sum(check.windows for check in checks) < len([r for r in run.records if isinstance(r, Result)])
+    assert 0 < sum(check.windows for check in checks) < len([r for r in records if isinstance(r, Result)])
 
 
 def _copied(batches: Iterable[Entries]) -> Iterator[Entries]:
