@@ -223,16 +223,24 @@ def test_the_drift_log_is_told_in_pages_of_a_partition() -> None:
     _serve([_lane(tier, 0, 1)], scenario)
 
 
+class _Slow(_Tier):
+    """Says when it is asked, and answers when it is told to."""
+
+    def __init__(self, entered: threading.Event, go_on: threading.Event) -> None:
+        super().__init__(0)
+        self._entered, self._go_on = entered, go_on
+
+    def unsealed_rows(self, partition: int) -> Any:
+        """Late."""
+        self._entered.set()
+        self._go_on.wait(10)
+        return super().unsealed_rows(partition)
+
+
 def test_more_questions_than_places_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing piles up."""
     monkeypatch.setattr(query_requests, "ANSWERS_MAX", 1)
     entered, go_on = threading.Event(), threading.Event()
-
-    class _Slow(_Tier):
-        def unsealed_rows(self, partition: int) -> Any:
-            entered.set()
-            go_on.wait(10)
-            return super().unsealed_rows(partition)
 
     async def scenario(session: ClientSession) -> None:
         waiting = asyncio.create_task(_status(session, "/aggregate"))
@@ -241,7 +249,7 @@ def test_more_questions_than_places_are_sent_away(monkeypatch: pytest.MonkeyPatc
         go_on.set()
         assert await waiting == 200
 
-    _serve([_lane(_Slow(0), 0)], scenario)
+    _serve([_lane(_Slow(entered, go_on), 0)], scenario)
 
 
 async def _status(session: ClientSession, path: str) -> int:
@@ -254,12 +262,6 @@ def test_who_hangs_up_before_the_answer_is_no_error(caplog: pytest.LogCaptureFix
     """Nothing is logged, and the next one is answered."""
     entered, go_on = threading.Event(), threading.Event()
 
-    class _Slow(_Tier):
-        def unsealed_rows(self, partition: int) -> Any:
-            entered.set()
-            go_on.wait(10)
-            return super().unsealed_rows(partition)
-
     async def scenario(session: ClientSession) -> None:
         url = session._base_url
         assert url is not None
@@ -271,7 +273,7 @@ def test_who_hangs_up_before_the_answer_is_no_error(caplog: pytest.LogCaptureFix
         go_on.set()
         assert await _status(session, "/aggregate") == 200
 
-    _serve([_lane(_Slow(0), 0)], scenario)
+    _serve([_lane(_Slow(entered, go_on), 0)], scenario)
     assert not [record for record in caplog.records if record.name == "aiohttp.server"]
 
 
