@@ -156,6 +156,15 @@ def _add(limbs: NDArray[np.int64], group: int, base: int, bits: int) -> None:
 
 
 @kernel
+def _windows_at(time: int, grouping: Grouping) -> tuple[int, int]:
+    """The first and the last window that hold an instant; the one of number 0 where there are no windows."""
+    if grouping.slide == 0:
+        return 0, 0
+    last = time // grouping.slide
+    return last + (time % grouping.slide - grouping.size) // grouping.slide + 1, last
+
+
+@kernel
 def add_lines(
     lines: Lines,
     limits: Limits,
@@ -208,10 +217,7 @@ def add_lines(
                     key = int(lines.source[i])
                 elif grouping.by != 0:
                     key = int(lines.kind[i])
-                first = last = 0
-                if grouping.slide > 0:
-                    last = minute // grouping.slide
-                    first = last + (minute % grouping.slide - grouping.size) // grouping.slide + 1
+                first, last = _windows_at(minute, grouping)
                 for window in range(first, last + 1):
                     if group < 0 or window != last_window or key != last_key:
                         used = state[GROUPS]
@@ -286,10 +292,7 @@ def add_rows(
             key = source
         elif grouping.by != 0:
             key = kind
-        first = last = 0
-        if grouping.slide > 0:
-            last = time // grouping.slide
-            first = last + (time % grouping.slide - grouping.size) // grouping.slide + 1
+        first, last = _windows_at(time, grouping)
         for window in range(first, last + 1):
             if group < 0 or window != last_window or key != last_key:
                 used = state[GROUPS]
