@@ -14,17 +14,24 @@ longer GREEN. The share that was is part of the figures.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 from confluent_kafka import KafkaException, Producer
 
-from benchmarks.events import ROW_BYTES, SOURCE_BYTES, EventFactory
+from benchmarks.events import ROW_BYTES, SOURCE_BYTES, VALUE_BYTES, EventFactory
 from schemas.clock import SystemTime
 from schemas.errors import DriftledgerError
+from schemas.instants import MS_PER_S
+from schemas.memory import address_of
+from streams import librdkafka
+from streams.librdkafka import MESSAGE_WORDS, W_KEY, W_KEY_LENGTH, W_VALUE, W_VALUE_LENGTH
 from streams.log import Log
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+
+    from numpy.typing import NDArray
 
 #: Sent for a partition at once; what waits in the client stays near this, so that stamps are fresh when appended.
 CHUNK_EVENTS: Final = 10_000
@@ -38,6 +45,7 @@ _CHUNKS_A_SECOND: Final = 4
 _NS_PER_S: Final = 1_000_000_000
 
 _time = SystemTime()
+_outq_len = librdkafka.declare("outq_len", librdkafka.INT, librdkafka.POINTER)
 
 
 class NotLoadedError(DriftledgerError):
@@ -58,7 +66,7 @@ class Loaded(NamedTuple):
 
 
 class _Loader:
-    """Sends chunks and remembers what went where."""
+    """Sends chunks and remembers what went where. No object is made for an event: pointers go to librdkafka."""
 
     def __init__(self, bootstrap: str, topic: str, partitions: int, factory: EventFactory) -> None:
         self._bootstrap, self._topic = bootstrap, topic
@@ -66,38 +74,47 @@ class _Loader:
         self._counts = [0] * partitions
         self._digests = [hashlib.sha256() for _ in range(partitions)]
         self._began_ns = _time.monotonic_ns()
-        self.producer = Producer(
+        conf = librdkafka.configure(
             {
                 "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
+                "enable.idempotence": "true",
                 "compression.type": "lz4",
                 "linger.ms": 5,
                 "batch.num.messages": CHUNK_EVENTS,
                 "queue.buffering.max.messages": 1_000_000,
-                "log_level": 0,
             }
         )
+        self._client = librdkafka.open_client(librdkafka.PRODUCER, conf)
+        self._handle = librdkafka.topic_new(self._client, topic.encode(), None)
 
-    def make(self, partition: int, count: int) -> list[dict[str, Any]]:
-        """Events stamped now, as the client takes them; they count as sent."""
+    def make(self, partition: int, count: int) -> NDArray[np.uint8]:
+        """Events stamped now, as `EventFactory.rows`; they count as sent."""
         rows = self._factory.rows(partition, count, _time.now_us())
-        content = rows.tobytes()
         self._counts[partition] += count
-        self._digests[partition].update(content)
-        return [
-            {"key": content[at : at + SOURCE_BYTES], "value": content[at + SOURCE_BYTES : at + ROW_BYTES]}
-            for at in range(0, len(content), ROW_BYTES)
-        ]
+        self._digests[partition].update(rows.data)
+        return rows
 
     def send(self, partition: int, count: int) -> None:
         """Queue events stamped now."""
-        taken = self.producer.produce_batch(self._topic, self.make(partition, count), partition=partition)
+        rows = self.make(partition, count)
+        messages = np.zeros((count, MESSAGE_WORDS), np.int64)
+        messages[:, W_KEY] = address_of(rows) + np.arange(count) * ROW_BYTES
+        messages[:, W_KEY_LENGTH] = SOURCE_BYTES
+        messages[:, W_VALUE] = messages[:, W_KEY] + SOURCE_BYTES
+        messages[:, W_VALUE_LENGTH] = VALUE_BYTES
+        taken = librdkafka.produce_batch(self._handle, partition, librdkafka.COPY, address_of(messages), count)
         if taken != count:
             raise NotLoadedError(f"{count - taken} of {count} events were refused by the client: its queue is full")
 
+    def waiting(self) -> int:
+        """Events that the broker has not taken yet."""
+        return int(_outq_len(self._client))
+
     def finish(self) -> Loaded:
-        """Wait for all deliveries and compare with the topic."""
-        self.producer.flush(_REQUEST_TIMEOUT_S)
+        """Wait for all deliveries, end the client, and compare with the topic."""
+        librdkafka.flush(self._client, _REQUEST_TIMEOUT_S * MS_PER_S)
+        librdkafka.topic_destroy(self._handle)
+        librdkafka.destroy_flags(self._client, librdkafka.NO_FLAGS)
         seconds = (_time.monotonic_ns() - self._began_ns) / _NS_PER_S
         log = Log(self._bootstrap)
         try:
@@ -137,14 +154,14 @@ class Preload:
         while any(left):
             due_s = spread_s * (1 - sum(left) / events)
             while (_time.monotonic_ns() - began_ns) / _NS_PER_S < due_s:
-                self._loader.producer.poll(_TICK_S)
+                _time.sleep_s(_TICK_S)
             for partition, rest in enumerate(left):
                 count = min(rest, chunk)
                 if count:
                     self._loader.send(partition, count)
                     left[partition] -= count
-                while len(self._loader.producer) > _WAITING_EVENTS_MAX:
-                    self._loader.producer.poll(_TICK_S)
+                while self._loader.waiting() > _WAITING_EVENTS_MAX:
+                    _time.sleep_s(_TICK_S)
         return self._loader.finish()
 
     def release(self) -> None:
@@ -159,8 +176,8 @@ class Preload:
             self._gate.init_transactions(_REQUEST_TIMEOUT_S)
             self._gate.begin_transaction()
             for partition in range(self._partitions):
-                [first] = self._loader.make(partition, 1)
-                self._gate.produce(self._topic, first["value"], first["key"], partition)
+                first = self._loader.make(partition, 1).tobytes()
+                self._gate.produce(self._topic, first[SOURCE_BYTES:], first[:SOURCE_BYTES], partition)
             left = self._gate.flush(_REQUEST_TIMEOUT_S)
         except KafkaException as error:
             raise NotLoadedError(f"{self._topic} cannot be loaded: {error.args[0].str()}") from error
@@ -186,7 +203,6 @@ def pace(
             if count > 0:
                 loader.send(partition, count)
                 sent[partition] += count
-        loader.producer.poll(0)
         _time.sleep_s(_TICK_S)
     result.send(loader.finish())
     result.close()

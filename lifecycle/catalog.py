@@ -19,6 +19,7 @@ import numpy as np
 
 from lifecycle.chunks import HASH_BYTES, Readings
 from lifecycle.packing import Texts
+from lifecycle.parts import Part
 from lifecycle.query_kernel import Lines, Wanted, bits_of
 from lifecycle.sum_kernel import total_of
 from schemas.instants import INT64_MAX, INT64_MIN
@@ -151,6 +152,25 @@ class Block:
         local, authority = self.lines[Frame.LOCAL], self.lines[Frame.AUTHORITY]
         columns: tuple[NDArray[Any], ...] = (*local, authority.minute, *self.sources, *self.kinds)
         return sum(column.nbytes for column in columns)
+
+    def part(self, chunk: int, frame: Frame, read: Callable[[int, Column, int], Any]) -> Part:
+        """The rows of a chunk, by its place in the block. read: of a chunk's first sequence, column and rows."""
+        numbers, lines = self.numbers, self.lines[frame]
+        first, rows = int(numbers["first_sequence"][chunk]), int(numbers["rows"][chunk])
+        name = "local_us" if frame is Frame.LOCAL else "authority_ms"
+        return Part(
+            self.partition,
+            first,
+            rows,
+            rows == numbers["counted"][chunk],
+            int(numbers["order_ms"][chunk]),
+            int(numbers[f"{name}_min"][chunk]),
+            int(numbers[f"{name}_max"][chunk]),
+            self.sources.of(chunk),
+            self.kinds.of(chunk),
+            lambda column: read(first, column, rows),
+            rows == lines.values[lines.start[self.chunks] + chunk],
+        )
 
 
 class _Piece(NamedTuple):

@@ -34,7 +34,7 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 import pyarrow as pa
 
-from lifecycle.fetch import TIMEOUT_S
+from lifecycle.fetch import TIMEOUT_S, retry_after
 from lifecycle.reader import Reader
 from schemas.clock import SystemTime
 from schemas.clock import source as time_source
@@ -58,7 +58,8 @@ EVENT_BYTES_MAX: Final = 23 * 1_048_576
 _JSON_LINES: Final = "application/x-ndjson"
 _ARROW: Final = "application/vnd.apache.arrow.stream"
 _TAKEN: Final = (200, 422)
-_UNAVAILABLE: Final = 503
+#: Sent again it may be taken; 408: a machine that is busy, or slept, was too slow for it.
+_UNAVAILABLE: Final = (408, 503)
 _UUID_RANDOM_BYTES: Final = 8
 #: A worker is waited for in true time, whatever dates the events.
 _system: Final = SystemTime()
@@ -134,7 +135,7 @@ class Client(Reader):
             status, answer = self._ask(path, part, total)
             taken = _result(part, answer)
             total += taken
-            if status == _UNAVAILABLE:
+            if status in _UNAVAILABLE:
                 raise PutError(str(answer["error"]), total)
         return total
 
@@ -163,9 +164,15 @@ class Client(Reader):
                     f"again what follows the {before.accepted} events that were taken",
                     before,
                 ) from error
+            if not isinstance(answer, dict) or ("accepted" if status in _TAKEN else "error") not in answer:
+                raise PutError(
+                    f"what answers at {self.address} is no worker: {status}, and not what became of the events. Name "
+                    "one, or start `driftledger worker`",
+                    before,
+                )
             if status in _TAKEN:
                 return status, answer
-            if status != _UNAVAILABLE:
+            if status not in _UNAVAILABLE:
                 raise BadInputError(str(answer["error"]))
             if retry_after_s is None or _system.monotonic_ns() > deadline_ns:
                 return status, answer
@@ -182,8 +189,7 @@ class Client(Reader):
     def _post_once(self, path: str, part: _Part) -> tuple[int, float | None, bytes]:
         self._connection.request("POST", path, part.body, {"Content-Type": part.content_type})
         answer = self._connection.getresponse()
-        after = answer.getheader("Retry-After")
-        return answer.status, None if after is None else float(after), answer.read()
+        return answer.status, retry_after(answer), answer.read()
 
 
 class _Part(NamedTuple):
@@ -259,6 +265,10 @@ def _document(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_table(table: pa.Table) -> Iterator[_Part]:
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type) and field.type.value_type in (pa.string(), pa.large_string()):
+            # it would go along whole with each request
+            table = table.set_column(number, field.name, table.column(number).cast(pa.large_string()))
     rows = max(1, min(PART_EVENTS, PART_BYTES * table.num_rows // max(1, table.nbytes)))
     for start in range(0, table.num_rows, rows):
         yield from _of_rows(table.slice(start, rows), start + 1)

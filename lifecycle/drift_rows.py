@@ -30,6 +30,7 @@ from schemas.faults import Fault
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.judge_kernel import Flag
 from streams.severity import GREEN, RED_FROM_MS, YELLOW_FROM_MS
+from streams.windows import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -156,25 +157,12 @@ class DriftRows:
 
     def _part(self, block: Block, chunk: int, explain: Explain) -> Part:
         """A chunk's rows."""
-        numbers = block.numbers
-        first, rows = int(numbers["first_sequence"][chunk]), int(numbers["rows"][chunk])
-        explain.rows_scanned += rows
+        explain.rows_scanned += int(block.numbers["rows"][chunk])
 
-        def read(column: Column) -> Any:
+        def read(first: int, column: Column, rows: int) -> Any:
             return self._read(block.partition, first, column, rows, explain)
 
-        return Part(
-            block.partition,
-            first,
-            rows,
-            rows == numbers["counted"][chunk],
-            int(numbers["order_ms"][chunk]),
-            int(numbers["authority_ms_min"][chunk]),
-            int(numbers["authority_ms_max"][chunk]),
-            block.sources.of(chunk),
-            block.kinds.of(chunk),
-            read,
-        )
+        return block.part(chunk, Frame.AUTHORITY, read)
 
     def _readings(self, block: Block, chunk: int, explain: Explain) -> Callable[[], Readings]:
         """A chunk's readings, once they are asked for."""

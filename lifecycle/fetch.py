@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,12 +23,17 @@ def fetch(address: str, path: str, timeout_s: float = TIMEOUT_S) -> tuple[int, f
     try:
         connection.request("GET", path, headers={"Accept": ARROW})
         answer = connection.getresponse()
-        after = answer.getheader("Retry-After")
-        return answer.status, None if after is None else float(after), answer.read()
+        return answer.status, retry_after(answer), answer.read()
     except (OSError, HTTPException) as error:
         raise UnreachableError(f"the worker at {address} does not answer ({error!r}). Ask again") from error
     finally:
         connection.close()
+
+
+def retry_after(answer: HTTPResponse) -> float | None:
+    """The seconds that an answer asks to wait; None where it does not, or names a date, as no worker does."""
+    text = answer.getheader("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() else None
 
 
 def error_in(status: int, body: bytes) -> str:

@@ -29,13 +29,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import struct
 import threading
 import zlib
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -72,6 +70,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from rocksdict import RdictIter
+
     from lifecycle.store import Sealed
 
 WRITE_BUFFER_BYTES: Final = 16 * 1024 * 1024
@@ -83,14 +83,11 @@ _BLOB_FILE_BYTES: Final = 64 * 1024 * 1024
 _OPEN_FILES_MAX: Final = 512
 #: RocksDB keeps these of its own log files.
 _LOG_FILES: Final = 2
-#: How many workers one machine may hold; each takes the first free slot.
-SLOTS_MAX: Final = 64
 
 _FLUSHED: Final = "FLUSHED"
 _FLUSHED_MAGIC: Final = b"DLF1"
 _DATABASE: Final = "rocksdb"
 _DISCARDED: Final = ".discarded"
-_LOCK: Final = "lock"
 _APPLIED, _SECTION, _FIRST, _HEADER, _LINE = b"a", b"c", b"f", b"h", b"l"
 _PARTITION: Final = struct.Struct(">cI")
 _CHUNK: Final = struct.Struct(">cIQ")
@@ -168,7 +165,7 @@ class HotStore:
     @classmethod
     def open(cls, folder: Path) -> HotStore:
         """Open a lane's store, or make it where there is no such folder."""
-        with _system(folder):
+        with told_as_refusal(folder):
             for left in folder.parent.glob(f"{folder.name}{_DISCARDED}-*"):  # by a discard that was cut off
                 shutil.rmtree(left)
             new = not folder.exists()
@@ -177,20 +174,18 @@ class HotStore:
             elif not folder.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         store = cls(folder, _opened(folder, create=new, read_only=False), read_only=False)
-        if new:
-            store.flush()
-        return store._checked()
+        return store._checked(new=new)
 
     @classmethod
     def open_read_only(cls, folder: Path) -> HotStore:
         """Open what another process may be writing to, as of its last flush."""
         store = cls(folder, _opened(folder, create=False, read_only=True), read_only=True)
-        return store._checked()
+        return store._checked(new=False)
 
     @staticmethod
     def discard(folder: Path) -> None:
         """Remove a store, whatever is left of it; what is gone half way does not look like a store."""
-        with _system(folder):
+        with told_as_refusal(folder):
             if not folder.is_dir():
                 return
             number = 0
@@ -256,6 +251,7 @@ class HotStore:
         if applied is None:
             return None
         key = _CHUNK.pack(_LINE, partition, applied.sequence)  # it begins there or before
+        iterator: RdictIter | None = None
         try:
             iterator = self._database.iter(self._reading)
             iterator.seek_for_prev(key)
@@ -263,6 +259,8 @@ class HotStore:
             iterator.status()
         except Exception as error:
             raise _told(self._folder, error) from error
+        finally:
+            iterator = None  # as in _scan
         if found is None or found[0] < _PARTITION.pack(_LINE, partition):
             raise HotStoreDamagedError(self._folder, f"partition {partition} has no line at {applied}")
         return _line_in(self._folder, *found)
@@ -324,7 +322,7 @@ class HotStore:
                 raise _told(self._folder, error) from error
             fields = b"".join(_FLUSHED_FIELDS.pack(partition, reached.index) for partition, reached in applied.items())
             content = _FLUSHED_MAGIC + fields
-            with _system(self._folder):
+            with told_as_refusal(self._folder):
                 _replace(self._folder / _FLUSHED, content + _CHECKSUM.pack(zlib.crc32(content)))
 
     def close(self) -> None:
@@ -338,9 +336,11 @@ class HotStore:
             except Exception as error:
                 raise _told(self._folder, error) from error
 
-    def _checked(self) -> HotStore:
-        """Itself, if it is whole; else it is closed."""
+    def _checked(self, *, new: bool) -> HotStore:
+        """Itself, if it is whole; else it is closed. new: it was made just now."""
         try:
+            if new:
+                self.flush()
             self._check_whole()
         except DriftledgerError:
             self._database.close()
@@ -388,7 +388,7 @@ class HotStore:
 
     def _flushed(self) -> dict[int, int]:
         """Index up to which each partition is there at least."""
-        with _system(self._folder):
+        with told_as_refusal(self._folder):
             try:
                 stored = (self._folder / _FLUSHED).read_bytes()
             except FileNotFoundError as error:
@@ -407,6 +407,7 @@ class HotStore:
 
     def _scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys from start up to end, in order."""
+        iterator: RdictIter | None = None
         try:
             iterator = self._database.iter(self._reading)
             iterator.seek(start)
@@ -416,42 +417,12 @@ class HotStore:
             iterator.status()  # a scan that meets damage ends early, and only here says so
         except Exception as error:
             raise _told(self._folder, error) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A data directory that is this worker's alone, as long as the file is open."""
-
-    number: int
-    folder: Path
-    handle: int
-
-    def release(self) -> None:
-        """Let another worker have it."""
-        os.close(self.handle)
-
-
-def claim_slot(data_dir: Path) -> Slot:
-    """The first slot below data_dir that no living worker holds: a worker that returns finds its own again.
-
-    Raises HotStoreUnavailableError where all SLOTS_MAX are held, or the system refuses.
-    """
-    for number in range(SLOTS_MAX):
-        folder = data_dir / "hot" / str(number)
-        with _system(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-        else:
-            return Slot(number, folder, handle)
-    raise HotStoreUnavailableError(f"all {SLOTS_MAX} slots in {data_dir / 'hot'} are held by workers: end one of them")
+        finally:
+            iterator = None  # with it, whoever keeps the error would keep the database open, closed or not
 
 
 @contextlib.contextmanager
-def _system(folder: Path) -> Iterator[None]:
+def told_as_refusal(folder: Path) -> Iterator[None]:
     """What the system refuses is no damage."""
     try:
         yield
@@ -494,7 +465,7 @@ def _told(folder: Path, error: Exception) -> DriftledgerError:
     if isinstance(error, DriftledgerError):
         return error
     text = str(error)
-    if "lock " in text.lower() and "LOCK" in text:
+    if "lock " in text.lower() and f"{_DATABASE}/LOCK: " in text:
         return HotStoreUnavailableError(f"the hot store in {folder} is open elsewhere: end the other process. {text}")
     if any(refusal in text for refusal in _REFUSALS):
         return HotStoreUnavailableError(f"the hot store in {folder} cannot be used: {text}")

@@ -159,9 +159,7 @@ class HotTier:
         except StoreDamagedError as error:
             self._discard(error)
         except Exception as error:  # noqa: BLE001 - as in step
-            self._held.retire(spoiled=False)
-            for part in self._parts.values():
-                self._fail(part, error)
+            self._let_go(error)
 
     def dumps(self) -> dict[int, bytes]:
         """State of each level partition, for a snapshot."""
@@ -247,7 +245,11 @@ class HotTier:
         if reader is None:
             return
         if reader.ended:
-            self._fail(part, reader.error or DriftledgerError("the store was let go of while it was filled"))
+            error, reader.error = reader.error, None  # its traceback holds the reader, and all that was read
+            if isinstance(error, HotStoreUnavailableError):
+                self._let_go(error)
+            else:
+                self._fail(part, error or DriftledgerError("the store was let go of while it was filled"))
             return
         state = reader.take(head, wait_s)
         if state is not None:
@@ -272,6 +274,12 @@ class HotTier:
             retry_s=retry_s,
             trace=None if known else "".join(traceback.format_exception(error)),  # without locals: they are large
         )
+
+    def _let_go(self, error: Exception) -> None:
+        """Have the store opened again: once a write of it has failed, RocksDB refuses all that follow."""
+        self._held.retire(spoiled=False)
+        for part in self._parts.values():
+            self._fail(part, error)
 
     def _discard(self, error: DriftledgerError) -> None:
         """Throw the store away; every partition is read again, at once where this is not the second time in a row."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+import numpy as np
 import structlog
 
 from lifecycle import store_dump
@@ -25,6 +26,7 @@ from lifecycle.hot_store import HotStore
 from lifecycle.query import HotQueries
 from lifecycle.store import Store
 from lifecycle.store_dump import STORE
+from schemas.columns import slice_rows
 from schemas.errors import BadInputError, DriftledgerError
 from schemas.topics import topic_names
 from streams.fold import FoldError
@@ -91,6 +93,7 @@ class LocalPartitions:
         self._memory_bytes = 0
         self.found: list[Found] = []
         try:
+            self._check_count()
             for partition in partitions:
                 self._parts[partition] = self._read(partition)
         except BaseException:
@@ -148,6 +151,16 @@ class LocalPartitions:
 
     # -------------------------------------------------------------------------------------------------------- beginning
 
+    def _check_count(self) -> None:
+        """That the settings know all partitions: an answer without some of them would not look short."""
+        topic, count = self._names.sequenced, self._settings.partitions
+        facts = self._log.topic(topic)
+        if facts is not None and facts.partitions != count:
+            raise BadInputError(
+                f"{topic} has {facts.partitions} partitions, and the settings say that there are {count}. Set "
+                "partitions to what the ledger has"
+            )
+
     def _read(self, partition: int) -> _Part:
         tail = read_tail(self._log, self._names.sequenced, partition)
         folder, store = self._newest_store(partition, tail)
@@ -158,7 +171,10 @@ class LocalPartitions:
         if tail is not None:
             for entries in self._entries(partition, tail, index + 1, tail.head.index):
                 read += entries.index.size
-                for sealed in self._fold.step(state, entries, self._judge.step(judged, entries)):
+                known = int(np.searchsorted(entries.index, state.last_index, side="right"))
+                self._judge.step(judged, slice_rows(entries, 0, known))
+                new = slice_rows(entries, known, entries.index.size)
+                for sealed in self._fold.step(state, new, self._judge.step(judged, new)):
                     if sealed.number > stored:
                         self._keep(part, sealed)
         self._fold.publish(state)

@@ -44,6 +44,8 @@ ASKERS_MAX: Final = 2
 ASK_S: Final = 30.0
 #: How soon to ask again where a lane opens or a store is made again.
 RETRY_AFTER_S: Final = 2
+#: How partitions stand of a worker that keeps nothing hot: as part of a sentence.
+NOT_KEPT: Final = "kept nowhere, for hot_store is off,"
 #: A question is given so much true time, whatever dates the events.
 _system: Final = SystemTime()
 
@@ -71,7 +73,7 @@ class Progress(NamedTuple):
 
 
 class NotReadyError(UnreachableError):
-    """Some partitions are not level yet. Attributes: progress (of those), retry_after_s."""
+    """Some partitions are not level yet, or there are none. Attributes: progress (of those), retry_after_s."""
 
     def __init__(self, progress: Sequence[Progress], retry_after_s: int = RETRY_AFTER_S) -> None:
         told = "; ".join(
@@ -79,7 +81,11 @@ class NotReadyError(UnreachableError):
             + (f" ({found.error})" if found.error else "")
             for found in progress
         )
-        super().__init__(f"{told}. Ask again in a moment, or for other partitions alone")
+        super().__init__(
+            f"{told}. Ask again in a moment, or for other partitions alone"
+            if told
+            else "this worker has no lane. Ask again in a moment, or another worker"
+        )
         self.progress = tuple(progress)
         self.retry_after_s = retry_after_s
 
@@ -180,7 +186,7 @@ class OwnedPartitions:
             )
         late = [found[partition] for partition in chosen if found[partition].standing != Standing.LEVEL]
         if late or not chosen:
-            raise NotReadyError(late or [Progress(-1, "not assigned: no lane", 0, 0, None)])
+            raise NotReadyError(late)
         return chosen
 
     def ask(self, question: Callable[[Asker], T]) -> T:
@@ -232,5 +238,7 @@ def _progress(lane: Lane) -> list[Progress]:
 def _report(asker: Asker, error: StoreDamagedError) -> None:
     """Tell the tier whose chunk it was; of a store as a whole it knows, for it saw the error pass."""
     if isinstance(error, ChunkDamagedError) and error.partition in asker.places:
-        with contextlib.suppress(StoreDamagedError), asker.places[error.partition][0].reading():
-            raise error
+        tier, store = asker.places[error.partition]
+        with contextlib.suppress(StoreDamagedError), tier.reading() as now:
+            if now is store:
+                raise error

@@ -67,6 +67,14 @@ def member_of(text: str, closed: type[Member]) -> Member:
     return found
 
 
+def utf8_of(what: str, text: str) -> bytes:
+    """A text as UTF-8, where it can be: what a shell hands on need not be. what: whose text, for the message."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise BadInputError(f"{what} {text!a:.80} is not UTF-8. Give text") from None
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on."""
     number = natural("it", text)

@@ -271,26 +271,11 @@ class HotQueries:
 
     def _part(self, asked: _Asked, block: Block, chunk: int) -> Part:
         """A chunk's rows."""
-        numbers, lines = block.numbers, block.lines[asked.question.frame]
-        first, rows = int(numbers["first_sequence"][chunk]), int(numbers["rows"][chunk])
-        name = "local_us" if asked.question.frame is Frame.LOCAL else "authority_ms"
 
-        def read(column: Column) -> Any:
+        def read(first: int, column: Column, rows: int) -> Any:
             return self._columns.read(block.partition, first, column, rows, asked.explain)
 
-        return Part(
-            block.partition,
-            first,
-            rows,
-            rows == numbers["counted"][chunk],
-            int(numbers["order_ms"][chunk]),
-            int(numbers[f"{name}_min"][chunk]),
-            int(numbers[f"{name}_max"][chunk]),
-            block.sources.of(chunk),
-            block.kinds.of(chunk),
-            read,
-            rows == lines.values[lines.start[block.chunks] + chunk],
-        )
+        return block.part(chunk, asked.question.frame, read)
 
     # ------------------------------------------------------------------------------------------------------ aggregates
 

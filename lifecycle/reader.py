@@ -33,6 +33,8 @@ from lifecycle.arrow_stream import ENDING, Ending, read_arrow
 from lifecycle.chunks import StoreDamagedError
 from lifecycle.fetch import TIMEOUT_S, WAIT_S, error_in, fetch
 from lifecycle.local import LocalPartitions
+from lifecycle.owned import NOT_KEPT
+from lifecycle.parameters import utf8_of
 from lifecycle.partial import merge, needed
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
 from lifecycle.requests import FIELDS, LIMIT, URL_BYTES_MAX, Aggregate, Get, Range, encode, parse_percentiles, path_of
@@ -96,7 +98,7 @@ class Reader:
     ) -> pa.Table:
         """The last counted event of a source at an instant or before it (None: of all): a table of one row, or none."""
         fields = tuple(_member(name, Field) for name in _several(columns, "columns"))
-        return self.ask(Get(source.encode(), _us(at), _member(frame, Frame), _chosen(partitions), fields))
+        return self.ask(Get(utf8_of("source", source), _us(at), _member(frame, Frame), _chosen(partitions), fields))
 
     def temporal_range_query(
         self,
@@ -161,15 +163,19 @@ class Reader:
         """Partitions by the address of the worker that holds them; those of nobody under None."""
         if isinstance(self._worker, str):
             return {self._worker: wanted}
-        partitions = range(self._worker.partitions) if wanted is None else wanted
-        if missing := [number for number in partitions if number not in range(self._worker.partitions)]:
-            raise BadInputError(
-                f"there are no partitions {missing}: the ledger has 0 to {self._worker.partitions - 1}. Name those"
-            )
+        there = range(self._worker.partitions)
         holders: dict[int, str] = {}
         for worker in find_workers(self._worker):
             for number in self._held(worker.address):
                 holders.setdefault(number, worker.address)
+        if unknown := sorted(number for number in holders if number not in there):
+            raise BadInputError(
+                f"the workers hold partitions {unknown}, and the settings say that there are {len(there)}. Set "
+                "partitions to what the ledger has"
+            )
+        partitions = there if wanted is None else wanted
+        if missing := [number for number in partitions if number not in there]:
+            raise BadInputError(f"there are no partitions {missing}: the ledger has 0 to {len(there) - 1}. Name those")
         assigned: dict[str | None, tuple[int, ...] | None] = {}
         for number in partitions:
             address = holders.get(number)
@@ -177,12 +183,13 @@ class Reader:
         return assigned
 
     def _held(self, address: str) -> list[int]:
-        """Partitions that a worker holds; none where it has gone."""
+        """Partitions that a worker holds; none where it has gone, or keeps nothing."""
         try:
             status, _, body = fetch(address, "/hot", self._timeout_s)
         except UnreachableError:
             return []
-        return [place["partition"] for place in orjson.loads(body)["partitions"]] if status == _OK else []
+        places = orjson.loads(body)["partitions"] if status == _OK else []
+        return [place["partition"] for place in places if place["standing"] != NOT_KEPT]
 
     def _answers(
         self, request: Request, assigned: Mapping[str | None, tuple[int, ...] | None], deadline_ns: int
@@ -325,7 +332,7 @@ def _question(
     frame: Frame | str,
 ) -> Question:
     names = [
-        None if some is None else tuple(name.encode() for name in _several(some, what))
+        None if some is None else tuple(utf8_of(what, name) for name in _several(some, what))
         for some, what in ((sources, "sources"), (kinds, "kinds"))
     ]
     if () in names:

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from lifecycle.parameters import Given, member_of, positive
+from lifecycle.parameters import Given, member_of, positive, utf8_of
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, US_PER_S, LocalUs, parse_us
@@ -123,7 +123,11 @@ def parse(path: str, pairs: Iterable[tuple[str, str]], now_us: int) -> Request:
             raise BadInputError(f"source is given {len(sources)} times. Give the one whose last event is asked for")
         at_us = given.one("at", parse_us)
         return Get(
-            sources[0].encode(), at_us, given.member("frame", Frame, Frame.LOCAL), given.partitions(), _fields(given)
+            utf8_of("source", sources[0]),
+            at_us,
+            given.member("frame", Frame, Frame.LOCAL),
+            given.partitions(),
+            _fields(given),
         )
     if path == "/range":
         given.check(*_COMMON, "columns", "limit")
@@ -149,8 +153,8 @@ def parse_percentiles(text: str) -> tuple[int, ...]:
     for part in _parts(text):
         try:
             thousandths = Decimal(part) * _PERCENT
-            whole = int(thousandths)
-        except (InvalidOperation, ValueError, OverflowError):
+            whole = int(thousandths) if abs(thousandths) <= PERCENTILE_MAX else 0
+        except ArithmeticError:  # no number, NaN, or beyond what a Decimal holds
             raise BadInputError(f"{part!r:.40} is no percentile. Give numbers above 0 and up to 100") from None
         if thousandths != whole or not 0 < whole <= PERCENTILE_MAX:
             raise BadInputError(f"the percentile {part:.40} is not above 0 and up to 100, of at most three decimals")
@@ -183,7 +187,7 @@ def _question(given: Given, now_us: int) -> Question:
         if from_us is not None or to_us is not None:
             raise BadInputError("last is the time up to now, from and to name a range. Give one or the other")
         from_us, to_us = LocalUs(max(now_us - last_us, INT64_MIN)), LocalUs(now_us)
-    names = [tuple(text.encode() for text in given.all(name)) or None for name in ("source", "kind")]
+    names = [tuple(utf8_of(name, text) for text in given.all(name)) or None for name in ("source", "kind")]
     sequences = parse_sequences(given.all("sequences"))
     return Question(
         given.member("frame", Frame, Frame.LOCAL), from_us, to_us, names[0], names[1], given.partitions(), sequences

@@ -41,6 +41,7 @@ JIT: bool = not config.DISABLE_JIT  # type: ignore[attr-defined] # numba fills i
 #: Bytes to reserve for a hash context (OpenSSL's SHA256_CTX is 112).
 SHA256_CONTEXT_BYTES = 128
 
+_word_at = ctypes.c_size_t.from_address
 _C_TYPES: dict[str, Any] = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "void": None}
 
 _IMPORTS = re.compile(rb"^(?:from|import) [^\n(]*(?:\([^)]*\))?", re.MULTILINE)
@@ -82,8 +83,12 @@ def kernel(function: Function) -> Function:
 
 
 def address_of(array: np.ndarray[Any, Any]) -> int:
-    """Address of the first element; the caller keeps the array alive while the address is in use."""
-    return int(array.__array_interface__["data"][0])
+    """Address of the first element; the caller keeps the array alive while the address is in use.
+
+    It stands behind the head of the object (numpy's PyArrayObject_fields, which its C interface promises); what numpy
+    itself offers makes a dictionary first, at ten times the cost, which was 6 % of the Python of a paced worker.
+    """
+    return _word_at(id(array) + object.__basicsize__).value
 
 
 def bytes_at(address: int, length: int) -> bytes:

@@ -15,8 +15,10 @@ are neither asked nor removed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import socket
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 #: A worker that is busy answers later than one that is not; loopback itself takes no time.
 ASK_TIMEOUT_S: Final = 2.0
+#: What no host and port has: a user, and what the client library refuses.
+_NO_HOST: Final = re.compile(r"[@\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def withdraw(file: Path) -> None:
 def find_workers(settings: Settings) -> list[WorkerAddress]:
     """Workers of the ledger on this machine that answer now, the longest running first.
 
-    Files that can never be right again are removed.
+    Files that can never be right again are removed, where this user may.
     """
     found = []
     for file in sorted(_folder(settings).glob("*.json")):
@@ -84,13 +88,13 @@ def find_workers(settings: Settings) -> list[WorkerAddress]:
         if worker.host != socket.gethostname() or (worker.prefix, worker.ledger) != (settings.prefix, settings.ledger):
             continue
         if not psutil.pid_exists(worker.pid):
-            withdraw(file)
+            _remove(file)
             continue
         answers = _answers(worker)
         if answers:
             found.append(worker)
         elif answers is False:
-            withdraw(file)
+            _remove(file)
     return sorted(found, key=lambda worker: (worker.started_at, worker.worker))
 
 
@@ -99,11 +103,18 @@ def parse_address(text: str) -> str:
     try:
         found = urlsplit(text if "//" in text else f"//{text}", "http")
         host, port = found.hostname, found.port
+        (host or "").encode("idna")  # as it is looked up
     except ValueError:
         host, port = None, None
-    if not host or not port or found.scheme != "http":
+    if not host or not port or found.scheme != "http" or _NO_HOST.search(found.netloc):
         raise BadInputError(f"{text!r:.80} is no address of a worker. Write for example http://127.0.0.1:8411")
     return f"http://{found.netloc}"
+
+
+def _remove(file: Path) -> None:
+    """Unless it is another user's, who will do it."""
+    with contextlib.suppress(PermissionError):
+        withdraw(file)
 
 
 def _folder(settings: Settings) -> Path:

@@ -14,11 +14,12 @@ different ledger.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from schemas.canonical import value_hash
 from schemas.codec import DecodeError, Framing, decode
 from schemas.errors import HaltCode, HaltError
+from streams.aggregates import record_of
 from streams.control import encode_control, read_control
 from streams.ledger_reader import decode_entry, find_offset, read_tail
 from streams.log import offset_of, wait_stable
@@ -59,6 +60,14 @@ class Admitted(NamedTuple):
     tail: Tail | None
     resume_offset: int
     leader_epoch: int
+
+
+class Caused(NamedTuple):
+    """Where a record stands that an entry caused, and which entry that was: its sequence, or its index."""
+
+    where: str
+    by: Literal["sequence", "index"]
+    number: int
 
 
 def topic_missing(partition: int, name: str) -> HaltError:
@@ -106,19 +115,19 @@ def admit(
     if not wait_stable(log, names.sequenced, partition, stable_timeout_ms):
         detail = f"a foreign transaction stays open on {names.sequenced}[{partition}]"
         raise HaltError(partition, HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)
-    spoken_of = _spoken_of(log, names, partition)  # before the tail: another owner may go on meanwhile
+    caused = outputs_end(log, names, partition)  # before the tail: another owner may go on meanwhile
     tail = read_tail(log, names.sequenced, partition)
     if tail is None:
         if known_index:
             detail = f"{names.sequenced}[{partition}] is empty, but index {known_index} was committed"
             remedy = "Restore the ledger topic from a copy; a ledger is never started again at 1"
             raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, remedy)
-        _check_outputs(names, partition, 0, spoken_of)
+        check_outputs(names, partition, Head(), caused)
         return _begin(log, names, partition, now, write_control)
     if tail.head.index < known_index:
         detail = f"{names.sequenced}[{partition}] ends at index {tail.head.index}, but {known_index} was committed"
         raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, "Restore the end of the ledger topic from a copy")
-    _check_outputs(names, partition, tail.head.sequence, spoken_of)
+    check_outputs(names, partition, tail.head, caused)
     genesis = _first_entry(log, names, partition)
     _compare(partition, genesis, now)
     resume = _check_input(log, names, partition, tail, int(genesis["base_offset"]))
@@ -165,29 +174,37 @@ def _find_genesis(log: Log, names: TopicNames, partition: int, now: Deployment) 
     return None
 
 
-def _spoken_of(log: Log, names: TopicNames, partition: int) -> list[tuple[str, int]]:
-    """Where the last alert and the last dead letter stand, and the sequence each is of."""
+def outputs_end(log: Log, names: TopicNames, partition: int) -> list[Caused]:
+    """What the last alert, dead letter and window's result are of."""
     found = []
-    for topic, record, framing, field in (
-        (names.drift_alerts, "DriftAlert", Framing.JSON, "last_sequence"),
-        (names.dead_letters, "DeadLetter", Framing.SINGLE_OBJECT, "sequence"),
+    for topic, record, framing in (
+        (names.drift_alerts, "DriftAlert", Framing.JSON),
+        (names.dead_letters, "DeadLetter", Framing.SINGLE_OBJECT),
     ):
         message = log.last(topic, partition)
         if message is None:
             continue
         try:
-            sequence = int(decode(record, message.value() or b"", framing)[field])
+            fields = decode(record, message.value() or b"", framing)
         except DecodeError:
             continue  # none of ours, so it says nothing about the ledger
-        found.append((f"{topic}@{offset_of(message)}", sequence))
+        # An alert's last_sequence is the last event that was not GREEN; the one that closed it came after.
+        closed = fields.get("at_close") or {}
+        sequence = max(int(fields.get(name, 0)) for name in ("sequence", "last_sequence"))
+        found.append(Caused(f"{topic}@{offset_of(message)}", "sequence", max(sequence, int(closed.get("sequence", 0)))))
+    message = log.last(names.aggregates, partition)
+    result = None if message is None else record_of(message)
+    if result is not None:
+        found.append(Caused(f"{names.aggregates}@{result.offset}", "index", result.at_index))
     return found
 
 
-def _check_outputs(names: TopicNames, partition: int, sequence: int, spoken_of: list[tuple[str, int]]) -> None:
-    """An alert or dead letter stands in the transaction of its entry, so none is of a later entry than the last."""
-    for where, later in spoken_of:
-        if later > sequence:
-            detail = f"{names.sequenced}[{partition}] ends at sequence {sequence}, but {where} is of sequence {later}"
+def check_outputs(names: TopicNames, partition: int, head: Head, caused: list[Caused]) -> None:
+    """What entries cause stands in their transaction or a later one, so none is of a later entry than the last."""
+    for where, by, later in caused:
+        last = head.sequence if by == "sequence" else head.index
+        if later > last:
+            detail = f"{names.sequenced}[{partition}] ends at {by} {last}, but {where} is of {by} {later}"
             remedy = "Restore the end of the ledger topic from a copy"
             raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, remedy)
 

@@ -68,6 +68,8 @@ class Result(Recorded):
     functions: dict[str, float | None]
     percentiles: dict[str, float | None]
     method: str | None
+    #: Of the percentiles, at most; None also where the record does not say.
+    relative_error: float | None
 
     @property
     def window(self) -> tuple[str, int, int, str | None, int]:
@@ -91,6 +93,7 @@ class Result(Recorded):
             **self.functions,
             "percentiles": self.percentiles or None,
             "method": self.method,
+            "relative_error": self.relative_error,
         }
 
 
@@ -157,6 +160,7 @@ def parse(value: bytes, recorded_at_ms: int, partition: int, offset: int) -> Agg
             functions={name: _number(fields[name]) for name in _FUNCTIONS if name in fields},
             percentiles={name: _number(number) for name, number in fields.get("percentiles", {}).items()},
             method=_text(fields, "method") if "method" in fields else None,
+            relative_error=_number(fields.get("relative_error")),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInputError(f"no record of a window: {error}. Only lanes may write to this topic") from error

@@ -2,8 +2,9 @@
 
 GUARANTEE from the beginning of a partition, a difference is one.
 HAZARD a range is read with the dedupe horizon before it, and those windows are compared that begin after all authority
-time seen in that (and max_ahead): so it is assumed that no broker's clock was further ahead before it and stepped back,
-and that the judge's settings are those that the partition began with. Where that is in doubt, check from the beginning.
+time seen in that (and max_ahead), or, where the horizon is 0, after that of its first event: so it is assumed that no
+broker's clock was further ahead before it and stepped back, and that the judge's settings are those that the partition
+began with. Where that is in doubt, check from the beginning.
 Windows of the past, of events that were appended long after their local time, are compared only from the beginning.
 HAZARD a range takes from the results which definitions were in force before it, and from the ledger what they say.
 """

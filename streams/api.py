@@ -21,9 +21,11 @@ from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import server_logger
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
-from lifecycle.owned import Lane
+from lifecycle.owned import NOT_KEPT, Lane
 from lifecycle.requests import URL_BYTES_MAX
 from streams import metrics
 from streams.lane_host import State
@@ -31,6 +33,8 @@ from streams.put_requests import BODY_BYTES_MAX, PutRequests, refuse
 from streams.query_requests import PATHS, QueryRequests
 
 if TYPE_CHECKING:
+    import logging
+
     from aiohttp.typedefs import Handler
 
     from lifecycle.hot_tier import Place
@@ -62,6 +66,7 @@ class Api:
     async def start(self) -> None:
         """Listen."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each of the others
+        server_logger.addFilter(_is_no_noise)
         application = web.Application(middlewares=[_guard], client_max_size=BODY_BYTES_MAX)
         application.router.add_get("/", self._index)
         application.router.add_get("/health", self._health)
@@ -107,6 +112,11 @@ class Api:
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is about more than bytes that were no request: whoever sent them was told."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what a page in a browser sends."""
@@ -132,7 +142,7 @@ def owned_lanes(worker: Worker, settings: Settings) -> list[Lane]:
         lane = host.lane
         partitions = tuple(range(number, settings.partitions, settings.lanes))
         heads = {} if lane is None else {part.number: part.head.index for part in list(lane.parts.values())}
-        why = "of a lane that is not open" if lane is None else "kept nowhere, for hot_store is off,"
+        why = "of a lane that is not open" if lane is None else NOT_KEPT
         lanes.append(Lane(partitions, heads, None if lane is None else lane.hot, why))
     return lanes
 

@@ -27,7 +27,8 @@ from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
-from lifecycle.hot_store import HotStoreUnavailableError, claim_slot
+from lifecycle.hot_store import HotStoreUnavailableError
+from lifecycle.slots import claim_slot
 from schemas.clock import source as time_source
 from schemas.codec import Framing
 from schemas.errors import DriftledgerError, HaltError, UnreachableError
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from lifecycle.hot_store import Slot
+    from lifecycle.slots import Slot
     from streams.admission import Deployment
     from streams.lane import Committed
     from streams.transactions import Point
@@ -335,10 +336,11 @@ class Worker(Service):
         hosts = [host for host in list(self.hosts.values()) if host.lane is not None]
         return {p: position for host in hosts for p, position in host.positions.items()}
 
-    def _committed(self, lane: int, committed: Committed) -> None:
+    def _committed(self, lane: int, committed: list[Committed]) -> None:
         metrics.observe(lane, committed)
-        if committed.warned:
-            self._warnings.log(committed.warnings, committed.warned, time_source().monotonic_ns())
+        for one in committed:
+            if one.warned:
+                self._warnings.log(one.warnings, one.warned, time_source().monotonic_ns())
 
     def _expect(self, error: BaseException, event: str) -> None:
         """Log what a broker that is away explains; raise what it does not."""

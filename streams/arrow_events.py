@@ -14,7 +14,7 @@ numbered from 1.
 
 GUARANTEE a column of another type is refused before anything is taken, and so is a stream that ends within a batch.
 GUARANTEE rows hold no more memory than the stream: a text that a dictionary repeats counts each time.
-HAZARD buffers that are compressed are only measured once they are not.
+HAZARD buffers that are compressed are decompressed, whatever they come to: ask `arrow_bytes` before.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def open_table(body: bytes) -> pa.Table:
         names = table.column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"the body is not an Arrow stream: {error}") from None
+    if table.num_rows and not names:
+        raise BadInputError(f"the stream has rows and no column; the columns are {', '.join(COLUMNS)}. Name some")
     for name in names:
         if name not in COLUMNS:
             raise BadInputError(f"column {name!r:.80} is unknown; the columns are {', '.join(COLUMNS)}. Rename it")

@@ -12,6 +12,7 @@ answers is adopted instead, one that is stuck is ended first.
 GUARANTEE no orphan: a node ends with the process that started it, also when that is killed (streams/launcher.py),
 unless it was started detached; then its pid file leads to it. A pid is believed only if that process runs this folder's
 configuration.
+GUARANTEE a transaction that was decided when a node was killed is complete after the next start (`_end_sessions`).
 GUARANTEE data and address survive a stop, a kill and a start of the same folder, as long as the ports are still free.
 HAZARD acknowledged data survives the death of the JVM, not of the machine: Kafka leaves flushing to the operating
 system.
@@ -45,6 +46,7 @@ from streams.kafka_layout import (
     Layout,
     accepts,
     choose_ports,
+    controller_properties,
     node_properties,
     random_cluster_id,
     read_layout,
@@ -64,6 +66,8 @@ JVM_FLAGS: Final = (
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
 )
+#: So that a controller says whose session it ends.
+_TELL_FENCED: Final = "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.controller=info"
 #: A start takes 3 s on two idle cores, three nodes 8 s; a busy machine may need much more.
 START_TIMEOUT_S: Final = 90
 FORMAT_TIMEOUT_S: Final = 60
@@ -243,12 +247,13 @@ class Cluster:
             if layout is None or not layout.is_free():
                 layout = Layout(layout.cluster_id if layout else random_cluster_id(), choose_ports(self.nodes))
             write_layout(self.directory, layout)
-            for node in range(1, self.nodes + 1):
-                self._configure(node, layout)
-            self._format(program, layout.cluster_id)
-            for node in range(1, self.nodes + 1):
-                self._spawn(node, program)
             try:
+                self._end_sessions(program, layout)
+                for node in self._nodes():
+                    self._configure(node, node_properties(node, layout, self._log_folder(node)))
+                self._format(program, layout.cluster_id)
+                for node in self._nodes():
+                    self._spawn(node, program)
                 self._wait_until_ready()
             except _PortTakenError:
                 self._end()
@@ -261,16 +266,47 @@ class Cluster:
                 return layout.bootstrap
         raise UnreachableError(f"no free ports for Kafka in {PORT_ATTEMPTS} tries. Look at what listens on {HOST}")
 
-    def _configure(self, node: int, layout: Layout) -> None:
+    def _end_sessions(self, program: Sequence[str], layout: Layout) -> None:
+        """After a kill, run the controllers alone until they have fenced every node that was killed.
+
+        A broker that comes back before takes up transactions whose markers were not written, cannot reach itself yet,
+        and drops the markers when it is fenced in between: then partitions have no leader, and Kafka (4.3.0,
+        KRaftMetadataCache.getPartitionLeaderEndpoint) takes such a one for deleted. They then stay open for good.
+        """
+        killed = [n for n in self._nodes() if self._was_killed(n)]
+        if not killed:
+            return
+        for node in self._nodes():
+            self._configure(node, controller_properties(node, layout, self._log_folder(node)))
+        for node in self._nodes():
+            self._spawn(node, [*program, _TELL_FENCED])
+        deadline_ns = _time.monotonic_ns() + START_TIMEOUT_S * NS_PER_S
+        while killed and _time.monotonic_ns() < deadline_ns:
+            _time.sleep_s(POLL_S)
+            self._check_alive()
+            told = [(self._folder(n) / "output.log").read_text(errors="replace") for n in self._nodes()]
+            killed = [n for n in killed if not any(_is_fenced(n, text) for text in told)]
+        self._signal(signal.SIGTERM)  # so that the controllers' log has it
+        self._gone_within(STOP_TIMEOUT_S)
+        self._end()
+        if killed:
+            _log.warning("kafka_session_not_ended", directory=str(self.directory), nodes=killed)
+
+    def _was_killed(self, node: int) -> bool:
+        """It has run, and did not write what Kafka writes at the end of a run."""
+        log = self._log_folder(node)
+        return (log / "__cluster_metadata-0").is_dir() and not (log / ".kafka_cleanshutdown").exists()
+
+    def _configure(self, node: int, properties: Mapping[str, str]) -> None:
         folder = self._folder(node)
         folder.mkdir(exist_ok=True)
-        merged = {**node_properties(node, layout, folder / "log"), **self._properties}
+        merged = {**properties, **self._properties}
         text = "".join(f"{key}={value}\n" for key, value in merged.items())
         (folder / "server.properties").write_text(text, encoding="utf-8")
 
     def _format(self, program: Sequence[str], cluster_id: str) -> None:
         """Prepare the data folders of nodes that have none; all at once, for each is a JVM of its own."""
-        fresh = [n for n in range(1, self.nodes + 1) if not (self._folder(n) / "log" / "meta.properties").exists()]
+        fresh = [n for n in self._nodes() if not (self._folder(n) / "log" / "meta.properties").exists()]
         tools = [
             subprocess.Popen(
                 [
@@ -338,7 +374,7 @@ class Cluster:
         raise UnreachableError(f"Kafka did not answer within {START_TIMEOUT_S} s. Its output: {self._output_tail(1)}")
 
     def _check_alive(self) -> None:
-        for node in range(1, self.nodes + 1):
+        for node in self._nodes():
             if not (self._folder(node) / "pid").exists() or self._pid(node) is not None:
                 continue  # the launcher is on its way, or the node runs
             tail = self._output_tail(node)
@@ -352,8 +388,14 @@ class Cluster:
 
     # ---------------------------------------------------------------------------------------------------- what is there
 
+    def _nodes(self) -> range:
+        return range(1, self.nodes + 1)
+
     def _folder(self, node: int) -> Path:
         return self.directory / f"node-{node}"
+
+    def _log_folder(self, node: int) -> Path:
+        return self._folder(node) / "log"
 
     def _layout(self) -> Layout | None:
         return read_layout(self.directory)
@@ -469,3 +511,8 @@ def answers(bootstrap: str, nodes: int, timeout_s: float) -> bool:
         return len(admin.list_topics(timeout=timeout_s).brokers) >= nodes
     except KafkaException:
         return False
+
+
+def _is_fenced(node: int, told: str) -> bool:
+    """Whether a controller has ended a broker's session and put that on record: it says so, one after the other."""
+    return f"registration for broker {node}:" in told.partition(f"Fencing broker {node} ")[2]

@@ -4,6 +4,8 @@ GUARANTEE control records enter in the order of the control topic. A HEARTBEAT w
 reached the end it names, and what stands behind it waits with it; so a sequenced heartbeat proves that everything
 appended to the input before its predecessor's append time is in the ledger (the authority frontier).
 HAZARD control[p] and input[p] may have leaders with different clocks; the proof is about the control leader's time.
+HAZARD a heartbeat that names an end the input never reaches holds back all that stands behind it: only workers and
+operators may write to the control topic.
 A record that is no Control at all is sequenced like any other and means nothing to a fold.
 
 Bounded: CONTROL_PENDING_MAX records wait per partition; then its reading pauses, the log keeps the rest.

@@ -113,7 +113,10 @@ N_RESULTS: Final = 6
 N_TAKEN: Final = 7
 N_LATE: Final = 8
 N_AHEAD: Final = 9
-NUMBERS: Final = 10
+#: Where early results go on that did not fit into the buffer: pane, and row + 1; 0 for the beginning.
+N_EARLY_PANE: Final = 10
+N_EARLY_ROW: Final = 11
+NUMBERS: Final = 12
 
 BY_SOURCE, BY_KIND, BY_ALL = 0, 1, 2
 

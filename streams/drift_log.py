@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from lifecycle.parameters import utf8_of
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.faults import MAX_SOURCE_BYTES
@@ -259,8 +260,8 @@ class DriftLog:
         partition: int | None = None,
     ) -> Written:
         """Append a control record whose body is made at the last moment."""
-        name = _utf8("source", source)
-        _utf8("actor", actor), _utf8("reason", reason)
+        name = utf8_of("source", source)
+        utf8_of("actor", actor), utf8_of("reason", reason)
         if not 1 <= len(name) <= MAX_SOURCE_BYTES:
             raise BadInputError(f"source has {len(name)} bytes of UTF-8; give it 1 to {MAX_SOURCE_BYTES}")
         ledger = self._ledger
@@ -278,10 +279,3 @@ class DriftLog:
 
 def _placed(entries: Iterable[DriftEntry]) -> Iterator[tuple[int, DriftEntry]]:
     return ((entry.created_at_ms, entry) for entry in entries)
-
-
-def _utf8(what: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise BadInputError(f"{what} {text!a} is not UTF-8. Give text") from None

@@ -99,6 +99,16 @@ def node_properties(node: int, layout: Layout, log: Path | str) -> dict[str, str
     }
 
 
+def controller_properties(node: int, layout: Layout, log: Path | str) -> dict[str, str]:
+    """Of a node that is no broker for once."""
+    properties = node_properties(node, layout, log)
+    del properties["advertised.listeners"]
+    return properties | {
+        "process.roles": "controller",
+        "listeners": f"CONTROLLER://{HOST}:{layout.ports[node - 1].controller}",
+    }
+
+
 def random_cluster_id() -> str:
     """A cluster id in Kafka's form: never with a leading hyphen, which its tools would take for an option."""
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):

@@ -72,6 +72,9 @@ if TYPE_CHECKING:
 FETCH_WAIT_MS = 50
 #: Of a control record, whatever the limit for values of the input is; the ledger's headroom holds it.
 CONTROL_VALUE_BYTES = 1_048_576
+#: After a commit's answer its markers are still to be written. A transaction that begins before is refused, and the
+#: client tries again 20 ms later (CONCURRENT_TRANSACTIONS); what comes meanwhile is in the batch that waits.
+MARKERS_MS = 4
 _NS_PER_MS = 1_000_000
 
 
@@ -291,8 +294,9 @@ class Lane:
             return None
         tails = {number: head.index for number, head in heads.items()}
         progress = self._standing.to_write(tails, time_source().monotonic_ns())
-        self._next_ns = time_source().monotonic_ns() + self._settings.batch_interval_ms * _NS_PER_MS
+        next_ns = time_source().monotonic_ns() + self._settings.batch_interval_ms * _NS_PER_MS
         duration_ns = self._transactions.write(self._outgoing(turn.ledger, turn.stepped, progress))
+        self._next_ns = max(next_ns, time_source().monotonic_ns() + MARKERS_MS * _NS_PER_MS)
         for number, head in heads.items():
             self.parts[number].head = head
         if self.hot is not None:

@@ -6,8 +6,9 @@
 
 A turn at a time: a batch goes through the channel of a Faust agent (agents.py), which has it committed; the same call
 then fetches the next, so that all that came during the commit is in it, and goes on by itself for TURN_S while events
-keep coming. Each way through the channel and the loop costs the worker more than the Python of a small batch; with one
-for every batch it was half of what a paced worker took. Meanwhile the client reads ahead on its own threads.
+keep coming and nobody wants it to end. Each way through the channel and the loop costs the worker more than the Python
+of several small batches; with one for every batch it was half of what a paced worker took. Meanwhile the client reads
+ahead on its own threads.
 
 GUARANTEE an assigned lane that is not LIVE, and a halted partition, fail the worker's health.
 GUARANTEE no error is swallowed: each becomes a halt record or a logged, counted attempt.
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     Turn = tuple["list[Committed]", "Batch | None", BaseException | None]
 
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
-#: How long a lane goes on by itself: as long may a stop, a new assignment, and the numbers of health and metrics wait.
-TURN_S: Final = 0.1
+#: How long a lane goes on by itself: so old may the numbers of health and metrics be.
+TURN_S: Final = 0.5
 _logger = structlog.get_logger()
 
 
@@ -69,12 +70,12 @@ class Work:
 class Surroundings:
     """What a host needs of its worker.
 
-    confirmed: does the group still count us in? on_commit: what was written. on_defect: a host that died of a defect.
+    confirmed: does the group still count us in? on_commit: what a turn wrote. on_defect: a host that died of a defect.
     """
 
     make_lane: Callable[[int], Lane]
     confirmed: Callable[[], bool]
-    on_commit: Callable[[int, Committed], None]
+    on_commit: Callable[[int, list[Committed]], None]
     on_defect: Callable[[BaseException], None]
     bootstrap: str
     progress_topic: str
@@ -129,7 +130,9 @@ class LaneHost:
         if self._offered is not work:
             return
         self._offered = None
-        self._turn = asyncio.get_running_loop().run_in_executor(self._thread, _turn, work.lane, work.batch)
+        self._turn = asyncio.get_running_loop().run_in_executor(
+            self._thread, _turn, work.lane, work.batch, lambda: self._stop.is_set() or self._reopen
+        )
         self._turn.add_done_callback(lambda _turn: self._turned.set())
         await asyncio.wait([self._turn])  # leaves the turn to serving where Faust cancels the agent
 
@@ -180,9 +183,9 @@ class LaneHost:
                 committed, batch, error = self._turn.result()
                 if error is None:
                     self._note(lane)
-                for one in committed:
+                if committed:
                     self._attempt = 0
-                    self._around.on_commit(self.number, one)
+                    self._around.on_commit(self.number, committed)
         if batch is not None:
             batch.release()
         return error
@@ -267,8 +270,11 @@ class LaneHost:
         return (None, error) if error is not None else (future.result(), None)
 
 
-def _turn(lane: Lane, batch: Batch | None) -> Turn:
-    """On the lane's thread: commit, and fetch what came meanwhile, for TURN_S and as long as something comes."""
+def _turn(lane: Lane, batch: Batch | None, wanted: Callable[[], bool]) -> Turn:
+    """On the lane's thread: commit, and fetch what came meanwhile, for TURN_S and as long as something comes.
+
+    wanted: whether the loop waits for the lane.
+    """
     clock = time_source()
     until_ns = clock.monotonic_ns() + int(TURN_S * NS_PER_S)
     committed: list[Committed] = []
@@ -278,7 +284,7 @@ def _turn(lane: Lane, batch: Batch | None) -> Turn:
             if one is not None:
                 committed.append(one)
             batch = lane.fetch()
-            if batch is None or clock.monotonic_ns() >= until_ns:
+            if batch is None or wanted() or clock.monotonic_ns() >= until_ns:
                 return committed, batch, None
     except Exception as error:  # noqa: BLE001 - handed to serving, which halts or opens the lane again
         return committed, None, error

@@ -43,9 +43,9 @@ TIMESTAMP_LOG_APPEND: Final = 2
 
 PRODUCER, CONSUMER = 0, 1  # of rd_kafka_type_t
 
-# Flags of produce_batch. None of them: neither COPY nor FREE, so the value's memory stays the caller's, and is read
-# until the delivery is known.
+# Flags of produce_batch. Without COPY the value's memory stays the caller's, and is read until the delivery is known.
 NO_FLAGS: Final = 0
+COPY: Final = 0x2
 WAIT_WHILE_FULL: Final = 0x4
 ANY_PARTITION: Final = -1
 DESTROY_NO_CONSUMER_CLOSE: Final = 0x8

@@ -84,9 +84,12 @@ class Log:
     def bounds(self, topic: str, partition: int) -> Bounds:
         """Where the log of a partition starts and ends."""
         committed, uncommitted = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
-        start = self._offset(topic, partition, OffsetSpec.earliest(), uncommitted)
-        stable = self._offset(topic, partition, OffsetSpec.latest(), committed)
-        end = self._offset(topic, partition, OffsetSpec.latest(), uncommitted)
+        asked = [  # all three are on their way before the first is waited for
+            self._offset(topic, partition, OffsetSpec.earliest(), uncommitted),
+            self._offset(topic, partition, OffsetSpec.latest(), committed),
+            self._offset(topic, partition, OffsetSpec.latest(), uncommitted),
+        ]
+        start, stable, end = (int(self._ask(future.result).offset) for future in asked)
         return Bounds(start, stable, max(stable, end))
 
     def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
@@ -182,10 +185,12 @@ class Log:
         )
         return {where.partition: int(self._ask(future.result).offset) for where, future in futures.items()}
 
-    def _offset(self, topic: str, partition: int, spec: OffsetSpec, isolation: IsolationLevel) -> int:
+    def _offset(self, topic: str, partition: int, spec: OffsetSpec, isolation: IsolationLevel) -> Any:
+        """Of the offset: a future."""
         where = TopicPartition(topic, partition)
-        futures = self._admin.list_offsets({where: spec}, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)
-        return int(self._ask(futures[where].result).offset)
+        return self._admin.list_offsets({where: spec}, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)[
+            where
+        ]
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:

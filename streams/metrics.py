@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,8 @@ from schemas.columns import Fault
 from schemas.instants import NS_PER_S
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streams.folds import Counted
     from streams.lane import Committed
 
@@ -74,47 +77,46 @@ def _of_lane(lane: int) -> _OfLane:
 _GREEN, _YELLOW, _RED = (SEVERITY.labels(severity) for severity in ("GREEN", "YELLOW", "RED"))
 
 
-def observe(lane: int, committed: Committed) -> None:
-    """Count one transaction."""
+def observe(lane: int, committed: Sequence[Committed]) -> None:
+    """Count transactions; each counter is raised once for all of them, for that costs more than adding up."""
     mine = _of_lane(lane)
-    mine.events.inc(committed.events)
-    mine.entries.inc(committed.entries)
-    mine.batch.observe(committed.entries)
-    mine.transaction.observe(committed.duration_ns / NS_PER_S)
-    for counted in committed.counted:
-        _observe_windows(counted)
-        counts = counted.judged
-        if counts is None:
-            continue
-        for counter, number in (
-            (_GREEN, counts.green),
-            (_YELLOW, counts.yellow),
-            (_RED, counts.red),
-            (WARNED, counts.warned),
-            (DUPLICATES, counts.duplicates),
-            (CONFLICTS, counts.conflicts),
-            (NOT_FINITE, counts.not_finite),
-            (EVICTED, counts.evicted_sources),
-            (ALERTS, counted.alerts),
-        ):
-            if number:
-                counter.inc(number)
-        for fault, number in counts.unreadable.items():
-            if fault is Fault.ERASED:
-                continue  # read once, and erased since: there is no letter
-            DEAD.labels(fault.name).inc(number)
+    totals: defaultdict[Counter, int] = defaultdict(int)
+    for one in committed:
+        totals[mine.events] += one.events
+        totals[mine.entries] += one.entries
+        mine.batch.observe(one.entries)
+        mine.transaction.observe(one.duration_ns / NS_PER_S)
+        for counted in one.counted:
+            _add_judged(totals, counted)
+            _add_windows(totals, counted)
+    for counter, number in totals.items():
+        if number:
+            counter.inc(number)
 
 
-def _observe_windows(counted: Counted) -> None:
+def _add_judged(totals: defaultdict[Counter, int], counted: Counted) -> None:
+    counts = counted.judged
+    if counts is None:
+        return
+    totals[_GREEN] += counts.green
+    totals[_YELLOW] += counts.yellow
+    totals[_RED] += counts.red
+    totals[WARNED] += counts.warned
+    totals[DUPLICATES] += counts.duplicates
+    totals[CONFLICTS] += counts.conflicts
+    totals[NOT_FINITE] += counts.not_finite
+    totals[EVICTED] += counts.evicted_sources
+    totals[ALERTS] += counted.alerts
+    for fault, number in counts.unreadable.items():
+        if fault is not Fault.ERASED:  # read once, and erased since: there is no letter
+            totals[DEAD.labels(fault.name)] += number
+
+
+def _add_windows(totals: defaultdict[Counter, int], counted: Counted) -> None:
     for name, counts in counted.windows.items():
-        for counter, number in (
-            (RESULTS, counts.results),
-            (LATE_EVENTS, counts.late),
-            (AHEAD_EVENTS, counts.ahead),
-        ):
+        for counter, number in ((RESULTS, counts.results), (LATE_EVENTS, counts.late), (AHEAD_EVENTS, counts.ahead)):
             if number:
-                counter.labels(name).inc(number)
+                totals[counter.labels(name)] += number
     for name in counted.suspended:
-        SUSPENDED.labels(name).inc()
-    if counted.refused:
-        REFUSED.inc(counted.refused)
+        totals[SUSPENDED.labels(name)] += 1
+    totals[REFUSED] += counted.refused

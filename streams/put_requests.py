@@ -25,6 +25,7 @@ from aiohttp import web
 
 from schemas.errors import BadInputError, UnreachableError
 from streams import arrow_events
+from streams.arrow_bytes import stream_bytes
 from streams.publish import DEFAULT_KIND, Format, read
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class PutRequests:
         unknown = [name for name in request.query if name not in _DEFAULTS]
         if unknown:
             return refuse(400, f"unknown parameter {unknown[0]!r:.80}; the parameters are {', '.join(_DEFAULTS)}")
+        for name in _DEFAULTS:
+            if len(request.query.getall(name, ())) > 1:
+                return refuse(400, f"{name} is given more than once. Give it once")
         if self._under_way >= PUTS_MAX:
             busy = refuse(503, f"{PUTS_MAX} requests are under way already. Send this one again in a moment")
             busy.headers["Retry-After"] = str(RETRY_AFTER_S)
@@ -90,26 +94,34 @@ class PutRequests:
         try:
             lines = _lines(body, content_type, defaults)
             return _told(self._puts.topic, self._puts.put(lines))
-        except _TooManyError:
-            return refuse(413, f"there are more than {EVENTS_MAX} events. Send them in parts")
+        except _TooLargeError as error:
+            return refuse(413, str(error))
         except BadInputError as error:
             return refuse(400, str(error))
         except UnreachableError as error:
             return refuse(503, str(error))
 
 
-class _TooManyError(BadInputError):
-    """More events than a request may have."""
+class _TooLargeError(BadInputError):
+    """More than a request may have."""
+
+
+def _too_many() -> _TooLargeError:
+    return _TooLargeError(f"there are more than {EVENTS_MAX} events. Send them in parts")
 
 
 def _lines(body: bytes, content_type: str, defaults: Mapping[str, str]) -> Iterator[Accepted | Rejected]:
     if content_type == ARROW:
+        if stream_bytes(body) > BODY_BYTES_MAX:
+            raise _TooLargeError(f"the rows have more than {BODY_BYTES_MAX} bytes decompressed. Send them in parts")
         table = arrow_events.open_table(body)
-        if table.num_rows > EVENTS_MAX or arrow_events.text_bytes(table) > BODY_BYTES_MAX:
-            raise _TooManyError
+        if table.num_rows > EVENTS_MAX:
+            raise _too_many()
+        if arrow_events.text_bytes(table) > BODY_BYTES_MAX:
+            raise _TooLargeError(f"the texts of the rows have more than {BODY_BYTES_MAX} bytes. Send them in parts")
         return arrow_events.read_table(table, defaults)
     if body.count(b"\n") > EVENTS_MAX:
-        raise _TooManyError
+        raise _too_many()
     return read(io.BytesIO(body), Format.JSONL, defaults)
 
 

@@ -171,7 +171,9 @@ def _lines(part: Part, *, explain: bool) -> bytes:
 
 
 def _flag(request: web.Request, name: str) -> bool:
-    text = request.query.get(name, "0")
+    text, *more = request.query.getall(name, ["0"])
+    if more:
+        raise BadInputError(f"{name} is given {1 + len(more)} times. Give it once")
     if text not in ("0", "1"):
         raise BadInputError(f"{name} is {text!r:.40}. Give 0 or 1")
     return text == "1"

@@ -231,8 +231,9 @@ class Recount:
         self.sql.execute("DROP TABLE again")
 
     def clock_us(self, sequence: int) -> int | None:
-        """The greater of A and F before the event of that sequence; None where nothing was before."""
-        found = self.sql.execute("SELECT greatest(max(a), max(f)) FROM clocked WHERE s < ?", [sequence]).fetchone()
+        """The greater of A and F before the event of that sequence; A at the first event where nothing was before."""
+        before = "greatest(max(a) FILTER (s < $1), max(f) FILTER (s < $1))"
+        found = self.sql.execute(f"SELECT coalesce({before}, min(a)) FROM clocked", [sequence]).fetchone()
         return None if found is None else found[0]
 
     def mark(self, one: InForce) -> None:
@@ -273,11 +274,18 @@ class Recount:
                 last_us, gathered = start_us, gathered + count
         yield from _parts(first_us, INT64_MAX, gathered)
 
+    def windows_over(self, definition: WindowDefinition, values: int) -> int:
+        """How many windows, final or not, have more values than that, of the definition that was marked."""
+        windows = f"FROM ({_placed(definition, 'true')}) GROUP BY key, start_us HAVING count(v) > {values}"
+        [(count,)] = self.sql.execute(f"SELECT count(*) FROM (SELECT key, start_us {windows})").fetchall()
+        return int(count)
+
     def fill(self, definition: WindowDefinition, of: Slice) -> None:
         """The table `expected`: the final result of each window of the slice whose end the watermark reached.
 
-        Columns: key, start_us, end_us, revision, at_index, count, values, the functions, percentiles (a list, in the
-        definition's order). revision is 1 and one more for each late event; early results are not counted.
+        Columns: key, start_us, end_us, revision, results, at_index, count, values, the functions, percentiles (a list,
+        in the definition's order). revision is 1 and one more for each late event, as many as there are final results;
+        early ones are not counted.
         """
         ranks = ", ".join(f"ordered[({p} * len(ordered) + 99999) // 100000]" for p in definition.percentiles)
         welford = (
@@ -302,7 +310,7 @@ class Recount:
                     {welford if "variance" in wanted else "NULL::DOUBLE"} AS m2
                 FROM gathered)
             SELECT folded.* EXCLUDE (vs, late, late_i, total, ordered, m2),
-                (late < count)::BIGINT + late AS revision, greatest(steps.i, late_i) AS at_index,
+                (late < count)::BIGINT + late AS revision, revision AS results, greatest(steps.i, late_i) AS at_index,
                 total AS sum, ordered[1] AS min, ordered[-1] AS max, total / "values" AS mean,
                 m2 / "values" AS variance, vs[1] AS first, vs[-1] AS last,
                 [{ranks}]::DOUBLE[] AS percentiles

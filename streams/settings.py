@@ -15,7 +15,7 @@ file; what stands above the tables holds for all, what stands in one overrides i
     framing = "json"
 
 Windows are tables, too, and stand in the file only: [[window]] for all ledgers, [[ledger.window]] below a ledger for
-that one, in place of those for all; `window = []` for none (see `window_tables`).
+that one, in place of those for all; `window = []` for none (see `window_settings`).
 
 GUARANTEE a Settings object is valid: every limit is in range and the relations between limits hold, so no code below
 checks them again. A value that is refused is named with the place it came from and the remedy; nothing has been started
@@ -48,7 +48,7 @@ from streams.definitions import (
     threshold_us_from_ms,
 )
 from streams.severity import THRESHOLD_LIMIT_US
-from streams.window_tables import read_windows
+from streams.window_settings import read_windows
 from streams.windows import DEFAULT_WINDOWS, WindowDefinition, check_together
 
 if TYPE_CHECKING:

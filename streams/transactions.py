@@ -2,6 +2,8 @@
 
 GUARANTEE a producer that failed in any way is ended and not used again; what it had begun is ended by the fence of the
 next owner, which may be this process. HAZARD between a commit's request and its answer the outcome is unknown.
+HAZARD Kafka answers a commit before it writes the markers, and may lose them on a partition without a leader (4.3.0):
+the records there then end with the next transaction of this id that has any for it, as that one does.
 """
 
 from __future__ import annotations

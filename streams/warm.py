@@ -4,6 +4,7 @@ Compiling takes 75 seconds of one core, and memory that a process never gives ba
 state of the sources and each place they stand in, in two processes beside one another; the worker then loads the
 result, in about two seconds.
 
+GUARANTEE several workers that start at once compile once: one does, the others wait.
 GUARANTEE what stands in the cache was made by one process for each function. numba numbers the files of a function
 without a lock, so two that write there at once could exchange what they compiled for different types. Each writes into
 a folder of its own, and whole functions are moved.
@@ -11,6 +12,8 @@ a folder of its own, and whole functions are moved.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import glob
 import hashlib
 import os
@@ -51,7 +54,7 @@ from streams.window_run import WindowRun, first_numbers
 from streams.windows import Kind, WindowDefinition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -79,18 +82,35 @@ def prepare() -> None:
     if done.exists():
         done.touch()
         return
-    clock = time_source()
-    began_ns = clock.monotonic_ns()
-    _logger.info("kernels_compiling", processes=len(HALVES), cache=str(folder))
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="compiling-", dir=folder) as made:
-        _copy(folder, Path(made))
-        _compile(Path(made))
-        _move(Path(made), folder)
-    done.touch()
-    _logger.info("kernels_compiled", seconds=round((clock.monotonic_ns() - began_ns) / NS_PER_S, 1))
+    with _alone(folder):
+        if done.exists():
+            return
+        clock = time_source()
+        began_ns = clock.monotonic_ns()
+        _logger.info("kernels_compiling", processes=len(HALVES), cache=str(folder))
+        with TemporaryDirectory(prefix="compiling-", dir=folder) as made:
+            _copy(folder, Path(made))
+            _compile(Path(made))
+            _move(Path(made), folder)
+        done.touch()
+        _logger.info("kernels_compiled", seconds=round((clock.monotonic_ns() - began_ns) / NS_PER_S, 1))
     if folder.name == sources_state():
         _remove_unused(folder.parent)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Held by one process at a time; the kernel frees it of a dead one."""
+    with (folder / "compiling.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _logger.info("kernels_awaited", cache=str(folder))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks: who compiles twice loses only time
+            _logger.warning("kernels_not_locked", cache=str(folder), error=str(error))
+        yield
 
 
 def _place() -> str:

@@ -12,7 +12,16 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from schemas.memory import kernel
-from streams.derive_kernel import BY_ALL, LATEST, N_CLOSE_DUE, N_RESULTS, N_WATERMARK, RESULTS_MAX
+from streams.derive_kernel import (
+    BY_ALL,
+    LATEST,
+    N_CLOSE_DUE,
+    N_EARLY_PANE,
+    N_EARLY_ROW,
+    N_RESULTS,
+    N_WATERMARK,
+    RESULTS_MAX,
+)
 from streams.prefetch import prefetch
 from streams.quantiles import rank, sketch_percentile, sketch_sorted
 from streams.results import AT_INDEX, END_US, FINAL, FLOAT_COLUMNS, KEY_ADDRESS, KEY_LENGTH, METHOD, START_US, Method
@@ -153,18 +162,25 @@ def emit_changed(
     windows: Windows, plan: Plan, hot: NDArray[np.int64], arena: int, numbers: NDArray[np.int64], results: Results,
     scratch: Scratch, index: int,
 ) -> bool:  # fmt: skip
-    """A result of each open window that changed since its last one; False where the results are full."""
+    """A result of each open window that changed since its last one; False where the results are full.
+
+    Those that were passed before it came back are not walked again.
+    """
     rows, panes, used = windows.rows, windows.panes, windows.used
-    for pane in range(used[FIRST_PANE], used[END_PANE]):
+    for pane in range(max(used[FIRST_PANE], numbers[N_EARLY_PANE]), used[END_PANE]):
         if panes[pane, PANE_CLOSED]:
             continue
-        row = panes[pane, PANE_HEAD]
+        row = numbers[N_EARLY_ROW] - 1 if numbers[N_EARLY_ROW] > 0 else panes[pane, PANE_HEAD]
+        numbers[N_EARLY_ROW] = 0
         while row >= 0:
             if rows[row, STATE] & CHANGED:
                 if numbers[N_RESULTS] == RESULTS_MAX:
+                    numbers[N_EARLY_PANE] = pane
+                    numbers[N_EARLY_ROW] = row + 1
                     return False
                 emit(windows, row, plan, hot, arena, numbers, results, scratch, index, 0)
             row = rows[row, NEXT]
+    numbers[N_EARLY_PANE] = 0
     return True
 
 

@@ -169,7 +169,8 @@ class WindowDefinition:
         object.__setattr__(self, "functions", _ordered_functions(self.functions))
         object.__setattr__(self, "percentiles", _ordered_percentiles(self.percentiles))
         for field, value in self._following().items():
-            if getattr(self, field) == _FOLLOWS:
+            given = getattr(self, field)
+            if type(given) is int and given == _FOLLOWS:
                 object.__setattr__(self, field, value)
         positive = ("size_us", "slide_us") if self.kind is Kind.HOPPING else ("size_us",)
         for field in _DURATIONS:

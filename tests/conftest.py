@@ -5,10 +5,13 @@ A broker that cannot be started fails the tests that need it: a green run means 
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import posix
 import shutil
 import signal
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +42,7 @@ hypothesis.settings.load_profile("driftledger")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _prefixes = itertools.count(1)
+_session = pytest.StashKey[pytest.Session]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,26 @@ def pytest_configure(config: pytest.Config) -> None:
     del config
     if os.environ.get("DRIFTLEDGER_REQUIRE_CASES") == "1" and _cases_folder() is None:
         pytest.exit("DRIFTLEDGER_REQUIRE_CASES=1 but there are no cases. Point DRIFTLEDGER_CASES at the folder", 2)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remember what knows the exit code."""
+    session.config.stash[_session] = session
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process as a worker does (streams/worker.py).
+
+    Python would wait for ever for a thread that a failed test left behind, and a client's thread may outlive Python.
+    """
+    session = config.stash.get(_session, None)
+    if session is not None and sys.exc_info()[0] is None:
+        config._cleanup_stack.close()  # what it finds fails the run
+        atexit._run_exitfuncs()  # pytest's own among them: its folders are unlocked
+        sys.stdout.flush()
+        sys.stderr.flush()
+        posix._exit(session.exitstatus)  # coverage replaces that of os, and would write over what it has saved
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

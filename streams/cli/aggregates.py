@@ -30,13 +30,16 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     "definition", "key", "window_start", "window_end", "final", "revision", "count", "values", "sum", "min", "max",
-    "mean", "percentiles", "partition",
+    "mean", "variance", "first", "last", "percentiles", "partition",
 )  # fmt: skip
+#: What a definition need not ask for: it takes room in a table only where a row has it.
+_SPARING = frozenset({"sum", "min", "max", "mean", "variance", "first", "last", "percentiles"})
 _LINE_COLUMNS = ("window_end", "definition", "key", "final", "revision", "count", "sum", "mean")
 _FIELDS = (
     "definition", "version", "partition", "frame", "key", "window_start", "window_end", "window_start_us",
     "window_end_us", "revision", "final", "at_index", "count", "values", "sum", "min", "max", "mean", "variance",
-    "first", "last", "percentiles", "method", "recorded_at", "recorded_at_ms",
+    "first", "last", "percentiles", "method", "relative_error", "recorded_at",
+    "recorded_at_ms",
 )  # fmt: skip
 _LATE_COLUMNS = ("definition", "source", "late", "ahead", "partition", "last_recorded_at")
 _LATE_LINE_COLUMNS = ("recorded_at", "definition", "source", "late", "ahead")
@@ -121,7 +124,7 @@ def aggregates(
         driftledger aggregates source_10s --follow
     """
     check_range(last, first, to, follow=follow)
-    _check_forms(whole=whole, late=late, every=every, follow=follow, partition=partition)
+    _check_forms(whole=whole, late=late, every=every, final_only=final_only, follow=follow, partition=partition)
     span = span_of(first, to)
     # a partition that has nothing of a key has closed a window of it all the same: other keys tell
     asked = _Asked(window, None if whole else key, late=late, final_only=final_only)
@@ -129,23 +132,35 @@ def aggregates(
         if follow:
             _follow(ledger, asked, last, None if first is None else span, partition, late=late, output=output)
         elif late:
-            _list_late(ledger, asked, span, last, partition, output)
+            if not _list_late(ledger, asked, span, last, partition, output):
+                _tell_nothing(window, key)
         elif whole:
             _list_whole(ledger, asked, key, span, last, output)
         else:
             records = _records(ledger, asked, last, None if first is None and to is None else span, partition, every)
-            emit((r.row() for r in records), _COLUMNS if output is Output.TABLE else _FIELDS, output)
+            rows = (record.row() for record in records)
+            if not emit(rows, _COLUMNS if output is Output.TABLE else _FIELDS, output, sparing=_SPARING):
+                _tell_nothing(window, key)
     asked.tell()
 
 
-def _check_forms(*, whole: bool, late: bool, every: bool, follow: bool, partition: int | None) -> None:
+def _tell_nothing(window: str | None, key: str | None) -> None:
+    """Where a name was given, for it may be misspelt."""
+    names = [f"{what} {name!r}" for what, name in (("window", window), ("key", key)) if name is not None]
+    if names:
+        typer.echo(f"nothing of the {' and the '.join(names)} is there", err=True)
+
+
+def _check_forms(
+    *, whole: bool, late: bool, every: bool, final_only: bool, follow: bool, partition: int | None
+) -> None:
     """Refuse options that contradict one another. Raises BadInputError."""
     if whole and (late or follow or every):
         raise BadInputError("--whole lists merged windows once. Leave out --late, --follow and --all")
     if whole and partition is not None:
         raise BadInputError("--whole is of all partitions. Leave out --partition")
-    if late and every:
-        raise BadInputError("--late counts have no revisions. Leave out --all")
+    if late and (every or final_only):
+        raise BadInputError("--late counts are no results. Leave out --all and --final-only")
 
 
 def _records(
@@ -178,8 +193,8 @@ def _follow(
 
 def _list_late(
     ledger: Ledger, asked: _Asked, span: Span, last: int | None, partition: int | None, output: Output
-) -> None:
-    """Counts added up, the most first."""
+) -> int:
+    """Counts added up, the most first; how many."""
     from streams.aggregates import LateCounts, between
 
     sums: dict[tuple[str, str, int], dict[str, Any]] = {}
@@ -191,7 +206,7 @@ def _list_late(
             row["ahead"] += record.ahead
             row["last_recorded_at"] = record.row()["recorded_at"]
     rows = sorted(sums.values(), key=lambda row: (-row["late"] - row["ahead"], row["definition"], row["source"]))
-    emit(rows[:last], _LATE_COLUMNS, output)
+    return emit(rows[:last], _LATE_COLUMNS, output)
 
 
 def _list_whole(
@@ -203,8 +218,9 @@ def _list_whole(
 
     records = between(ledger, span.first_ms, span.last_ms, asked)
     wholes = merged(ledger, [record for record in records if isinstance(record, Result)])
+    wholes.sort(key=lambda one: one.whole.window_end_us)  # of all definitions: --last is not to leave one out
     rows = [one.row() for one in wholes if key in (None, one.whole.key)]
     if not wholes:
         typer.echo("no window of that range is defined with whole = true", err=True)
     columns = _WHOLE_COLUMNS if output is Output.TABLE else _WHOLE_FIELDS
-    emit(rows if last is None else rows[-last:], columns, output)
+    emit(rows if last is None else rows[-last:], columns, output, sparing=_SPARING)

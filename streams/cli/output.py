@@ -16,7 +16,7 @@ import orjson
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 #: Columns of a table when stdout is no terminal: wide enough that no hash is cut.
 PLAIN_WIDTH = 200
@@ -35,15 +35,19 @@ OutputOption = Annotated[
 ]
 
 
-def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output) -> int:
+def emit(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output, *, sparing: Collection[str] = ()
+) -> int:
     """Write rows, the named columns in that order; return how many there were.
+
+    sparing: columns that a table leaves out where no row has a value for them.
 
     A missing or None value is "-" in a table, null or empty elsewhere. Values: str, int, float, bool, None; bytes are
     written as lower-case hex; enum members by value; lists and dicts as compact JSON.
     """
     count = 0
     if output is Output.TABLE:
-        count = _table(rows, columns)
+        count = _table(rows, columns, sparing)
     elif output is Output.JSONL:
         for count, row in enumerate(rows, 1):  # noqa: B007 - returned
             line = orjson.dumps(
@@ -73,13 +77,13 @@ def emit_lines(
         return
     widths = [0] * len(columns)
     for row in rows:
-        values = ["-" if row.get(column) is None else _printable(str(_plain(row[column]))) for column in columns]
+        values = ["-" if row.get(column) is None else printable(str(_plain(row[column]))) for column in columns]
         widths = [max(width, len(value)) for width, value in zip(widths, values, strict=True)]
         line = "  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True))
         typer.echo(line.rstrip())
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what would steer a terminal: producers choose some of these texts."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
@@ -96,13 +100,17 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else str(value)
 
 
-def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
+def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], sparing: Collection[str]) -> int:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE, pad_edge=False)
+    if sparing:
+        rows = list(rows)
+        empty = {column for column in sparing if all(row.get(column) is None for row in rows)}
+        columns = [column for column in columns if column not in empty]
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     numeric = dict.fromkeys(columns, True)
@@ -110,7 +118,7 @@ def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
         values = [row.get(column) for column in columns]
         for column, value in zip(columns, values, strict=True):
             numeric[column] = numeric[column] and (value is None or isinstance(value, int | float))
-        table.add_row(*(Text("-" if value is None else str(_plain(value))) for value in values))
+        table.add_row(*(Text("-" if value is None else printable(str(_plain(value)))) for value in values))
     for column, definition in zip(columns, table.columns, strict=True):
         if numeric[column]:
             definition.justify = "right"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from lifecycle.client import Client
+    from lifecycle.client import Client, PutResult
 
 #: Lines between two updates of the progress bar; what a request takes.
 _PART_LINES = 5_000
@@ -79,7 +79,8 @@ def put(
             putting = _Putting(file, progress)
             putting.put_all(lines, client, stream)
     accepted, bad = counted(putting.accepted, "event"), counted(putting.bad, "bad line")
-    typer.echo(f"{accepted} put into {settings.input_topic}, {bad}", err=True)
+    into = settings.input_topic if worker is None else f"the input of the worker at {client.address}"
+    typer.echo(f"{accepted} put into {into}, {bad}", err=True)
     if putting.bad:
         raise typer.Exit(WRONG)
 
@@ -115,13 +116,13 @@ class _Putting:
         try:
             result = client.temporal_put(read_on())
         except PutError as error:
+            self._refuse_all(error.result, numbers)
             accepted = self.accepted + error.result.accepted
             raise UnreachableError(
                 f"{self._file}: {accepted} events were taken, and not all of those from line {numbers[0]} on: {error}"
             ) from error
         self.accepted += result.accepted
-        for refused in result.refused:
-            self._refuse(numbers[refused.line - 1], refused.reason)
+        self._refuse_all(result, numbers)
 
     def _events(self, lines: Iterator[Accepted | Rejected]) -> Iterator[Accepted]:
         for line in lines:
@@ -129,6 +130,10 @@ class _Putting:
                 self._refuse(line.number, line.reason)
             else:
                 yield line
+
+    def _refuse_all(self, result: PutResult, numbers: list[int]) -> None:
+        for refused in result.refused:
+            self._refuse(numbers[refused.line - 1], refused.reason)
 
     def _refuse(self, number: int, reason: str) -> None:
         self.bad += 1

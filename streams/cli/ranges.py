@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from lifecycle.parameters import utf8_of
 from schemas.errors import BadInputError
 from streams.cli.context import settings_of
 
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from streams.queries import Ledger
 
 PartitionOption = Annotated[int | None, typer.Option("--partition", "-p", help="Only this one; all unless given.")]
-SourceOption = Annotated[str | None, typer.Option(help="Only this source.")]
+
+
+def _name(source: str | None) -> str | None:
+    """A source that could be one. Raises BadInputError."""
+    if source is not None:
+        utf8_of("--source", source)
+    return source
+
+
+SourceOption = Annotated[str | None, typer.Option(help="Only this source.", callback=_name)]
 FromOption = Annotated[int | None, typer.Option("--from", help="First sequence.")]
 ToOption = Annotated[int | None, typer.Option("--to", help="Last sequence.")]
 SinceOption = Annotated[

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.instants import NS_PER_MS, NS_PER_S, format_ms, format_us
+from streams.cli.output import printable
 from streams.overview import AlertBoard, Health, Hot, HotAnswer
 from streams.window_board import WindowBoard, merged
 
@@ -144,7 +145,7 @@ class PlainView:
                 self._line(line)
 
     def _line(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
 
 class LiveView:
@@ -223,15 +224,15 @@ def picture(overview: Overview, alerts_max: int, *, with_windows: bool = True) -
     board = overview.board
     headline.append(f"     alerts: {len(board)} open, {board.closed} closed")
     parts: list[RenderableType] = [Text(), headline, Text(), _partitions(overview, with_windows=with_windows)]
-    parts += [Text(note, no_wrap=True, overflow="ellipsis") for note in _notes(overview)]
-    parts += [Text(f"! {trouble}", "bold red") for trouble in overview.troubles()]
+    parts += [Text(printable(note), no_wrap=True, overflow="ellipsis") for note in _notes(overview)]
+    parts += [Text(f"! {printable(trouble)}", "bold red") for trouble in overview.troubles()]
     shown = board.newest(alerts_max)
     parts += [Text(), Text("open alerts, the newest first", "bold") if shown else Text("no open alerts", "dim")]
     parts += [
         Text.assemble(
             (format_ms(alert.changed_ms)[_TIME_OF_DAY], "dim"),
             "  ",
-            (alert.text, _STYLES[alert.severity]),
+            (printable(alert.text), _STYLES[alert.severity]),
             no_wrap=True,
             overflow="ellipsis",
         )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lifecycle.parameters import utf8_of
 from schemas.errors import BadInputError
 from streams.cli.output import Output, OutputOption, emit
 from streams.cli.ranges import PartitionOption, opened
@@ -36,6 +37,10 @@ def list_windows(
         driftledger windows --output jsonl
     """
     if context.invoked_subcommand is not None:
+        if partition is not None or output is not Output.TABLE:
+            raise BadInputError(
+                "--partition and --output are of the list. A window is resumed wherever it is suspended"
+            )
         return
     from streams.window_admin import read_windows
 
@@ -69,6 +74,7 @@ def resume(
 
     if not actor.strip() or not reason.strip():
         raise BadInputError("a window is not resumed without a name and a reason. Give --actor and --reason some text")
+    utf8_of("actor", actor), utf8_of("reason", reason)
     with opened(context) as ledger:
         written = resume(ledger, name, actor=actor, reason=reason)
     for partition, record in sorted(written.items()):

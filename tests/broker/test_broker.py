@@ -156,7 +156,7 @@ def test_properties_override_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("properties", "says"),
     [
-        ({"num.network.threads": "0"}, r"cannot be prepared for Kafka: .*num\.network\.threads"),
+        ({"num.network.threads": "0"}, r"(?s)cannot be prepared for Kafka: .*num\.network\.threads"),
         ({"metric.reporters": "no.such.Thing"}, r"(?s)node 1 ended while starting.*no\.such\.Thing"),
     ],
     ids=["configuration", "class"],

@@ -8,6 +8,8 @@ import struct
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from schemas.errors import HaltCode, UnreachableError
 from streams.broker import Cluster
 from streams.transactions import Point
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 GOES_ON_WITHIN_S = 15.0
 #: Of a record batch in a log segment: places of its length (of what follows it) and attributes, and a flag of these.
 _LENGTH_AT, _ATTRIBUTES_AT, _CONTROL_BATCH = 8, 21, 0x20
+#: The time of its last record.
+_WRITTEN_AT = 35
 
 
 def _indexes(ledger: Ledger) -> list[int]:
@@ -52,6 +56,14 @@ def _end(log: Log, topic: str) -> int:
     return 0
 
 
+def _is_stable(log: Log, topic: str) -> bool:
+    """Whether partition 0 has records and no open transaction; not where the broker does not answer."""
+    with contextlib.suppress(UnreachableError):
+        bounds = log.bounds(topic, 0)
+        return 0 < bounds.end == bounds.stable_end
+    return False
+
+
 def _check_acknowledged(ledger: Ledger, load: Load) -> None:
     for partition in ledger.partitions:
         written = read_ledger(ledger, partition)
@@ -60,6 +72,7 @@ def _check_acknowledged(ledger: Ledger, load: Load) -> None:
             assert hashes[offset] == hashlib.sha256(value).digest(), f"{partition}@{offset}"
 
 
+@pytest.mark.alone
 def test_a_broker_that_is_killed_under_load_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """Killed while a commit is under way, away for some seconds, started again."""
     with Cluster(tmp_path / "kafka") as cluster:
@@ -116,16 +129,43 @@ def _batch_ends(segment: bytes, *, markers_only: bool) -> list[int]:
 
 def _truncate(cluster: Cluster, topic: str, *, markers_only: bool = False) -> None:
     """Cut partition 0 of a topic to its first half while its broker is down, as an election of a stale replica does."""
+    segment = _segment(cluster, topic)
+    size = segment.stat().st_size
+    _cut(segment, max(end for end in _batch_ends(segment.read_bytes(), markers_only=markers_only) if end <= size // 2))
+
+
+def _segment(cluster: Cluster, topic: str) -> Path:
     [folder] = cluster.directory.glob(f"**/{topic}-0")
     [segment] = folder.glob("*.log")
-    size = segment.stat().st_size
-    cut = max(end for end in _batch_ends(segment.read_bytes(), markers_only=markers_only) if end <= size // 2)
+    return segment
+
+
+def _cut(segment: Path, end: int) -> None:
+    folder = segment.parent
     with segment.open("r+b") as file:
-        file.truncate(cut)
+        file.truncate(end)
     for pattern in ("*.index", "*.timeindex", "*.txnindex", "*.snapshot"):
         for index in folder.glob(pattern):
             index.unlink()
     (folder.parent / "recovery-point-offset-checkpoint").unlink(missing_ok=True)
+
+
+def _lose_marker(cluster: Cluster, topic: str, since_ms: int) -> int:
+    """Cut the last batch of partition 0 if it is a marker written since then, while the broker is down.
+
+    Returns when the batch before was written.
+    """
+    segment = _segment(cluster, topic)
+    content = segment.read_bytes()
+    ends = [0, *_batch_ends(content, markers_only=False)]
+    if len(ends) < len(("before", "last", "end")):
+        return 0
+    before, last = ends[-3], ends[-2]
+    [attributes] = struct.unpack_from(">h", content, last + _ATTRIBUTES_AT)
+    [written_ms] = struct.unpack_from(">q", content, last + _WRITTEN_AT)
+    if attributes & _CONTROL_BATCH and written_ms >= since_ms:
+        _cut(segment, last)
+    return int(struct.unpack_from(">q", content, before + _WRITTEN_AT)[0])
 
 
 def _run_for(ledger: Ledger, heartbeats: int) -> Head:
@@ -185,3 +225,30 @@ def test_what_a_broker_loses_behind_our_back_halts(tmp_path: Path) -> None:
         assert {p: halt.code for p, halt in short.halts().items()} == {0: HaltCode.LEDGER_TAIL_LOST}
         assert short.head(0) == cut
         check_exactly_once(short, [1])
+
+
+def test_a_commit_whose_markers_were_not_written_is_one_after_a_restart(tmp_path: Path) -> None:
+    """The broker dies when it has decided to commit, before it writes a marker: not rare where commits never end."""
+    with Cluster(tmp_path / "kafka") as cluster:
+        options = {"partitions": 1, "heartbeat_interval_ms": 200, "windows": QUICK}
+        ledger = Ledger(cluster.bootstrap, "decided", tmp_path, options).create()
+        ended = _run_for(ledger, heartbeats=5)
+        cluster.kill()
+        names = ledger.names
+        since_ms = _lose_marker(cluster, names.sequenced, 0)
+        for topic in (names.drift_alerts, names.aggregates, names.dead_letters, names.progress):
+            _lose_marker(cluster, topic, since_ms)
+        [decided] = [log for log in cluster.directory.glob("**/__transaction_state-*/*.log") if log.stat().st_size]
+        _cut(decided, _batch_ends(decided.read_bytes(), markers_only=False)[-2])  # without: it is complete
+        assert cluster.start() == ledger.bootstrap
+        with ledger.log() as log:
+            wait_for(lambda: _is_stable(log, names.sequenced), "the end of the ledger is committed")
+        assert ledger.head(0) == ended
+        with ledger.worker() as worker:
+            load = Load(ledger, seed=2)
+            load.send(1_000)
+            load.flush()
+            ledger.wait_level(worker)
+            worker.stop()
+        check_exactly_once(ledger)
+        assert ledger.outputs() == refold(ledger)

@@ -265,7 +265,8 @@ def test_the_command_reads_csv_and_standard_input(
     (rows,) = _events(asked, "csv").values()
     assert [str(event["value"]) for _, event in rows] == ["1.0", "nan", "3.0"]
     assert (rows[0][1]["payload"], rows[0][1]["local_timestamp"]) == (b"\xff", 1_000_000)
-    assert capsys.readouterr().err.splitlines()[-1] == f"1 event put into {asked.settings.input_topic}, 0 bad lines"
+    told = f"1 event put into the input of the worker at {address}, 0 bad lines"
+    assert capsys.readouterr().err.splitlines()[-1] == told
 
 
 def test_without_a_worker_the_command_says_what_to_do(

@@ -141,6 +141,7 @@ def _taken_over_s(ledger: Ledger, leave: Callable[[], object], stays: Worker) ->
     return (time.monotonic_ns() - disturbed_ns) / 1e9
 
 
+@pytest.mark.alone
 def test_workers_that_come_and_go_leave_no_gap(kafka: Any, prefix: str, tmp_path: Path) -> None:
     """Eight partitions, 25 s."""
     _come_and_go(kafka, prefix, tmp_path, partitions=8, duration_s=20)

@@ -168,8 +168,8 @@ def test_the_sample_fleet_is_found_out_and_all_of_it_ends_with_ctrl_c(
         wait_until(lambda: up.ended() or wrong.items() <= alerts.read().items(), left_s, "alerts for all")
         assert not up.ended(), up.errors.read_text()
         assert not [name for name in alerts.opened if name.startswith(("steady", "quartz"))]
-    wait_until(lambda: "open alerts, the newest first" in up.output(), 10, "the picture shows them")
-    assert "day-ahead is 86" in up.output()
+    wait_until(lambda: "open alerts, the newest first" in up.output(), 10, "the picture shows alerts")
+    wait_until(lambda: "day-ahead is 86" in up.output(), 10, "the picture shows this one")
     assert "generated series" in up.output()
     for shown in (
         "all_10s from",

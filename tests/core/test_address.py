@@ -48,6 +48,17 @@ def _health(body: bytes, status: int = 200) -> Iterator[str]:
         server.server_close()
 
 
+#: What looks like an address and cannot be looked up.
+_ODD = (
+    "a b:8411",
+    "http://.host:8411",
+    "http://a..b:8411",
+    f"{'a' * 64}.b:8411",
+    "http://ada@127.0.0.1:8411",
+    "a\x7f:1",
+)
+
+
 def _settings(folder: Path, **options: str) -> Settings:
     return Settings(data_dir=folder, **options)  # type: ignore[arg-type]  # only texts are given
 
@@ -91,6 +102,17 @@ def test_a_dead_process_is_no_worker(tmp_path: Path) -> None:
         _rewritten(file, pid=ended.pid)
         assert find_workers(_settings(tmp_path)) == []
     assert not file.exists()
+
+
+def test_a_file_that_may_not_be_removed_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's worker left it behind."""
+
+    def refuse(_file: Path) -> None:
+        raise PermissionError
+
+    announce(_settings(tmp_path), "w", "http://127.0.0.1:1")
+    monkeypatch.setattr(address, "withdraw", refuse)
+    assert find_workers(_settings(tmp_path)) == []
 
 
 def test_an_address_where_another_answers_or_nobody_listens_is_removed(tmp_path: Path) -> None:
@@ -147,6 +169,15 @@ def test_an_address_may_be_written_without_its_scheme() -> None:
     """What is none is said so, and how one looks."""
     assert parse_address("127.0.0.1:8411") == "http://127.0.0.1:8411"
     assert parse_address("http://localhost:8411/") == "http://localhost:8411"
-    for text in ("", "localhost", "http://localhost", "127.0.0.1:port", "https://127.0.0.1:8411", "http://[::1:5"):
+    assert parse_address("[::1]:8411") == "http://[::1]:8411"
+    for text in (
+        "",
+        "localhost",
+        "http://localhost",
+        "127.0.0.1:port",
+        "https://127.0.0.1:8411",
+        "http://[::1:5",
+        *_ODD,
+    ):
         with pytest.raises(BadInputError, match="Write for example"):
             parse_address(text)

@@ -362,6 +362,27 @@ def test_a_missing_result_is_found(small: Small) -> None:
     assert found[0].expected["count"] == final[0].count
 
 
+def test_a_result_that_stands_twice_is_found(small: Small) -> None:
+    """The same bytes, of a window with late events."""
+    twice = next(r for r in small.records if isinstance(r, Result) and r.final and r.revision > 1)
+    found = [d for check in small.compared([*small.records, twice]) for d in check.differences]
+    assert [(d.field, d.found - d.expected) for d in found] == [("results", 1)]
+
+
+@pytest.mark.parametrize(("sketches", "found"), [(20, set()), (2_048, {"method"})])
+def test_a_window_may_have_no_percentiles_where_sketches_ran_out(
+    sketches: int, found: set[str], small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where the definition has more windows that need one than it may have sketches."""
+    monkeypatch.setattr("streams.comparison.SKETCHES", sketches)
+    sketched = {r.window: r for r in small.records if isinstance(r, Result) and r.final and r.method == "ddsketch"}
+    assert 20 < len(sketched) < 2_048
+    victim = next(r for r in sketched.values() if r.values <= 1_792)
+    without = replace(victim, method="none", percentiles=dict.fromkeys(victim.percentiles))
+    checks = small.compared(without if r is victim else r for r in small.records)
+    assert {d.field for check in checks for d in check.differences} == found
+
+
 def test_what_the_topic_no_longer_keeps_is_not_missed(small: Small) -> None:
     """Results of entries up to the first that is still there."""
     with Comparison(PARTITION) as comparison:
@@ -375,17 +396,18 @@ def test_what_the_topic_no_longer_keeps_is_not_missed(small: Small) -> None:
     assert sum(check.windows for check in checks) > 10
 
 
-def test_a_range_compares_windows_that_begin_in_it() -> None:
-    """Entries are taken from before it on, with the definitions in force there."""
+@pytest.mark.parametrize(("first_sequence", "taken_from"), [(10_001, 5), (5_001, 6)])
+def test_a_range_compares_windows_that_begin_in_it(first_sequence: int, taken_from: int) -> None:
+    """Entries are taken from before it on, or from its first event on, with the definitions in force there."""
     entries = list(_copied(_Producer(30_000).batches(WINDOWS, 20_000)))
     definitions = dict(zip((1, 2, 3), WINDOWS, strict=True))
     records = [record for _, said in stepped(entries) for record in said]
-    with Comparison(PARTITION, first_sequence=10_001) as part:
+    with Comparison(PARTITION, first_sequence=first_sequence) as part:
         for version, definition in definitions.items():
             part.recount.define(version, definition)
-        for batch in entries[5:]:
+        for batch in entries[taken_from:]:
             part.take_entries(batch)
-        part.take_records(r for r in records if r.at_index >= int(entries[5].index[0]))
+        part.take_records(r for r in records if r.at_index >= int(entries[taken_from].index[0]))
         checks = part.compare()
     assert differences(checks) == []
     assert 0 < sum(check.windows for check in checks) < len([r for r in records if isinstance(r, Result)])

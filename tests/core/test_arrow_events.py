@@ -173,6 +173,16 @@ def test_a_stream_with_a_flipped_byte_is_read_or_refused() -> None:
                 list(read_table(open_table(damaged), {"kind": "k"}))
 
 
+def test_rows_without_a_column_are_refused() -> None:
+    """An Arrow stream can count rows that hold nothing."""
+    sink = pa.BufferOutputStream()
+    nothing = pa.table({"value": [1.0, 2.0]}).select([])
+    with pa.ipc.new_stream(sink, nothing.schema) as stream:
+        stream.write_table(nothing)
+    with pytest.raises(BadInputError, match="has rows and no column"):
+        open_table(sink.getvalue())
+
+
 def test_what_is_no_stream_is_refused() -> None:
     """Nothing, noise, and a stream that ends early."""
     whole = stream(pa.table({"source": ["s"] * 10}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -13,8 +15,12 @@ import structlog
 import typer
 
 from schemas.errors import BadInputError, DriftledgerError, HaltCode, HaltError, UnreachableError
+from streams.cli import aggregates
 from streams.cli import main as command
 from streams.cli.context import settings_of
+from streams.merge import Whole
+from streams.whole_windows import WholeWindow
+from streams.windows import WindowDefinition
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -80,6 +86,65 @@ def test_a_range_from_a_number_to_an_instant_is_refused(
     """One of the two was meant otherwise; no broker is asked."""
     assert command.main(["drift", listing, "--from", ends[0], "--to", ends[1]]) == 2
     assert "one is a number, the other an instant" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["aggregates", "--late", "--final-only"], "--late counts are no results"),
+        (["windows", "--partition", "1", "resume", "w"], "A window is resumed wherever it is suspended"),
+        (["windows", "--output", "csv", "resume", "w"], "--partition and --output are of the list"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No broker is asked."""
+    assert command.main(words) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("late", [[], ["--late"]])
+def test_a_window_of_which_there_is_nothing_is_named(
+    late: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its name may be misspelt."""
+    monkeypatch.setattr(aggregates, "opened", lambda _context: contextlib.nullcontext())
+    monkeypatch.setattr(aggregates, "_records", lambda *_: [])
+    monkeypatch.setattr("streams.aggregates.between", lambda *_, **__: [])
+    assert command.main(["aggregates", "nobody", "--key", "pump-7", *late]) == 0
+    assert "nothing of the window 'nobody' and the key 'pump-7' is there" in capsys.readouterr().err
+
+
+def test_wholes_of_several_definitions_stand_in_order_of_their_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So the last of them are of each that has some."""
+
+    def whole(name: str, end_s: int) -> WholeWindow:
+        of_it = Whole(None, 0, end_s * 1_000_000, 1, 1, {}, (0,), ())
+        return WholeWindow(WindowDefinition(name, 1_000_000, whole=True), of_it)
+
+    found = [whole("early", 10), whole("early", 20), whole("late", 10), whole("late", 20)]
+    monkeypatch.setattr(aggregates, "opened", lambda _context: contextlib.nullcontext())
+    monkeypatch.setattr("streams.aggregates.between", lambda *_, **__: [])
+    monkeypatch.setattr("streams.whole_windows.merged", lambda *_: found)
+    assert command.main(["aggregates", "--whole", "--last", "2", "--output", "jsonl"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["definition"], row["window_end_us"]) for row in rows] == [("early", 20_000_000), ("late", 20_000_000)]
+
+
+def test_a_reason_that_is_not_utf_8_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would go into the ledger; no broker is asked."""
+    assert command.main(["windows", "resume", "w", "--reason", os.fsdecode(b"\xff")]) == 2
+    assert "reason '\\udcff' is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("listing", ["log", "warnings", "alerts"])
+def test_a_source_that_is_not_utf_8_is_refused(listing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a shell hands it on; no broker is asked."""
+    assert command.main(["drift", listing, "--source", os.fsdecode(b"pump-\xff")]) == 2
+    assert "--source 'pump-\\udcff' is not UTF-8" in capsys.readouterr().err
 
 
 def test_a_variable_that_is_no_setting_is_named(

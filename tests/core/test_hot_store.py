@@ -27,13 +27,12 @@ from lifecycle.chunks import (
     encode_rows,
 )
 from lifecycle.hot_store import (
-    SLOTS_MAX,
     HotStore,
     HotStoreDamagedError,
     HotStoreUnavailableError,
-    claim_slot,
 )
 from lifecycle.packing import texts_of
+from lifecycle.slots import claim_slot
 from lifecycle.store import Sealed, Store
 from streams.judge import Judge
 from tests.core.test_chunks import a_header
@@ -196,21 +195,6 @@ def test_the_last_line_is_found(tmp_path: Path, chunks: list[Sealed]) -> None:
     store.close()
 
 
-def test_slots_are_held_by_one_worker_each(tmp_path: Path) -> None:
-    """The first free one, and again once it is released."""
-    slots = [claim_slot(tmp_path) for _ in range(3)]
-    assert [slot.number for slot in slots] == [0, 1, 2]
-    assert len({slot.folder for slot in slots}) == 3
-    slots[1].release()
-    again = claim_slot(tmp_path)
-    assert (again.number, again.folder) == (1, tmp_path / "hot" / "1")
-    rest = [claim_slot(tmp_path) for _ in range(SLOTS_MAX - 3)]
-    with pytest.raises(HotStoreUnavailableError, match="all 64 slots"):
-        claim_slot(tmp_path)
-    for slot in (slots[0], again, slots[2], *rest):
-        slot.release()
-
-
 # -------------------------------------------------------------------------------------------------------------- damage
 
 
@@ -352,12 +336,13 @@ def test_a_key_that_is_gone_or_another_is_noticed(kind: bytes, tmp_path: Path, c
         ("IO error: No such file or directory: While open a file", HotStoreDamagedError),
         ("IO error: No space left on device: While appending to file", HotStoreUnavailableError),
         ("IO error: Too many open files", HotStoreUnavailableError),
-        ("IO error: While lock file: /x/LOCK: Resource temporarily unavailable", HotStoreUnavailableError),
+        ("IO error: While lock file: /BLOCK/rocksdb/LOCK: Resource temporarily unavailable", HotStoreUnavailableError),
+        ("Corruption: block checksum mismatch in /BLOCK/rocksdb/000008.sst", HotStoreDamagedError),
     ],
 )
 def test_what_the_system_refuses_is_no_damage(text: str, told: type[Exception]) -> None:
-    """A full disk must not cost the store."""
-    assert type(hot_store._told(Path("/x"), OSError(text))) is told
+    """A full disk must not cost the store, nor the name of its folder keep what is damaged."""
+    assert type(hot_store._told(Path("/BLOCK"), OSError(text))) is told
 
 
 def test_a_store_of_an_earlier_day_is_noticed(tmp_path: Path, chunks: list[Sealed]) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import os
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lifecycle.chunks import NOTHING, StoreDamagedError
+from lifecycle import hot_store
+from lifecycle.chunks import NOTHING, ChunkDamagedError, StoreDamagedError
 from lifecycle.held_store import HeldStore
+from lifecycle.hot_reader import HotReader
 from lifecycle.hot_store import HotStore, HotStoreDamagedError, HotStoreUnavailableError
 from lifecycle.hot_tier import HANDOVER_S, HotTier, Place, Standing
+from lifecycle.owned import Asker, Lane, OwnedPartitions, RebuiltError
 from lifecycle.store import Filling, StoreState
 from schemas.clock import SystemTime
+from schemas.errors import DriftledgerError
 from schemas.topics import topic_names
 from tests.core.test_hot_store import chunks_of
 
@@ -67,6 +75,54 @@ def test_a_lane_waits_once_for_a_reader_that_is_close_and_slow(tmp_path: Path) -
     assert tier.places()[4] == Place(Standing.LEVEL, 10, None)
     assert tier.places()[8].standing is Standing.BEHIND
     assert list(tier.dumps()) == [4]
+    tier.close()
+
+
+def test_a_reader_that_failed_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again for as long as it fails, each time with a state of judge; nobody collects garbage for it."""
+
+    def fail(_: HotReader) -> None:
+        raise DriftledgerError("the record at offset 7 is no ledger entry")
+
+    monkeypatch.setattr(HotReader, "_read", fail)
+    tier = HotTier(tmp_path / "lane-0", NOWHERE, topic_names("t", "main", "t.input"), 0)
+    gc.disable()
+    try:
+        tier.open({0: 10})
+        reader = tier._parts[0].reader
+        assert reader is not None
+        reader.join(5)
+        kept = weakref.ref(reader)
+        del reader
+        tier.settle({0: 10})
+        assert tier.places()[0] == Place(Standing.UNAVAILABLE, 0, "the record at offset 7 is no ledger entry")
+        assert kept() is None
+    finally:
+        gc.enable()
+        tier.close()
+
+
+def test_a_store_that_refuses_a_reader_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a disk was full while it was filled: the one that is open takes nothing more."""
+    opened: list[HotStore] = []
+
+    def refuse(reader: HotReader) -> None:
+        opened.append(reader._held.opened())
+        raise HotStoreUnavailableError("No space left on device")
+
+    monkeypatch.setattr(HotReader, "_read", refuse)
+    tier = HotTier(tmp_path / "lane-0", NOWHERE, topic_names("t", "main", "t.input"), 0)
+    tier.open({0: 10})
+    for _ in range(2):
+        tier._parts[0].due_ns = 0
+        tier.settle({0: 10})
+        reader = tier._parts[0].reader
+        if reader is not None:
+            reader.join(5)
+            tier.settle({0: 10})
+        assert tier.places()[0] == Place(Standing.UNAVAILABLE, 0, "No space left on device")
+    first, second = opened
+    assert first is not second
     tier.close()
 
 
@@ -150,6 +206,25 @@ def test_damage_that_a_user_meets_is_kept_for_the_lane(tmp_path: Path) -> None:
     held.close(1)
 
 
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_damage_that_a_question_meets_is_of_the_store_that_it_asked(tmp_path: Path, spoiled: bool) -> None:  # noqa: FBT001
+    """Not of the one that was made in its place meanwhile: that would be thrown away too."""
+    tier = HotTier(tmp_path / "s", NOWHERE, topic_names("t", "main", "t.input"), 0)
+    tier._held.opened()
+    owned = OwnedPartitions(lambda: [Lane((0,), {0: 1}, tier)])
+
+    def ask(_: Asker) -> None:
+        if spoiled:
+            tier._held.retire(spoiled=True)
+            tier._held.opened()
+        raise ChunkDamagedError(0, 1, "VALUE", "its checksum does not agree")
+
+    with pytest.raises(RebuiltError, match="checksum"):
+        owned.ask(ask)
+    assert (tier._held.damage() is None) == spoiled
+    tier.close()
+
+
 def test_a_store_that_cannot_be_opened_is_made_anew(tmp_path: Path) -> None:
     """Damage is found when it is opened; a refusal leaves everything as it is."""
     held = HeldStore(tmp_path / "s")
@@ -166,3 +241,36 @@ def test_a_store_that_cannot_be_opened_is_made_anew(tmp_path: Path) -> None:
         refused.opened()
     assert (tmp_path / "file").read_text() == "not ours"
     refused.close(1)
+
+
+def test_a_store_whose_lines_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
+    """At once: an error that somebody keeps, as a reader does for its lane, keeps nothing open."""
+    held = HeldStore(tmp_path / "s")
+    assert held.write(held.opened(), chunks_of(0, 1, 1_500))
+    held.close(1)
+    [table] = (tmp_path / "s").rglob("*.sst")
+    content = bytearray(table.read_bytes())
+    content[content.index(b"l\0\0\0\0") + 30] ^= 1
+    table.write_bytes(content)
+    with pytest.raises(HotStoreDamagedError, match="checksum") as kept:
+        HotStore.open(tmp_path / "s")
+    again = HeldStore(tmp_path / "s")
+    assert again.opened().partitions() == []
+    assert kept.value.__traceback__ is not None
+    again.close(1)
+
+
+def test_a_store_that_a_full_disk_left_half_made_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once there is room, whoever keeps the error."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    held = HeldStore(tmp_path / "s")
+    with monkeypatch.context() as full:
+        full.setattr(hot_store, "_replace", refuse)
+        with pytest.raises(HotStoreUnavailableError, match="No space left") as kept:
+            held.opened()
+    assert held.opened().partitions() == []
+    assert kept.value.__traceback__ is not None
+    held.close(1)

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 _COMMITTED = cast("Any", object())
 
 
+class _Batch:
+    def release(self) -> None:
+        """Nothing is held."""
+
+
 class _Part:
     def __init__(self, number: int, position: int) -> None:
         self.number, self.position = number, position
@@ -81,7 +86,7 @@ def _host(
     around = Surroundings(
         make_lane=lambda _number: cast("Lane", make()),
         confirmed=confirmed,
-        on_commit=lambda lane, _committed: None if committed is None else committed.append(lane),
+        on_commit=lambda lane, turn: None if committed is None else committed.extend([lane] * len(turn)),
         on_defect=defect,
         bootstrap="nowhere:1",
         progress_topic="t.progress",
@@ -197,6 +202,40 @@ def test_a_lane_goes_on_by_itself_while_events_come() -> None:
         assert [lane.ways for lane in made] == [1, 1]
 
     assert _run(scenario()) == ["lane_open", "lane_failed", "lane_open"]
+
+
+def test_a_stop_does_not_wait_for_the_end_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the wish to open again: with events without end a turn would last for ever here."""
+    monkeypatch.setattr(lane_host, "TURN_S", 3_600)
+
+    class Endless(_Lane):
+        turns = False
+
+        def fetch(self) -> Any:
+            SystemTime().sleep_s(0.001)
+            return cast("Any", _Batch())
+
+        def commit(self, _batch: Any) -> Any:
+            self.turns = True
+            return _COMMITTED
+
+    committed: list[int] = []
+    made: list[Any] = []
+
+    def make() -> Any:
+        made.append(Endless())
+        return made[-1]
+
+    async def scenario() -> None:
+        host = _host(make, committed)
+        host.start()
+        await _until(lambda: made and made[0].turns)
+        host.reopen()
+        await _until(lambda: len(made) == 2 and made[1].turns)
+        await host.stop()
+
+    assert _run(scenario()) == ["lane_open", "lane_open"]
+    assert committed
 
 
 def test_a_defect_leaves_the_reason_of_what_was_halted_before(monkeypatch: pytest.MonkeyPatch) -> None:

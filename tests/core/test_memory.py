@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -81,6 +81,21 @@ def exercise() -> bytes:
         assert digest.tobytes() == hashlib.sha256(data.tobytes()).digest()
         out += digest.tobytes()
     return bytes(out)
+
+
+def test_the_address_of_an_array_is_what_numpy_says() -> None:
+    """Of its first element: also where it is a view, empty, read-only, or of records."""
+    whole = np.arange(24, dtype=np.int64)
+    arrays: list[np.ndarray[Any, Any]] = [
+        whole,
+        whole[3:],
+        whole.reshape(4, 6)[1:, 2:],
+        whole[::-1],
+        whole[:0],
+        np.frombuffer(b"abc", np.uint8),
+    ]
+    arrays += [np.zeros(2, [("a", "i4"), ("b", "f8")])["b"], np.zeros((), np.float64)]
+    assert [address_of(array) for array in arrays] == [array.__array_interface__["data"][0] for array in arrays]
 
 
 def test_kernels_read_write_and_hash_the_same_compiled_and_interpreted() -> None:

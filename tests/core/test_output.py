@@ -49,6 +49,15 @@ def test_csv_reads_back_whatever_the_values_hold(capsys: pytest.CaptureFixture[s
     ]
 
 
+def test_a_table_spares_columns_that_no_row_fills(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that may be spared, and in a table alone: a program finds every column, always."""
+    rows = [{"a": 1, "b": None, "c": None, "d": 0}, {"a": 2, "d": None}]
+    assert emit(iter(rows), ("a", "b", "c", "d"), Output.TABLE, sparing={"b", "d"}) == 2
+    assert capsys.readouterr().out.split("\n")[1].split() == ["a", "c", "d"]
+    emit(iter(rows), ("a", "b", "c", "d"), Output.CSV, sparing={"b", "d"})
+    assert capsys.readouterr().out.startswith("a,b,c,d\n")
+
+
 def test_what_is_nested_is_json_in_a_cell(capsys: pytest.CaptureFixture[str]) -> None:
     """In csv and in a table; no spelling of Python's."""
     rows = [{"a": {"b": None, "c": [True, "x", b"\x01"], "d": Colour.RED}}]
@@ -73,6 +82,12 @@ def test_a_table_shows_a_dash_for_what_is_not_there(capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert "delta ms" in out
     assert out.splitlines()[-2].split() == ["[red]x", "f" * 64, "-"]
+
+
+def test_a_table_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Producers choose the names in it; nor do they write rows of their own."""
+    emit([{"source": "a\x1b[2J\nb"}], ("source",), Output.TABLE)
+    assert capsys.readouterr().out.splitlines()[-2].split() == ["a\ufffd[2J\ufffdb"]
 
 
 @pytest.mark.parametrize("output", [Output.JSONL, Output.CSV])

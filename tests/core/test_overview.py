@@ -301,3 +301,18 @@ def test_the_status_line_holds_everything_but_the_texts() -> None:
         "900 events/s | sequence 1:1234 | sources 1 RED, 1 YELLOW, 1 GREEN of the fleet | alerts 2 open, 1 closed"
     )
     assert status_line(Overview()) == "the worker serves no partition yet"
+
+
+def test_a_name_does_not_steer_the_terminal_of_who_watches() -> None:
+    """Producers choose it; in lines and in the picture, as an alert and as late."""
+    overview = overview_of_windows()
+    named = alert("0:9", source="a\x1b[2J")
+    overview.board.apply(named, 1_000)
+    overview.windows.apply(late("b\x1b[2J", 99), fresh=True)
+    shown = io.StringIO()
+    console = Console(file=shown, width=160)
+    console.print(picture(overview, 9))
+    PlainView(console).show(overview, [AlertNews(named, 1_000, fresh=True)], 0)
+    assert "\x1b" not in shown.getvalue()
+    assert shown.getvalue().count("a\ufffd[2J") == 2
+    assert "b\ufffd[2J" in shown.getvalue()

@@ -12,8 +12,8 @@ import pytest
 from docs.draw import PICTURES, draw, report, result, table
 from streams.quantiles import SKETCH_BINS_MAX
 from streams.sliding_table import EVENTS_MAX
+from streams.window_settings import KEYS, read_windows
 from streams.window_table import BLOCK_VALUES, BLOCKS_MAX, EXACT_VALUES, SKETCHES_MAX, WINDOWS_MAX
-from streams.window_tables import KEYS, read_windows
 from streams.windows import (
     DEFINITIONS_MAX,
     DURATION_MAX_US,

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from aiohttp import ClientSession
 from confluent_kafka import KafkaError
@@ -182,6 +183,54 @@ def test_a_request_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (status, facts) == (413, {"error": "there are more than 2 events. Send them in parts"})
     assert puts.events == []
     assert _asked(puts, b'{"source": "a"}\n' * 2)[0] == 200
+
+
+def test_long_texts_of_a_dictionary_are_not_told_as_many_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """413 says what there is too much of."""
+    monkeypatch.setattr(put_requests, "BODY_BYTES_MAX", 5_000)
+    rows = pa.table({"source": ["s"] * 10, "payload": pa.array(["x" * 1_000] * 10).dictionary_encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    status, facts = _asked(_Puts(), sink.getvalue().to_pybytes(), Content_Type=put_requests.ARROW)
+    assert (status, facts["error"]) == (413, "the texts of the rows have more than 5000 bytes. Send them in parts")
+
+
+def test_a_short_stream_that_becomes_a_long_one_is_refused() -> None:
+    """413, before it is decompressed."""
+    rows = pa.table({"source": ["s"] * 40, "payload": [b"\0" * 1_048_576] * 40})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_table(rows)
+    assert sink.getvalue().size < 20_000
+    puts = _Puts()
+    status, facts = _asked(puts, sink.getvalue().to_pybytes(), Content_Type=put_requests.ARROW)
+    assert (status, puts.events) == (413, [])
+    assert "more than 33554432 bytes decompressed" in facts["error"]
+
+
+def test_a_parameter_that_is_given_twice_is_refused() -> None:
+    """Whichever was meant."""
+    puts = _Puts()
+    assert _asked(puts, b"{}", "/put?source=a&source=b") == (
+        400,
+        {"error": "source is given more than once. Give it once"},
+    )
+    assert puts.events == []
+
+
+def test_bytes_that_are_no_request_are_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody on the machine may try a port; who did is told, in 400."""
+
+    async def ask(client: ClientSession) -> None:
+        async with client.get("/") as index:
+            reader, writer = await asyncio.open_connection(index.url.host, index.url.port)
+        writer.write(b"POST /put HTTP/1.1\r\nContent-Length: many\r\n\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
+
+    _served(_Puts(), ask)
+    assert caplog.records == []
 
 
 def test_an_unknown_parameter_is_refused() -> None:

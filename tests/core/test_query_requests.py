@@ -124,7 +124,7 @@ def test_a_partition_that_is_not_level_is_never_left_out() -> None:
 
     with pytest.raises(NotReadyError, match="partition 0 is unavailable"):
         partitions.ask(falls_back)
-    with pytest.raises(NotReadyError, match="no lane"):
+    with pytest.raises(NotReadyError, match=r"^this worker has no lane\. Ask again"):
         OwnedPartitions(list).choose(None)
 
 
@@ -181,6 +181,16 @@ def _serve(lanes: list[Lane], scenario: Callable[[ClientSession], Awaitable[None
         await runner.cleanup()
 
     asyncio.run(run())
+
+
+def test_a_flag_that_is_given_twice_is_refused() -> None:
+    """As any other parameter that may be given once."""
+
+    async def scenario(session: ClientSession) -> None:
+        async with session.get("/aggregate?explain=0&explain=1") as answer:
+            assert (answer.status, await answer.json()) == (400, {"error": "explain is given 2 times. Give it once"})
+
+    _serve([_lane(_Tier(0), 0)], scenario)
 
 
 def test_who_asks_too_early_is_told_when_to_ask_again() -> None:

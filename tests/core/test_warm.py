@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import pytest
 from numba import config
 from numba.core.registry import CPUDispatcher
 
+from schemas.clock import SystemTime
 from schemas.errors import DriftledgerError
 from schemas.memory import JIT
 from streams import sequence, warm
@@ -83,7 +85,23 @@ def test_who_cannot_compile_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(warm, "HALVES", {"no-such-half": warm.warm, "nor-this": warm.warm})
     with pytest.raises(DriftledgerError, match=r"the kernels did not compile: (?s:.*)no-such-half"):
         warm.prepare()
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == ["compiling.lock"]
+
+
+def test_workers_that_start_at_once_compile_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The others wait for the first."""
+    compiled: list[Path] = []
+
+    def compile_slowly(made: Path) -> None:
+        compiled.append(made)
+        SystemTime().sleep_s(0.3)
+
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(warm, "_compile", compile_slowly)
+    with ThreadPoolExecutor(3) as workers:
+        for done in [workers.submit(warm.prepare) for _ in range(3)]:
+            done.result()
+    assert len(compiled) == 1
 
 
 def test_each_clone_compiles_its_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import BadInputError
-from streams.window_tables import KEYS, read_windows
+from streams.window_settings import KEYS, read_windows
 from streams.windows import By, Frame, Function, Kind, Late, WindowDefinition
 
 WHOLE = """\
@@ -134,6 +134,7 @@ def test_windows_stand_in_the_order_of_the_file_and_may_be_none() -> None:
         ("percentiles", "[50, 50.0]", "percentiles = [50, 50.0] holds 50 twice"),
         ("percentiles", "[1, 2, 3, 4, 5, 6, 7, 8, 9]", "holds 9, more than 8"),
         ("lateness_ms", "-1", "lateness_ms = -1 is less than 0. Give 0 to 366 d"),
+        ("lateness_ms", "-1.0", "lateness_ms = -1.0 is not an integer. Give 0 to 366 d"),
         ("max_ahead_ms", "1", "max_ahead_ms = 1 has no meaning in frame authority:"),
         ("late", '"drop"', 'update_ms = 4 has no meaning with late = "drop": a closed window stays closed.'),
         ("update_ms", "0", "update_ms = 0 leaves no time for an update."),

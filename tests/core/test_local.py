@@ -1,0 +1,86 @@
+"""What is read from the ledger for a question without a worker, from whatever snapshots there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lifecycle import local, store_dump
+from lifecycle.local import LocalPartitions
+from lifecycle.store import Store
+from lifecycle.store_dump import STORE
+from streams.judge import Judge
+from streams.ledger_reader import Tail
+from streams.sequence import Head
+from streams.settings import Settings
+from streams.snapshots import Snapshot
+from tests.core.judge_oracle import START_MS, Ledger, Row, event
+from tests.core.test_store import bits, every, hashed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from schemas.columns import Entries
+
+LENGTH = 60
+
+
+class _Log:
+    """Holds nothing."""
+
+    def __init__(self, _bootstrap: str) -> None:
+        pass
+
+    def topic(self, _name: str) -> None:
+        """There is none."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def states_of(ledger: Ledger, size: int) -> tuple[dict[tuple[str, int], Snapshot], object]:
+    """Snapshots of judge and store after every so many entries, by fold and index; the rows after all of them."""
+    judge, fold = Judge(), Store()
+    judged, state = judge.new_state(0), fold.new_state(0)
+    found: dict[tuple[str, int], Snapshot] = {}
+    for entries in ledger.batches(every(size)):
+        assert fold.step(state, entries, judge.step(judged, entries)) == []
+        index, chain = int(entries.index[-1]), entries.chain_hash[-1].tobytes()
+        found[judge.name, index] = Snapshot(judge.name, judge.version, 0, index, chain, judge.dump(judged))
+        found[STORE, index] = Snapshot(STORE, store_dump.VERSION, 0, index, chain, store_dump.dump(state))
+    fold.publish(state)
+    rows = fold.unsealed_rows(state)
+    assert rows is not None
+    return found, bits(rows.rows)
+
+
+@pytest.mark.parametrize(("judged", "stored", "read"), [(20, 40, 40), (40, 40, 20), (0, 40, 60), (20, 0, 60)])
+def test_a_snapshot_of_judge_may_be_older_than_that_of_the_store(
+    judged: int, stored: int, read: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As where the newer one of judge was not written: each row is there, once. 0: there is none."""
+    ledger = hashed(Ledger([Row(event("a", f"e{i}", START_MS * 1000)) for i in range(LENGTH)]), 1)
+    snapshots, expected = states_of(ledger, 20)
+
+    def entries_between(_log: Any, _bootstrap: str, _topic: str, _p: int, _tail: Tail, first: int, last: int) -> Any:
+        def between() -> Iterator[Entries]:
+            for entries in ledger.batches(every(1)):
+                if first <= int(entries.index[0]) <= last:
+                    yield entries
+
+        return between()
+
+    chosen = [snapshots[key] for key in ((Judge().name, judged), (STORE, stored)) if key[1]]
+    chosen.sort(key=lambda snapshot: -snapshot.index)
+    tail = Tail(Head(LENGTH, LENGTH), LENGTH, START_MS)
+    monkeypatch.setattr(local, "Log", _Log)
+    monkeypatch.setattr(local, "read_tail", lambda *_: tail)
+    monkeypatch.setattr(local, "read_snapshots", lambda *_: chosen)
+    monkeypatch.setattr(local, "entries_between", entries_between)
+    with LocalPartitions(Settings(data_dir=tmp_path), "nowhere:1", [0]) as partitions:
+        assert [place.read for place in partitions.found] == [read]
+        unsealed = partitions.unsealed(0)
+        assert unsealed is not None
+        assert bits(unsealed.rows) == expected
