@@ -177,9 +177,9 @@ def _find_genesis(log: Log, names: TopicNames, partition: int, now: Deployment) 
 def outputs_end(log: Log, names: TopicNames, partition: int) -> list[Caused]:
     """What the last alert, dead letter and window's result are of."""
     found = []
-    for topic, record, framing in (
-        (names.drift_alerts, "DriftAlert", Framing.JSON),
-        (names.dead_letters, "DeadLetter", Framing.SINGLE_OBJECT),
+    for topic, record, framing, field in (
+        (names.drift_alerts, "DriftAlert", Framing.JSON, "last_sequence"),
+        (names.dead_letters, "DeadLetter", Framing.SINGLE_OBJECT, "sequence"),
     ):
         message = log.last(topic, partition)
         if message is None:
@@ -189,9 +189,8 @@ def outputs_end(log: Log, names: TopicNames, partition: int) -> list[Caused]:
         except DecodeError:
             continue  # none of ours, so it says nothing about the ledger
         # An alert's last_sequence is the last event that was not GREEN; the one that closed it came after.
-        closed = fields.get("at_close") or {}
-        sequence = max(int(fields.get(name, 0)) for name in ("sequence", "last_sequence"))
-        found.append(Caused(f"{topic}@{offset_of(message)}", "sequence", max(sequence, int(closed.get("sequence", 0)))))
+        last = fields.get("at_close") or {"sequence": fields[field]}
+        found.append(Caused(f"{topic}@{offset_of(message)}", "sequence", int(last["sequence"])))
     message = log.last(names.aggregates, partition)
     result = None if message is None else record_of(message)
     if result is not None:

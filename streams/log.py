@@ -6,6 +6,9 @@ through confluent-kafka. The data itself goes through streams/rdkafka.py.
 GUARANTEE `last` and `scan` return only what a read_committed consumer sees, past aborted records and markers.
 HAZARD while a transaction is open on a partition its committed tail beyond that is invisible: `bounds` tells
 (stable_end below end), and an owner waits.
+HAZARD AdminClient.list_offsets may end the process (librdkafka 2.16.0): where the client does not know a partition's
+leader, the caller's thread and the client's own hold the same request for an instant, and the one that is done frees
+it. So offsets are asked for through consumers, whose calls wait for the leader in the caller's thread.
 """
 
 from __future__ import annotations
@@ -13,22 +16,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
     Consumer,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from schemas.clock import source as time_source
 from schemas.errors import UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Literal
 
     from confluent_kafka import Message
+
+    Isolation = Literal["read_committed", "read_uncommitted"]
 
 #: How long one question to the broker may take.
 REQUEST_TIMEOUT_S = 10.0
@@ -60,7 +67,7 @@ class Log:
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
         self._admin = self._client()
-        self._consumer: Consumer | None = None
+        self._consumers: dict[Isolation, Consumer] = {}
         #: Topics whose leaders the reader has been told of.
         self._known: set[str] = set()
 
@@ -83,22 +90,36 @@ class Log:
 
     def bounds(self, topic: str, partition: int) -> Bounds:
         """Where the log of a partition starts and ends."""
-        committed, uncommitted = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
-        asked = [  # all three are on their way before the first is waited for
-            self._offset(topic, partition, OffsetSpec.earliest(), uncommitted),
-            self._offset(topic, partition, OffsetSpec.latest(), committed),
-            self._offset(topic, partition, OffsetSpec.latest(), uncommitted),
-        ]
-        start, stable, end = (int(self._ask(future.result).offset) for future in asked)
-        return Bounds(start, stable, max(stable, end))
+        place = (topic, partition)
+        start = self._offset_of(place, OFFSET_BEGINNING)
+        stable = self._offset_of(place, OFFSET_END, "read_committed")
+        return Bounds(start, stable, max(stable, self._offset_of(place, OFFSET_END)))
 
     def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """End of the log (not only of what is committed) of each partition, in one request."""
-        return self._offsets(topic, partitions, OffsetSpec.latest())
+        return self.offsets_since(topic, partitions, OFFSET_END)
 
     def offsets_since(self, topic: str, partitions: Iterable[int], instant_ms: int) -> dict[int, int]:
         """Of each partition the first record appended at that instant or later, -1 for none; in one request."""
-        return self._offsets(topic, partitions, OffsetSpec.for_timestamp(instant_ms))
+        places = [(topic, partition) for partition in partitions]
+        found = self._ask(lambda: self.offsets(places, instant_ms))
+        return {partition: offset for (_, partition), offset in found.items()}
+
+    def offsets(
+        self, places: Iterable[tuple[str, int]], at: int, isolation: Isolation = "read_uncommitted"
+    ) -> dict[tuple[str, int], int]:
+        """Of each topic and partition the first offset at an instant in ms, OFFSET_BEGINNING or OFFSET_END.
+
+        One request to each leader. Raises KafkaException where one of them has no answer.
+        """
+        wanted = [TopicPartition(topic, partition, at) for topic, partition in places]
+        if not wanted:
+            return {}
+        found = self._consumer(isolation).offsets_for_times(wanted, REQUEST_TIMEOUT_S)
+        for place in found:
+            if place.error is not None:
+                raise KafkaException(place.error)
+        return {(place.topic, place.partition): int(place.offset) for place in found}
 
     def retention_ms(self, topic: str) -> int:
         """How long a topic keeps a record, -1 for ever."""
@@ -129,7 +150,7 @@ class Log:
         """Committed records with begin <= offset < end, in order."""
         if begin >= end:
             return
-        consumer = self._reader()
+        consumer = self._consumer("read_committed")
         if topic not in self._known:  # else the client looks for its leader a second later
             self._ask(lambda: consumer.list_topics(topic, REQUEST_TIMEOUT_S))
             self._known.add(topic)
@@ -151,24 +172,24 @@ class Log:
                     elif not error.retriable() and error.code() != KafkaError._TRANSPORT:  # noqa: SLF001
                         raise UnreachableError(f"{topic}[{partition}]: {error.str()}")
         finally:
-            consumer.unassign()
+            self._leave(consumer)
 
     def close(self) -> None:
-        """End the reader."""
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
-            self._known.clear()
+        """End the readers."""
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers.clear()
+        self._known.clear()
 
-    def _reader(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = Consumer(
+    def _consumer(self, isolation: Isolation) -> Consumer:
+        if isolation not in self._consumers:
+            self._consumers[isolation] = Consumer(
                 {
                     "bootstrap.servers": self._bootstrap,
                     "group.id": "driftledger-reader",  # never joined: assign() only, nothing committed
                     "enable.auto.commit": False,
                     "enable.partition.eof": True,
-                    "isolation.level": "read_committed",
+                    "isolation.level": isolation,
                     "auto.offset.reset": "error",
                     "fetch.wait.max.ms": 10,
                     "check.crcs": True,
@@ -176,21 +197,15 @@ class Log:
                     "log_level": 0,
                 }
             )
-        return self._consumer
+        return self._consumers[isolation]
 
-    def _offsets(self, topic: str, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
-        wanted = {TopicPartition(topic, p): spec for p in partitions}
-        futures = self._admin.list_offsets(
-            wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=REQUEST_TIMEOUT_S
-        )
-        return {where.partition: int(self._ask(future.result).offset) for where, future in futures.items()}
+    def _leave(self, consumer: Consumer) -> None:
+        if consumer in self._consumers.values():  # else an error closed it meanwhile
+            consumer.unassign()
 
-    def _offset(self, topic: str, partition: int, spec: OffsetSpec, isolation: IsolationLevel) -> Any:
-        """Of the offset: a future."""
-        where = TopicPartition(topic, partition)
-        return self._admin.list_offsets({where: spec}, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)[
-            where
-        ]
+    def _offset_of(self, place: tuple[str, int], at: int, isolation: Isolation = "read_uncommitted") -> int:
+        [offset] = self._ask(lambda: self.offsets([place], at, isolation)).values()
+        return int(offset)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:
@@ -202,8 +217,9 @@ class Log:
         return AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
 
     def _unreachable(self, error: KafkaException) -> UnreachableError:
-        # It keeps what it knew of leaders for minutes, and a broker that came back refuses that: a new one asks again.
+        # They keep what they knew of leaders for minutes, and a broker that came back refuses that: new ones ask again.
         self._admin = self._client()
+        self.close()
         return UnreachableError(f"Kafka at {self._bootstrap} did not answer: {error.args[0].str()}. Is it up?")
 
 

@@ -12,15 +12,17 @@ settings when it starts, and while it runs only ids and partition counts.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from schemas import clock
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.instants import NS_PER_S
 from schemas.topics import FoundTopic, compare, specs, topic_names
+from streams.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import TopicDescription
 
     from schemas.topics import Difference, TopicSpec
+    from streams.log import Isolation
     from streams.settings import Settings
 
     Answer = TypeVar("Answer")
@@ -157,9 +160,10 @@ class TopicsAdmin:
         """Every partition of the topics that exist, in order."""
         described = {name: topic for name, topic in self._describe(names).items() if topic is not None}
         places = [(name, p.id) for name, topic in described.items() for p in topic.partitions if _leader(p) >= 0]
-        starts = self._offsets(places, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
-        stable_ends = self._offsets(places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-        ends = self._offsets(places, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+        with closing(Log(self._bootstrap)) as log:
+            starts = self._offsets(log, places, OFFSET_BEGINNING)
+            stable_ends = self._offsets(log, places, OFFSET_END, "read_committed")
+            ends = self._offsets(log, places, OFFSET_END)
         return [
             PartitionFacts(
                 name,
@@ -209,28 +213,20 @@ class TopicsAdmin:
         }
 
     def _offsets(
-        self, places: Sequence[tuple[str, int]], spec: OffsetSpec, isolation: IsolationLevel
+        self, log: Log, places: Sequence[tuple[str, int]], at: int, isolation: Isolation = "read_uncommitted"
     ) -> dict[tuple[str, int], int]:
         """An offset of each partition; waits for partitions whose leader has not taken office yet."""
         time = clock.source()
         deadline_ns = time.monotonic_ns() + LEADER_TIMEOUT_S * NS_PER_S
-        found: dict[tuple[str, int], int] = {}
-        waiting = {TopicPartition(topic, partition) for topic, partition in places}
-        while waiting:
-            futures = self._admin.list_offsets(
-                dict.fromkeys(waiting, spec), isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S
-            )
-            for place, future in futures.items():
-                try:
-                    found[place.topic, place.partition] = int(future.result().offset)
-                except KafkaException as error:
-                    if error.args[0].code() not in _NO_LEADER_YET or time.monotonic_ns() > deadline_ns:
-                        raise self._failed(f"{place.topic}[{place.partition}]", error) from error
-                else:
-                    waiting.discard(place)
-            if waiting:
-                time.sleep_s(_POLL_S)
-        return found
+        while True:
+            try:
+                return log.offsets(places, at, isolation)
+            except KafkaException as error:
+                if error.args[0].code() not in _NO_LEADER_YET or time.monotonic_ns() > deadline_ns:
+                    topics = ", ".join(sorted({topic for topic, _ in places}))
+                    raise self._failed(f"the offsets of {topics}", error) from error
+            log.close()  # what it knew of leaders
+            time.sleep_s(_POLL_S)
 
     # --------------------------------------------------------------------------------------------------------- orders
 
@@ -278,7 +274,8 @@ class TopicsAdmin:
             time.sleep_s(_POLL_S)
         # That a leader is named does not mean that it serves: one that answers does.
         places = [(name, p.id) for name, topic in described.items() if topic is not None for p in topic.partitions]
-        self._offsets(places, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+        with closing(Log(self._bootstrap)) as log:
+            self._offsets(log, places, OFFSET_END)
 
     # --------------------------------------------------------------------------------------------------------- errors
 
