@@ -12,6 +12,7 @@ from benchmarks.cases import (
     FULL_SECONDS,
     FULL_SPREAD_S,
     HOT_ROWS,
+    PARTITIONS,
     QUICK_EVENTS,
     QUICK_SECONDS,
     QUICK_WARM_S,
@@ -42,6 +43,9 @@ def benchmarks(
     ] = None,
     rate: Annotated[int, typer.Option(min=100, help="Events per second of the paced cases.")] = 50_000,
     seconds: Annotated[int, typer.Option(min=1, help="Length of the paced case.")] = 30,
+    lanes: Annotated[
+        int, typer.Option(min=1, max=PARTITIONS, help=f"Lanes that share the {PARTITIONS} partitions.")
+    ] = PARTITIONS,
     full: Annotated[
         bool,
         typer.Option(
@@ -104,6 +108,7 @@ def benchmarks(
         memory_minutes=memory_minutes,
         spread_s=FULL_SPREAD_S if full else spread,
         asked=QUICK_EVENTS if quick else HOT_ROWS,
+        lanes=lanes,
     )
     from benchmarks.run import run  # noqa: PLC0415 - Kafka, numba and Faust, which --help does without
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import BadInputError
@@ -71,7 +72,7 @@ class Preloaded:
     """Catch-up over so many events.
 
     window_ms: of the tumbling windows by source, 0 for none and no hot store. spread_s: how long the input takes to
-    fill, and so what the local times span; 0 for as fast as it goes.
+    fill, and so what the local times span; 0 for as fast as it goes. lanes: that the partitions are shared between.
     """
 
     name: str
@@ -82,13 +83,14 @@ class Preloaded:
     events: int
     window_ms: int = 0
     spread_s: int = 0
+    lanes: int = PARTITIONS
 
 
 @dataclass(frozen=True, slots=True)
 class Paced:
     """Events at a rate, for warm_s (discarded) and then for seconds.
 
-    window_ms: as of Preloaded. closings: what is measured is how soon the results of closed windows can be read.
+    window_ms, lanes: as of Preloaded. closings: what is measured is how soon the results of closed windows can be read.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Paced:
     batch_events: int = PACED_BATCH_EVENTS
     window_ms: int = 0
     closings: bool = False
+    lanes: int = PARTITIONS
 
     @property
     def events(self) -> int:
@@ -138,6 +141,7 @@ def plan(
     memory_minutes: int,
     spread_s: int = 0,
     asked: int = HOT_ROWS,
+    lanes: int = PARTITIONS,
 ) -> list[Case]:
     """The cases of a run, in order; no names: all of them, "memory" where memory_minutes are given.
 
@@ -149,16 +153,17 @@ def plan(
         raise BadInputError("--case memory needs its length. Give --memory-minutes, 10 for a soak")
     chosen = set(names) or set(Name)
     cases: list[Case] = [
-        Preloaded(str(name), subject, judged, sources, batch, events, window_ms, spread_s if window_ms else 0)
+        Preloaded(str(name), subject, judged, sources, batch, events, window_ms, spread_s if window_ms else 0, lanes)
         for name, (subject, judged, sources, window_ms) in _PRELOADED.items()
         if name in chosen
         for batch in batches
     ]
+    paced = partial(Paced, rate=rate, warm_s=warm_s, lanes=lanes)
     if Name.PACED in chosen:
-        cases.append(Paced(str(Name.PACED), rate, seconds, warm_s))
+        cases.append(paced(str(Name.PACED), seconds=seconds))
     if Name.CLOSINGS in chosen:
-        cases.append(Paced(str(Name.CLOSINGS), rate, seconds, warm_s, window_ms=CLOSING_WINDOW_MS, closings=True))
+        cases.append(paced(str(Name.CLOSINGS), seconds=seconds, window_ms=CLOSING_WINDOW_MS, closings=True))
     cases += [Asked(str(name), asked) for name in (Name.QUERIES, Name.PUT) if name in chosen]
     if Name.MEMORY in chosen and memory_minutes:
-        cases.append(Paced(str(Name.MEMORY), rate, 60 * memory_minutes, warm_s, window_ms=CLOSING_WINDOW_MS))
+        cases.append(paced(str(Name.MEMORY), seconds=60 * memory_minutes, window_ms=CLOSING_WINDOW_MS))
     return cases

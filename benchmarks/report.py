@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _NONE: Final = "-"
 _PRELOADED_COLUMNS: Final = (
-    "case", "measured", "judge", "sources", "batch", "entries/txn", "events/s", "first half", "second half",
-    "client us/ev", "broker us/ev", "others %", "peak MB", "green %",
+    "case", "measured", "judge", "sources", "lanes", "batch", "entries/txn", "events/s", "first half",
+    "second half", "client us/ev", "broker us/ev", "others %", "peak MB", "green %",
 )  # fmt: skip
 _PACED_COLUMNS: Final = (
-    "case", "sent/s", "seconds", "entries/txn", "p50 ms", "p95 ms", "p99 ms", "p99.9 ms", "backlog", "growth/s",
-    "lag flat", "client us/ev", "broker us/ev", "others %", "peak MB", "MB/min",
+    "case", "lanes", "sent/s", "seconds", "entries/txn", "p50 ms", "p95 ms", "p99 ms", "p99.9 ms", "backlog",
+    "growth/s", "lag flat", "client us/ev", "broker us/ev", "others %", "peak MB", "MB/min",
 )  # fmt: skip
 _ASKED_COLUMNS: Final = ("case", "what", "figure", "peak MB")
 #: Rates are shown without decimals, times with.
@@ -121,6 +121,7 @@ def _preloaded_row(case: Preloaded, figures: PreloadedFigures) -> Row:
         str(case.subject),
         "yes" if case.judged else "no",
         f"{case.sources:,}",
+        str(case.lanes),
         f"{case.batch_events:,}",
         f"{figures.entries_per_transaction:,.0f}",
         f"{figures.per_s:,.0f}",
@@ -137,6 +138,7 @@ def _preloaded_row(case: Preloaded, figures: PreloadedFigures) -> Row:
 def _paced_row(case: Paced, figures: PacedFigures) -> Row:
     return (
         case.name,
+        str(case.lanes),
         f"{figures.rate:,.0f}",
         f"{case.seconds:,}",
         f"{figures.entries_per_transaction:,.0f}",

@@ -110,6 +110,7 @@ def _measure(case: Case, prefix: str, bootstrap: str, brokers: list[int], folder
         prefix=prefix,
         ledger=_LEDGER,
         partitions=PARTITIONS,
+        lanes=PARTITIONS if isinstance(case, Asked) else case.lanes,
         batch_events_max=_BATCH_EVENTS if isinstance(case, Asked) else case.batch_events,
         data_dir=home / ".driftledger",
         http_port=0,
