@@ -82,7 +82,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         atexit._run_exitfuncs()  # pytest's own among them: its folders are unlocked
         sys.stdout.flush()
         sys.stderr.flush()
-        posix._exit(session.exitstatus)  # coverage replaces that of os, and would write over what it has saved
+        posix._exit(session.exitstatus)  # that of os is coverage's own, which saves: it has saved already
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
