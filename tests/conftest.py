@@ -41,6 +41,10 @@ hypothesis.settings.load_profile("driftledger")
 # Where this run was started in the background of a shell, Ctrl-C is ignored, and every command it starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Where these are set, pytest explains a failed comparison whole. Known-bad twins fail with megabytes: it takes minutes.
+for name in ("CI", "BUILD_NUMBER"):
+    os.environ.pop(name, None)
+
 _prefixes = itertools.count(1)
 _session = pytest.StashKey[pytest.Session]()
 

@@ -411,7 +411,7 @@ def test_a_lane_becomes_level_from_whatever_is_left(
             for _ in range(2):
                 send(settings, 1_100)
                 hot.until(hot.is_done, "the input is sequenced")
-                wait_for(partial(_snapshot_of_all, settings, hot.lane.parts[0]), "a snapshot")
+                hot.until(partial(_snapshot_of_all, settings, hot.lane.parts[0]), "a snapshot")
         for fold, newest in forgotten.items():
             forget(settings, fold, newest)
         if folder != "same":
