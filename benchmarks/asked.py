@@ -11,6 +11,7 @@ when Kafka has the events. What counts is the rate over all requests after the f
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from http.client import HTTPConnection
@@ -179,18 +180,20 @@ def measure_put(case: Asked, around: Surroundings) -> AskedFigures:
         connection = HTTPConnection(worker.address.removeprefix("http://"))
         found = {}
         with Sampler(subject.pid, around.brokers, _SAMPLE_S) as sampler:
-            number = 0
+            firsts = itertools.count(step=max(_REQUEST_EVENTS))
+            warm_ns = _time.monotonic_ns() + case.warm_s * 1_000_000_000
             for size in _REQUEST_EVENTS:
-                requests = max(_PUT_WARM + 1, case.events // len(_REQUEST_EVENTS) // size // 10)
-                bodies = [_body(number + i * size, size) for i in range(requests)]
-                number += requests * size
-                for body in bodies[:_PUT_WARM]:
-                    _put(connection, body, size)
+                warm = 0
+                while warm < _PUT_WARM or _time.monotonic_ns() < warm_ns:
+                    _put(connection, _body(next(firsts), size), size)
+                    warm += 1
+                requests = max(1, case.events // len(_REQUEST_EVENTS) // size // 10)
+                bodies = [_body(next(firsts), size) for _ in range(requests)]
                 began_ns = _time.monotonic_ns()
-                for body in bodies[_PUT_WARM:]:
+                for body in bodies:
                     _put(connection, body, size)
                 seconds = (_time.monotonic_ns() - began_ns) / 1e9
-                found[f"put, {size:,} a request"] = (requests - _PUT_WARM) * size / seconds
+                found[f"put, {size:,} a request"] = requests * size / seconds
         connection.close()
         subject.check()
         return AskedFigures(found, sampler.peak_bytes() / 2**20)

@@ -111,10 +111,14 @@ class Paced:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Questions of one kind, one after the other: to a hot store of so many rows, or events put through the API."""
+    """Questions of one kind, one after the other: to a hot store of so many rows, or events put through the API.
+
+    warm_s: events are put for so long before any counts.
+    """
 
     name: str
     events: int
+    warm_s: int = 0
 
 
 Case = Preloaded | Paced | Asked
@@ -163,7 +167,7 @@ def plan(
         cases.append(paced(str(Name.PACED), seconds=seconds))
     if Name.CLOSINGS in chosen:
         cases.append(paced(str(Name.CLOSINGS), seconds=seconds, window_ms=CLOSING_WINDOW_MS, closings=True))
-    cases += [Asked(str(name), asked) for name in (Name.QUERIES, Name.PUT) if name in chosen]
+    cases += [Asked(str(name), asked, warm_s) for name in (Name.QUERIES, Name.PUT) if name in chosen]
     if Name.MEMORY in chosen and memory_minutes:
         cases.append(paced(str(Name.MEMORY), seconds=60 * memory_minutes, window_ms=CLOSING_WINDOW_MS))
     return cases

@@ -93,18 +93,17 @@ class Arrivals:
         self._begin_us = begin_us
         self._produced = self._seen = np.zeros(0, np.int64)
 
-    def add(self, produced_us: Int64s, seen_us: int) -> None:
-        """Count events that were produced at those instants and all seen at this one."""
+    def add(self, produced_us: Int64s, seen_us: Int64s) -> None:
+        """Count events that were produced at those instants and seen at these."""
         if not produced_us.size:
             return
-        produced = np.maximum((produced_us - self._begin_us) // _BIN_US, 0)
-        seen = max((seen_us - self._begin_us) // _BIN_US, 0)
-        last = max(int(produced.max()), seen)
+        produced, seen = (np.maximum((at_us - self._begin_us) // _BIN_US, 0) for at_us in (produced_us, seen_us))
+        last = max(int(produced.max()), int(seen.max()))
         if last >= self._seen.size:
             more = (0, last + _BINS_MORE - self._seen.size)
             self._produced, self._seen = np.pad(self._produced, more), np.pad(self._seen, more)
         np.add.at(self._produced, produced, 1)
-        self._seen[seen] += produced_us.size
+        np.add.at(self._seen, seen, 1)
 
     def backlog(self, from_s: float, until_s: float) -> Backlog:
         """What was produced and not yet seen, within the seconds given; raises NoFigureError where those are none."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
 import socket
 import uuid
@@ -74,6 +75,7 @@ def node_properties(node: int, layout: Layout, log: Path | str) -> dict[str, str
     ports = layout.ports[node - 1]
     copies = str(len(layout.ports))
     in_sync = "2" if len(layout.ports) > 1 else "1"
+    cores = os.cpu_count() or 1
     return {
         "process.roles": "broker,controller",
         "node.id": str(node),
@@ -89,6 +91,9 @@ def node_properties(node: int, layout: Layout, log: Path | str) -> dict[str, str
         "broker.heartbeat.interval.ms": "500",
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": "0",
+        # Kafka's own 3 and 8 are for a machine of its own. More threads than cores cost changes from one to another.
+        "num.network.threads": str(max(1, min(3, cores // 2))),
+        "num.io.threads": str(max(2, min(8, cores))),
         "offsets.topic.num.partitions": "4",
         "offsets.topic.replication.factor": copies,
         "transaction.state.log.num.partitions": "4",

@@ -187,7 +187,7 @@ def arrivals(rate: int, seconds: int, delay_us: list[int]) -> Arrivals:
     for tenth in range(seconds * 10):
         begin_us = NOW_US + tenth * 100_000
         produced = begin_us + np.arange(rate // 10) * (1_000_000 // rate)
-        found.add(produced, int(begin_us + 99_999 + delay_us[tenth % len(delay_us)]))
+        found.add(produced, np.full_like(produced, begin_us + 99_999 + delay_us[tenth % len(delay_us)]))
     return found
 
 

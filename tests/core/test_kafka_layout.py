@@ -73,6 +73,16 @@ def test_a_port_in_use_is_not_free() -> None:
     assert not kafka_layout.accepts(port)
 
 
+@pytest.mark.parametrize(("cores", "network", "io"), [(None, "1", "2"), (2, "1", "2"), (4, "2", "4"), (64, "3", "8")])
+def test_a_node_has_no_more_threads_than_serve_it(
+    cores: int | None, network: str, io: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never more than Kafka's own defaults."""
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    found = node_properties(1, Layout("id", (Ports(1, 2),)), "data")
+    assert (found["num.network.threads"], found["num.io.threads"]) == (network, io)
+
+
 def test_three_nodes_know_one_another_and_keep_three_copies() -> None:
     """One node keeps one, or its internal topics could not be created."""
     second = node_properties(2, THREE, "data")
