@@ -35,6 +35,9 @@ _WAIT_MS = 200
 #: A broker that has sent nothing for so long is away: committed records were promised by its own bounds.
 STALL_TIMEOUT_MS = 30_000
 _QUEUE_KILOBYTES = 16_384
+#: Four batches. The client's own 100,000 are half a kilobyte each beside their bytes: memory that nobody has touched
+#: before, which costs more than what stands in it.
+_QUEUE_MESSAGES = 20_000
 
 
 class Tail(NamedTuple):
@@ -135,6 +138,7 @@ def open_reader(bootstrap: str, topic: str, partition: int, begin: int) -> Nativ
             "fetch.wait.max.ms": 10,  # closing waits for a fetch that waits
             "fetch.queue.backoff.ms": 5,
             "queued.max.messages.kbytes": _QUEUE_KILOBYTES,
+            "queued.min.messages": _QUEUE_MESSAGES,
         }
     )
     reader.assign(topic, [(partition, begin, -1)])
