@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 
     from streams.settings import Settings
 
-#: Enough heap for the tests' load with room; RSS stays near 0.5 GB. At 50,000 events/s the serial collector stopped the broker
-#: for 20 ms every 1.4 s, this one for 6 to 9 ms every 2 s.
+#: Enough heap for the tests' load with room; RSS stays near 0.5 GB. At 50,000 events/s the serial collector stopped the
+#: broker for 20 ms every 1.4 s, this one for 6 to 9 ms every 2 s.
 JVM_FLAGS: Final = (
     "-Xmx512m",
     "-Xmn128m",
