@@ -74,7 +74,7 @@ FETCH_WAIT_MS = 50
 CONTROL_VALUE_BYTES = 1_048_576
 #: After a commit's answer its markers are still to be written. A transaction that begins before is refused, and the
 #: client tries again 20 ms later (CONCURRENT_TRANSACTIONS); what comes meanwhile is in the batch that waits.
-MARKERS_MS = 4
+MARKERS_MS = 3
 _NS_PER_MS = 1_000_000
 
 
@@ -113,10 +113,11 @@ class Part:
 class _Turn:
     """What one transaction gathers. alive: what its rows point into."""
 
-    ledger: list[Rows] = field(default_factory=list)
+    transactions: Transactions
     stepped: list[tuple[int, Stepped]] = field(default_factory=list)
     warnings: list[DriftWarning] = field(default_factory=list)
     alive: list[object] = field(default_factory=list)
+    entries: int = 0
     events: int = 0
     warned: int = 0
 
@@ -246,6 +247,10 @@ class Lane:
         """
         try:
             return self._commit(batch)
+        except BaseException:
+            if self._transactions is not None:  # what it holds points into the batch
+                self._transactions.close()
+            raise
         finally:
             if batch is not None:
                 batch.release()
@@ -277,7 +282,7 @@ class Lane:
         control.poll()
         if self.hot is not None:
             self.hot.settle({part.number: part.head.index for part in self.parts.values()})
-        turn = _Turn()
+        turn = _Turn(self._transactions)
         heads: dict[int, sequence.Head] = {}
         for part in self.parts.values():
             heads[part.number] = part.head
@@ -290,27 +295,31 @@ class Lane:
                 turn.alive.append(controls)
                 heads[part.number] = self._sequence(part, heads[part.number], controls.records, sequence.CONTROL, turn)
             part.position = position
-        if not turn.ledger:
+        if not turn.entries:
             return None
         tails = {number: head.index for number, head in heads.items()}
         progress = self._standing.to_write(tails, time_source().monotonic_ns())
         next_ns = time_source().monotonic_ns() + self._settings.batch_interval_ms * _NS_PER_MS
-        duration_ns = self._transactions.write(self._outgoing(turn.ledger, turn.stepped, progress))
+        outgoing = self._outgoing(turn.stepped, progress)
+        for topic, rows in outgoing:
+            self._transactions.add(topic, rows)
+        duration_ns = self._transactions.commit()
         self._next_ns = max(next_ns, time_source().monotonic_ns() + MARKERS_MS * _NS_PER_MS)
         for number, head in heads.items():
             self.parts[number].head = head
         if self.hot is not None:
             self.hot.commit()
         self._offer_snapshots()
-        entries = sum(len(rows.rows) for rows in turn.ledger)
         counted = [stepped.counted() for _, stepped in turn.stepped]
-        return Committed(entries, turn.events, duration_ns, counted, turn.warned, turn.warnings)
+        return Committed(turn.entries, turn.events, duration_ns, counted, turn.warned, turn.warnings)
 
     def _sequence(self, part: Part, head: sequence.Head, records: Records, kind: int, turn: _Turn) -> sequence.Head:
         """Sequence records of a partition and step its folds over them; returns the head after them."""
         head, sequenced = sequence.advance(head, records, kind, self._value_limit(kind))
-        turn.ledger.append(ledger_rows(sequenced, part.number))
-        turn.alive.append(sequenced)
+        rows = ledger_rows(sequenced, part.number)
+        turn.alive += [sequenced, rows]
+        turn.entries += len(rows.rows)
+        turn.transactions.add(self._names.sequenced, rows)  # the coordinator hears of it while the folds step
         if part.states is not None and self._configured is not None:
             judged, derived = self._step(self._configured.folds, part, part.states, sequenced.entries)
             turn.stepped.append((part.number, Stepped(judged, derived)))
@@ -344,11 +353,11 @@ class Lane:
             raise fold_failed(part.number, error) from error
 
     def _outgoing(
-        self, ledger: list[Rows], stepped: list[tuple[int, Stepped]], progress: Mapping[str, FoldProgress]
+        self, stepped: list[tuple[int, Stepped]], progress: Mapping[str, FoldProgress]
     ) -> list[tuple[str, Rows]]:
-        """What goes into one transaction, by topic, in order."""
+        """What goes into one transaction beside the ledger's entries, by topic, in order."""
         names = self._names
-        outgoing = [(names.sequenced, rows) for rows in ledger]
+        outgoing: list[tuple[str, Rows]] = []
         for number, outputs in stepped:
             for topic, messages in (
                 (names.drift_alerts, outputs.alerts()),
@@ -432,7 +441,10 @@ class Lane:
         )
 
         def speak(stepped: Stepped, progress: Mapping[str, FoldProgress]) -> None:
-            transactions.write(self._outgoing([], [(part.number, stepped)], progress))
+            outgoing = self._outgoing([(part.number, stepped)], progress)
+            for topic, rows in outgoing:
+                transactions.add(topic, rows)
+            transactions.commit()
 
         read = self._reader(log, part.number, tail)
         try:

@@ -9,6 +9,7 @@ the records there then end with the next transaction of this id that has any for
 from __future__ import annotations
 
 import enum
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from schemas.clock import source as time_source
@@ -16,7 +17,7 @@ from streams.lane_clients import producer_settings
 from streams.rdkafka import NativeProducer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
 
     from streams.outbox import Rows
     from streams.settings import Settings
@@ -35,44 +36,59 @@ class Point(enum.StrEnum):
 
 
 class Transactions:
-    """A transactional producer from its fence to its end. at: called at each point; tests kill there."""
+    """A transactional producer from its fence to its end. at: called at each point; tests kill there.
+
+    add ... add, commit: what is added is in the next commit. HAZARD librdkafka points into the memory of rows from add
+    until the commit is answered or the producer is ended, as it is by an error here: after any other, close while they
+    live.
+    """
 
     def __init__(self, settings: Settings, bootstrap: str, transactional_id: str, at: Callable[[Point], None]) -> None:
         self._settings, self._at = settings, at
         self._producer = NativeProducer(producer_settings(settings, bootstrap), transactional_id)
+        self._began_ns = 0
+        self._added = 0
 
     def fence(self) -> None:
         """End whatever an earlier owner has open; from here on nobody else writes under this id (blocks)."""
         self._producer.init_transactions(self._settings.transaction_timeout_ms + _CALL_TIMEOUT_SLACK_MS)
 
-    def write(self, outgoing: Sequence[tuple[str, Rows]]) -> int:
-        """All of it, by topic and in order, in one transaction; returns its length in ns. Raises ClientError.
+    def add(self, topic: str, rows: Rows) -> None:
+        """Queue rows for the next commit, in order. Raises ClientError.
 
-        librdkafka points into the rows' memory until the commit is answered, so a producer that failed is ended here,
-        while they live.
+        The coordinator is told of a new partition from here on, while the caller goes on: that takes about as long as
+        a step of the folds.
         """
-        clock, producer = time_source(), self._producer
-        began_ns = clock.monotonic_ns()
-        written = False
-        try:
-            producer.begin()
-            self._at(Point.BEGUN)
-            half = (len(outgoing) + 1) // 2
-            for topic, rows in outgoing[:half]:
-                producer.produce(topic, rows.partition, rows.rows)
-            self._at(Point.HALF_PRODUCED)
-            for topic, rows in outgoing[half:]:
-                producer.produce(topic, rows.partition, rows.rows)
+        with self._ended_on_error():
+            if not self._added:
+                self._began_ns = time_source().monotonic_ns()
+                self._producer.begin()
+                self._at(Point.BEGUN)
+            self._producer.produce(topic, rows.partition, rows.rows)
+            self._added += 1
+            if self._added == 1:
+                self._at(Point.HALF_PRODUCED)
+
+    def commit(self) -> int:
+        """All that was added, or nothing of it; returns the ns since the first was added. Raises ClientError."""
+        if not self._added:
+            return 0
+        with self._ended_on_error():
             self._at(Point.PRODUCED)
             self._at(Point.COMMITTING)
-            producer.commit(self._settings.transaction_timeout_ms)
-            written = True
-        finally:
-            if not written:
-                producer.destroy()
+            self._producer.commit(self._settings.transaction_timeout_ms)
+        self._added = 0
         self._at(Point.COMMITTED)
-        return clock.monotonic_ns() - began_ns
+        return time_source().monotonic_ns() - self._began_ns
 
     def close(self) -> None:
         """End the producer, and not its transaction."""
         self._producer.destroy()
+
+    @contextmanager
+    def _ended_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise

@@ -25,7 +25,9 @@ from streams.windows import WindowDefinition
 from streams.worker import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+
+    from streams.outbox import Rows
 
 _abort_transaction = declare("abort_transaction", POINTER, POINTER, INT)
 _TWIN_COMMIT_TIMEOUT_MS = 3_000
@@ -92,22 +94,30 @@ class AbortAndGoOn(Transactions):
         self._make: Callable[[], NativeProducer] = lambda: NativeProducer(
             producer_settings(settings, bootstrap), transactional_id
         )
+        self._outgoing: list[tuple[str, Rows]] = []
 
-    def write(self, outgoing: Sequence[tuple[str, Any]]) -> int:
+    def add(self, topic: str, rows: Rows) -> None:
+        """Also remember it."""
+        self._outgoing.append((topic, rows))
+        super().add(topic, rows)
+
+    def commit(self) -> int:
         """Until it succeeds."""
         clock = SystemTime()
         began_ns = clock.monotonic_ns()
-        while True:
-            self._producer.begin()
-            for topic, rows in outgoing:
-                self._producer.produce(topic, rows.partition, rows.rows)
+        while self._outgoing:
             self._at(Point.COMMITTING)
             try:
                 self._producer.commit(_TWIN_COMMIT_TIMEOUT_MS)
             except ClientError:
                 self._abort()
-                continue
-            return clock.monotonic_ns() - began_ns
+                self._producer.begin()
+                for topic, rows in self._outgoing:
+                    self._producer.produce(topic, rows.partition, rows.rows)
+            else:
+                self._outgoing.clear()
+                self._added = 0
+        return clock.monotonic_ns() - began_ns
 
     def _abort(self) -> None:
         try:
