@@ -29,7 +29,7 @@ test: .venv/jars  ## All tests but the long ones; kernels also interpreted
 
 .PHONY: soak
 soak: .venv/jars  ## Every promise in full: all tests, their long forms, the bars of the benchmarks
-	$(BIN)/pytest -m "soak or not soak" --timeout=3600 tests $(PYTEST_ARGS)
+	DRIFTLEDGER_REQUIRE_CASES=1 $(BIN)/pytest -m "soak or not soak" --timeout=3600 tests $(PYTEST_ARGS)
 	$(BIN)/python -m benchmarks --batch 5000 --full --memory-minutes 10 --bars
 
 .PHONY: bench

@@ -6,7 +6,7 @@ borders every time, so caches hold what they hold for a user who looks around; t
 and a sum over everything are compared with the rows that went in.
 
 Put. A worker with everything on, one client that sends one request after the other over one connection, each answered
-when Kafka has the events. What counts is the rate over all requests after the first seconds.
+when Kafka has the events. What counts is the rate over all requests after the first minute.
 """
 
 from __future__ import annotations

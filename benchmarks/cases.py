@@ -113,7 +113,7 @@ class Paced:
 class Asked:
     """Questions of one kind, one after the other: to a hot store of so many rows, or events put through the API.
 
-    warm_s: events are put for so long before any counts.
+    warm_s: events are put for so long before any counts; questions need no warming.
     """
 
     name: str

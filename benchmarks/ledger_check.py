@@ -3,7 +3,8 @@
 For each partition: index and sequence contiguous, every value hash and the whole chain (streams.sequence.verify); the
 input offsets 0, 1, 2, ... each once; keys and values those that were sent, byte for byte, in order (one running SHA-256
 against the loader's); and where there are folds, alerts, dead letters and aggregates equal a second folding of the
-ledger, record for record (aggregates by count and one running SHA-256).
+ledger, record for record (aggregates by count and one running SHA-256). Where there is a hot tier, the worker is asked
+how many events it holds.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from lifecycle.reader import Reader
 from schemas.canonical import EntryKind
 from schemas.columns import Scratch, allocate_entries, decode_entries
 from schemas.errors import DriftledgerError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, kernel, sha256_final, sha256_init, sha256_update
+from streams.address import find_workers
 from streams.folds import FOLDS, States
 from streams.log import Log
 from streams.rdkafka import NativeConsumer
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from schemas.columns import Entries
     from schemas.topics import TopicNames
     from streams.rdkafka import Batch
+    from streams.settings import Settings
 
     Int64s = NDArray[np.int64]
 
@@ -177,6 +181,16 @@ def check(bootstrap: str, names: TopicNames, loaded: Loaded, *, judged: bool) ->
         entries_total / max(markers_total, 1),
         100 * green_total / judged_total if judged_total else None,
     )
+
+
+def check_hot(settings: Settings, events: int) -> None:
+    """That the worker's hot tier holds all events, while it runs; nothing where there is none."""
+    if not settings.hot_store:
+        return
+    [worker] = find_workers(settings)
+    held = int(Reader(worker.address).aggregate(functions=())["count"][0].as_py())
+    if held != events:
+        raise CheckFailedError(f"the hot tier holds {held} of {events} events. No figure counts")
 
 
 class _Digest:

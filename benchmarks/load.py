@@ -17,6 +17,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+import typer
 from confluent_kafka import KafkaException, Producer
 
 from benchmarks.events import ROW_BYTES, SOURCE_BYTES, VALUE_BYTES, EventFactory
@@ -42,6 +43,7 @@ _REQUEST_TIMEOUT_S: Final = 30
 _TICK_S: Final = 0.005
 #: Of a load that is spread over time.
 _CHUNKS_A_SECOND: Final = 4
+_TELL_EVERY_S: Final = 60
 _NS_PER_S: Final = 1_000_000_000
 
 _time = SystemTime()
@@ -151,8 +153,12 @@ class Preload:
         if spread_s:
             chunk = min(chunk, max(1, events // self._partitions // (spread_s * _CHUNKS_A_SECOND)))
         left = [events // self._partitions + (p < events % self._partitions) - 1 for p in range(self._partitions)]
+        tell_s = _TELL_EVERY_S
         while any(left):
             due_s = spread_s * (1 - sum(left) / events)
+            if due_s >= tell_s:
+                typer.echo(f"filling the input: {tell_s} of {spread_s} s", err=True)
+                tell_s += _TELL_EVERY_S
             while (_time.monotonic_ns() - began_ns) / _NS_PER_S < due_s:
                 _time.sleep_s(_TICK_S)
             for partition, rest in enumerate(left):

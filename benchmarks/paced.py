@@ -1,8 +1,9 @@
 """The steady state: events come at a rate; how soon can each be read, and does anything pile up.
 
 A process sends; this one reads the ledger, read_committed, as a consumer would, and looks at the clock when a batch is
-in its hands. The local time of an event is the moment it was given to the producer, so the difference of the two is the
-latency, the producer's linger of 5 ms included. All processes share one machine and so one clock.
+in its hands; where closings are timed, it reads the ledger when all is over. The local time of an event is the moment
+it was given to the producer, so the difference of the two is the latency, the producer's linger of 5 ms included. All
+processes share one machine and so one clock.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from benchmarks.closings import Closings
 from benchmarks.figures import PERCENTILES, Arrivals, Latencies, slope
-from benchmarks.ledger_check import CheckFailedError, check, columns, open_ledger
+from benchmarks.ledger_check import CheckFailedError, check, check_hot, columns, open_ledger
 from benchmarks.load import NotLoadedError, pace
 from benchmarks.sampler import Sampler
 from benchmarks.subjects import start_worker, wait_until_ready
@@ -142,6 +143,7 @@ def measure(case: Paced, around: Surroundings) -> PacedFigures:
         with Sampler(subject.pid, around.brokers, _SAMPLE_S) as sampler:
             loaded = _run(case, bootstrap, names.input, settings.partitions, sink, subject)
         subject.check()
+        check_hot(settings, loaded.events)
     finally:
         sink.close()
         if closings is not None:

@@ -13,7 +13,7 @@ from benchmarks.backfill import fold_again, forget_windows
 from benchmarks.cases import OFF_PERCENT, Name, Subject
 from benchmarks.events import EventFactory
 from benchmarks.figures import rates
-from benchmarks.ledger_check import check
+from benchmarks.ledger_check import check, check_hot
 from benchmarks.load import Preload
 from benchmarks.sampler import Sampler
 from benchmarks.subjects import start_lanes, start_worker, wait_until_ready
@@ -41,16 +41,19 @@ _time = SystemTime()
 
 
 class PreloadedFigures(NamedTuple):
-    """What a preloaded case showed. CPU in microseconds per event; rss_peak_mb from start to end."""
+    """What a preloaded case showed. CPU in microseconds per event; rss_peak_mb from start to end.
+
+    None where a case has no such figure.
+    """
 
     events: int
     per_s: float
-    first_half_per_s: float
-    second_half_per_s: float
-    entries_per_transaction: float
+    first_half_per_s: float | None
+    second_half_per_s: float | None
+    entries_per_transaction: float | None
     client_us: float
     broker_us: float | None
-    others_percent: float
+    others_percent: float | None
     rss_peak_mb: float
     green_percent: float | None
     load_s: float
@@ -75,6 +78,8 @@ def measure(case: Preloaded, around: Surroundings) -> PreloadedFigures:
             preload.release()
             _wait_for_events(bootstrap, names, loaded.events, settings.partitions, subject)
         subject.check()
+        if case.subject is Subject.WORKER:
+            check_hot(settings, loaded.events)
     finally:
         subject.stop()
     checked = check(bootstrap, names, loaded, judged=case.judged)
@@ -105,12 +110,12 @@ def _measure_backfill(around: Surroundings, loaded: Loaded, checked: Checked) ->
     return PreloadedFigures(
         events=loaded.events,
         per_s=per_s,
-        first_half_per_s=per_s,
-        second_half_per_s=per_s,
-        entries_per_transaction=around.settings.batch_events_max,
+        first_half_per_s=None,
+        second_half_per_s=None,
+        entries_per_transaction=None,
         client_us=folded.cpu_s * _US_PER_S / loaded.events,
         broker_us=None,
-        others_percent=0.0,
+        others_percent=None,
         rss_peak_mb=folded.peak_mb,
         green_percent=checked.green_percent,
         load_s=loaded.seconds,

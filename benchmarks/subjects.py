@@ -31,6 +31,8 @@ _POLL_S: Final = 0.1
 _NS_PER_S: Final = 1_000_000_000
 _US_PER_MS: Final = 1_000
 _NAME: Final = "benchmark"
+#: What a worker logs where it does less than its work.
+_FAILURES: Final = (b'"lane_failed"', b'"partition_halted"', b'"hot_tier_unavailable"', b'"hot_store_damaged"')
 _time = SystemTime()
 
 
@@ -98,7 +100,8 @@ class _WorkerProcess:
 
     def check(self) -> None:
         self._check_alive()
-        if b'"lane_failed"' in self._worker.log.read_bytes() or b'"partition_halted"' in self._worker.log.read_bytes():
+        log = self._worker.log.read_bytes()
+        if any(event in log for event in _FAILURES):
             raise SubjectError(f"a lane of the worker failed while it was measured. Its log: {self._worker.log_tail()}")
 
     def stop(self) -> None:

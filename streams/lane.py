@@ -73,7 +73,8 @@ FETCH_WAIT_MS = 50
 #: Of a control record, whatever the limit for values of the input is; the ledger's headroom holds it.
 CONTROL_VALUE_BYTES = 1_048_576
 #: After a commit's answer its markers are still to be written. A transaction that begins before is refused, and the
-#: client tries again 20 ms later (CONCURRENT_TRANSACTIONS); what comes meanwhile is in the batch that waits.
+#: client tries again 20 ms later (CONCURRENT_TRANSACTIONS). What comes meanwhile is in the batch that waits; where a
+#: full one does not, the folds step first.
 MARKERS_MS = 3
 _NS_PER_MS = 1_000_000
 
@@ -111,9 +112,13 @@ class Part:
 
 @dataclass(slots=True)
 class _Turn:
-    """What one transaction gathers. alive: what its rows point into."""
+    """What one transaction gathers. alive: what its rows point into.
 
-    transactions: Transactions
+    early: the ledger's rows are added before the folds step, so that the coordinator hears of them meanwhile.
+    """
+
+    early: bool
+    ledger: list[tuple[str, Rows]] = field(default_factory=list)
     stepped: list[tuple[int, Stepped]] = field(default_factory=list)
     warnings: list[DriftWarning] = field(default_factory=list)
     alive: list[object] = field(default_factory=list)
@@ -160,8 +165,10 @@ class Lane:
         self._readers: _Readers | None = None
         self._snapshots: SnapshotWriter | None = None
         self._snapshot_due_ns = 0
-        #: No transaction of input begins before.
+        #: No batch of input is complete before, unless it is full.
         self._next_ns = 0
+        #: The markers of the last transaction are written by then.
+        self._markers_ns = 0
         self._standing = Standing({})
         #: The events of the lane, queryable; None where there is none.
         self.hot: HotTier | None = None
@@ -245,10 +252,11 @@ class Lane:
         The batch is released. Raises HaltError, or another DriftledgerError where opening again may help; then close()
         this lane.
         """
+        turn = _Turn(early=time_source().monotonic_ns() >= self._markers_ns)
         try:
-            return self._commit(batch)
+            return self._commit(batch, turn)
         except BaseException:
-            if self._transactions is not None:  # what it holds points into the batch
+            if self._transactions is not None:  # while the turn lives, which it points into
                 self._transactions.close()
             raise
         finally:
@@ -275,14 +283,13 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------------- one transaction
 
-    def _commit(self, batch: Batch | None) -> Committed | None:
+    def _commit(self, batch: Batch | None, turn: _Turn) -> Committed | None:
         if self._readers is None or self._transactions is None:  # every partition is halted
             return None
         control = self._readers.control
         control.poll()
         if self.hot is not None:
             self.hot.settle({part.number: part.head.index for part in self.parts.values()})
-        turn = _Turn(self._transactions)
         heads: dict[int, sequence.Head] = {}
         for part in self.parts.values():
             heads[part.number] = part.head
@@ -301,10 +308,12 @@ class Lane:
         progress = self._standing.to_write(tails, time_source().monotonic_ns())
         next_ns = time_source().monotonic_ns() + self._settings.batch_interval_ms * _NS_PER_MS
         outgoing = self._outgoing(turn.stepped, progress)
-        for topic, rows in outgoing:
+        turn.alive.append(outgoing)
+        for topic, rows in outgoing if turn.early else [*turn.ledger, *outgoing]:
             self._transactions.add(topic, rows)
         duration_ns = self._transactions.commit()
-        self._next_ns = max(next_ns, time_source().monotonic_ns() + MARKERS_MS * _NS_PER_MS)
+        self._markers_ns = time_source().monotonic_ns() + MARKERS_MS * _NS_PER_MS
+        self._next_ns = max(next_ns, self._markers_ns)
         for number, head in heads.items():
             self.parts[number].head = head
         if self.hot is not None:
@@ -317,9 +326,11 @@ class Lane:
         """Sequence records of a partition and step its folds over them; returns the head after them."""
         head, sequenced = sequence.advance(head, records, kind, self._value_limit(kind))
         rows = ledger_rows(sequenced, part.number)
-        turn.alive += [sequenced, rows]
+        turn.alive.append(sequenced)
+        turn.ledger.append((self._names.sequenced, rows))
         turn.entries += len(rows.rows)
-        turn.transactions.add(self._names.sequenced, rows)  # the coordinator hears of it while the folds step
+        if turn.early and self._transactions is not None:
+            self._transactions.add(self._names.sequenced, rows)
         if part.states is not None and self._configured is not None:
             judged, derived = self._step(self._configured.folds, part, part.states, sequenced.entries)
             turn.stepped.append((part.number, Stepped(judged, derived)))

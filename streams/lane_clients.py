@@ -16,7 +16,7 @@ _QUEUE_KILOBYTES: Final = 16_384
 _QUEUE_BATCHES: Final = 4
 #: Room in a request beside a batch: control entries.
 _MESSAGES_SPARE: Final = 10_000
-#: Longer than a batch takes to queue.
+#: Longer than a batch takes to queue, and the folds to step over it.
 _LINGER_MS: Final = 1_000
 #: What a request is longer than the records in it, at most.
 _REQUEST_OVERHEAD_BYTES: Final = 65_536

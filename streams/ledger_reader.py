@@ -35,8 +35,8 @@ _WAIT_MS = 200
 #: A broker that has sent nothing for so long is away: committed records were promised by its own bounds.
 STALL_TIMEOUT_MS = 30_000
 _QUEUE_KILOBYTES = 16_384
-#: Four batches. The client's own 100,000 are half a kilobyte each beside their bytes: memory that nobody has touched
-#: before, which costs more than what stands in it.
+#: Four batches, or the one of a restore. The client's own 100,000 are half a kilobyte each beside their bytes: memory
+#: that nobody has touched before, which costs more than what stands in it.
 _QUEUE_MESSAGES = 20_000
 
 

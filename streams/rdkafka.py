@@ -256,7 +256,7 @@ class NativeConsumer:
         pointers[0] = first
         more = 0
         if rows_max > 1:
-            linger_ms = max(0, until_ns - time_source().monotonic_ns()) // _NS_PER_MS
+            linger_ms = -(min(0, time_source().monotonic_ns() - until_ns) // _NS_PER_MS)  # rounded up
             more = librdkafka.consume_batch_queue(self._queue, linger_ms, address_of(pointers) + 8, rows_max - 1)
         messages = pointers[: 1 + max(more, 0)]
         records = allocate_records(messages.size)
@@ -327,6 +327,8 @@ class NativeProducer:
 
     def begin(self) -> None:
         """Begin a transaction."""
+        if not self.handle:
+            raise ClientError("begin_transaction", 0, "the producer has been ended")
         self._counts[:] = 0
         self._produced = 0
         librdkafka.check("begin_transaction", librdkafka.begin_transaction(self.handle))
@@ -358,8 +360,9 @@ class NativeProducer:
 
     def destroy(self) -> None:
         """End the client without ending its transaction; the next owner's init_transactions does that."""
-        if self.handle:
-            for topic in self._topics.values():
+        handle, self.handle = self.handle, 0
+        topics, self._topics = self._topics, {}
+        if handle:
+            for topic in topics.values():
                 librdkafka.topic_destroy(topic)
-            librdkafka.destroy_flags(self.handle, librdkafka.NO_FLAGS)
-            self.handle = 0
+            librdkafka.destroy_flags(handle, librdkafka.NO_FLAGS)

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 _CALL_TIMEOUT_SLACK_MS = 5_000
+_FIRST_ADDS = 2
 
 
 class Point(enum.StrEnum):
-    """Named moments of a transaction, in order."""
+    """Named moments of a transaction, in order. HALF_PRODUCED: after the first rows, and after the second."""
 
     BEGUN = "begun"
     HALF_PRODUCED = "half_produced"
@@ -66,7 +67,7 @@ class Transactions:
                 self._at(Point.BEGUN)
             self._producer.produce(topic, rows.partition, rows.rows)
             self._added += 1
-            if self._added == 1:
+            if self._added <= _FIRST_ADDS:
                 self._at(Point.HALF_PRODUCED)
 
     def commit(self) -> int:
@@ -83,6 +84,7 @@ class Transactions:
 
     def close(self) -> None:
         """End the producer, and not its transaction."""
+        self._added = 0
         self._producer.destroy()
 
     @contextmanager

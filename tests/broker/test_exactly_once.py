@@ -64,7 +64,7 @@ def _kill_over_and_over(ledger: Ledger, kills: int, events: int) -> Load:
     for blow in _blows(kills, seed=kills):
         load.send(events // kills)
         load.flush()
-        # A lane's client holds a batch back until the commit; at these points half or all of it must be at the broker.
+        # A lane's client holds a batch back until the commit; at these points some or all of it must be at the broker.
         sent = blow.point in (Point.HALF_PRODUCED, Point.PRODUCED)
         with ledger.worker(blow, deliver_first=sent) as worker:
             worker.wait_killed()

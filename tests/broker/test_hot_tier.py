@@ -547,7 +547,7 @@ def kill_over_and_over(kafka: Any, prefix: str, tmp_path: Path, kills: int, even
     load, rng = Load(ledger), random.Random(kills)
     slot = tmp_path / "hot" / "0"
     folder = slot / f"{prefix}.{ledger.settings.ledger}" / "lane-0"
-    points = [Point.COMMITTED, Point.COMMITTING, Point.PRODUCED, Point.BEGUN]
+    points = [Point.COMMITTED, Point.COMMITTING, Point.PRODUCED, Point.BEGUN, Point.HALF_PRODUCED]
     left: list[dict[int, Table]] = []
     for number in range(kills):
         load.send(events // kills)
