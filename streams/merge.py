@@ -12,9 +12,8 @@ partition gives its own result, and who wants the whole merges them, knowing whi
     percentiles     none: those of a whole do not follow from those of its parts
 
 GUARANTEE a window is complete once each partition has closed it: has given a final result of it, or of a window of the
-same definition that ends with it or later, because watermarks only rise. Late events may still update it.
-HAZARD a partition that never gave a result is never known to have closed anything: its windows stay incomplete, and
-`waiting` names it.
+same definition that ends with it or later, because watermarks only rise; or its heartbeats say so (see
+`silent_partitions`). Late events may still update it.
 """
 
 from __future__ import annotations
@@ -71,14 +70,20 @@ def closed_until(parts: Iterable[Part]) -> dict[int, int]:
     return found
 
 
-def merge_windows(parts: Sequence[Part], partitions: int) -> list[Whole]:
-    """The windows of one definition in order of end, start and key. parts: one for each window and partition."""
-    closed_us = closed_until(parts)
+def merge_windows(parts: Sequence[Part], partitions: int, closed_us: Mapping[int, int] | None = None) -> list[Whole]:
+    """The windows of one definition in order of end, start and key.
+
+    parts: one for each window and partition. closed_us: the end up to which a partition has closed its windows, where
+    more is known of it than these say.
+    """
+    until_us = closed_until(parts)
+    for partition, end_us in (closed_us or {}).items():
+        until_us[partition] = max(end_us, until_us.get(partition, end_us))
     windows: dict[tuple[int, int, str | None], list[Part]] = {}
     for part in parts:
         windows.setdefault((part.window_end_us, part.window_start_us, part.key), []).append(part)
     ordered = sorted(windows, key=lambda window: (window[0], window[1], window[2] is not None, window[2] or ""))
-    return [merge_parts(windows[window], partitions, closed_us) for window in ordered]
+    return [merge_parts(windows[window], partitions, until_us) for window in ordered]
 
 
 def merge_parts(parts: Sequence[Part], partitions: int, closed_us: Mapping[int, int]) -> Whole:

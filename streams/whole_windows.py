@@ -15,7 +15,7 @@ from streams.aggregates import definition_at
 from streams.merge import Part, Whole, merge_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from streams.aggregates import Result
     from streams.queries import Ledger
@@ -49,8 +49,11 @@ class WholeWindow:
         }
 
 
-def merged(ledger: Ledger, results: Iterable[Result]) -> list[WholeWindow]:
-    """The windows of definitions with whole = true, in order of name and end. results: the last revision of each."""
+def merged(ledger: Ledger, results: Iterable[Result], closed: Mapping[str, Mapping[int, int]]) -> list[WholeWindow]:
+    """The windows of definitions with whole = true, in order of name and end.
+
+    results: the last revision of each. closed: as of `silent_partitions`.
+    """
     definitions: dict[tuple[int, int, str], WindowDefinition | None] = {}
     parts: dict[str, dict[tuple[int, int, str | None], tuple[int, Part]]] = {}
     known: dict[str, WindowDefinition] = {}
@@ -70,7 +73,8 @@ def merged(ledger: Ledger, results: Iterable[Result]) -> list[WholeWindow]:
     found = []
     for body in sorted(parts, key=lambda body: (known[body].name, body)):
         of_it = [part for _, part in parts[body].values()]
-        found += [WholeWindow(known[body], whole) for whole in merge_windows(of_it, ledger.partitions)]
+        wholes = merge_windows(of_it, ledger.partitions, closed.get(body, {}))
+        found += [WholeWindow(known[body], whole) for whole in wholes]
     return found
 
 

@@ -104,8 +104,9 @@ def aggregates(
     stderr.
 
     --whole reads all that is kept, or the range, and lists windows in order of their ends. One is complete when each
-    partition has closed it: `waiting for` names the others. first, last and percentiles are not there: sequences of two
-    partitions have no order, and percentiles of a whole do not follow from those of its parts.
+    partition has closed it, which a silent partition says by its heartbeats where no range is given: `waiting for`
+    names the others. first, last and percentiles are not there: sequences of two partitions have no order, and
+    percentiles of a whole do not follow from those of its parts.
 
     --late adds up the counts of the range, or of all that is kept, by definition and source.
 
@@ -214,10 +215,13 @@ def _list_whole(
 ) -> None:  # fmt: skip
     """Merged over the partitions, in order of the windows' ends; of one key where one is given."""
     from streams.aggregates import Result, between
+    from streams.silent_partitions import closed_by_heartbeats
     from streams.whole_windows import merged
 
+    # Before the results. Of a range they say nothing: what a partition has said may lie outside.
+    closed = closed_by_heartbeats(ledger) if span == span_of(None, None) else {}
     records = between(ledger, span.first_ms, span.last_ms, asked)
-    wholes = merged(ledger, [record for record in records if isinstance(record, Result)])
+    wholes = merged(ledger, [record for record in records if isinstance(record, Result)], closed)
     wholes.sort(key=lambda one: one.whole.window_end_us)  # of all definitions: --last is not to leave one out
     rows = [one.row() for one in wholes if key in (None, one.whole.key)]
     if not wholes:

@@ -280,6 +280,34 @@ def test_a_whole_of_one_key_is_complete_where_other_keys_have_closed_it(
     assert (row["key"], row["partitions"], row["complete"], row["waiting_for"]) == ("pump-1", [1], True, None)
 
 
+def test_a_whole_is_complete_where_a_silent_partition_says_so_by_its_heartbeats(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """max_behind_ms after the window; not before, and not in a range, of which heartbeats say nothing."""
+    seconds = WindowDefinition("seconds", 10 * S, whole=True)
+    settings = begin(kafka, prefix, partitions=PARTITIONS, windows=(seconds,))
+    use(settings, monkeypatch)
+    early_us = SystemTime().now_us() // (10 * S) * (10 * S) - 120 * S
+    made = [event("pump-0", f"{n}", at_us, 1.0) for n, at_us in enumerate((early_us, early_us + 30 * S))]
+    produce(settings, settings.input_topic, [(b"pump-0", value, []) for value in made], 0)
+    sequence(settings)
+
+    def waiting(*options: str) -> object:
+        assert main(["aggregates", "seconds", "--whole", *options, "--output", "jsonl"]) == 0
+        [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert (row["window_start_us"], row["complete"]) == (early_us, row["waiting_for"] is None)
+        return row["waiting_for"]
+
+    assert waiting() == [1]
+    for closes_us, expected in ((-1_000, [1]), (0, None)):
+        frontier_ms = (early_us + 10 * S + seconds.max_behind_us + closes_us) // 1_000
+        body = {"predecessor_appended_ms": frontier_ms, "input_end_offset": 0, "worker_us": 1}
+        produce(settings, names_of(settings).control, [(None, encode_control("Heartbeat", body, "test", ""), [])], 1)
+        sequence(settings)
+        assert waiting() == expected
+    assert waiting("--from", "2020-01-01T00:00:00Z") == [1]
+
+
 def test_late_events_are_counted_by_source(command: Any) -> None:
     """As many as there were, of those that have been reported."""
     code, rows, _ = command("aggregates", "by_source", "--late")

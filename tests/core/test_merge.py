@@ -91,3 +91,12 @@ def test_windows_are_merged_key_by_key_in_order_of_their_ends() -> None:
     keys = [None, "a", "b"]
     assert [(w.window_start_us, w.key) for w in merged] == [(-10, key) for key in keys] + [(10, key) for key in keys]
     assert {w.functions["sum"] for w in merged} == {1.0}
+
+
+def test_what_more_is_known_of_a_partition_counts() -> None:
+    """The later of the two ends; a partition without any result too."""
+    parts = [part(0, [1.0]), part(1, [2.0])]
+    [whole] = merge_windows(parts, 3, {0: 0, 2: parts[0].window_end_us})
+    assert whole.complete
+    [whole] = merge_windows(parts, 3, {2: parts[0].window_end_us - 1})
+    assert whole.waiting == (2,)
