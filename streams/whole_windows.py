@@ -15,7 +15,7 @@ from streams.aggregates import definition_at
 from streams.merge import Part, Whole, merge_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from streams.aggregates import Result
     from streams.queries import Ledger
@@ -49,11 +49,15 @@ class WholeWindow:
         }
 
 
-def merged(ledger: Ledger, results: Iterable[Result], closed: Mapping[str, Mapping[int, int]]) -> list[WholeWindow]:
-    """The windows of definitions with whole = true, in order of name and end.
+def merged(
+    ledger: Ledger, results: Iterable[Result], closed: Mapping[str, Mapping[int, int]], asked: Callable[[Result], bool]
+) -> list[WholeWindow]:
+    """The windows of definitions with whole = true that have a result asked for, in order of name and end.
 
-    results: the last revision of each. closed: as of `silent_partitions`.
+    results: all that are kept, the last revision of each: one that is left out would be missing from its window.
+    closed: as of `silent_partitions`.
     """
+    listed: set[tuple[str, int, str | None]] = set()
     definitions: dict[tuple[int, int, str], WindowDefinition | None] = {}
     parts: dict[str, dict[tuple[int, int, str | None], tuple[int, Part]]] = {}
     known: dict[str, WindowDefinition] = {}
@@ -70,11 +74,14 @@ def merged(ledger: Ledger, results: Iterable[Result], closed: Mapping[str, Mappi
         window = result.partition, result.window_start_us, result.key
         if window not in windows or windows[window][0] <= result.version:
             windows[window] = result.version, _part(result)
+        if asked(result):
+            listed.add((body, result.window_start_us, result.key))
     found = []
     for body in sorted(parts, key=lambda body: (known[body].name, body)):
         of_it = [part for _, part in parts[body].values()]
         wholes = merge_windows(of_it, ledger.partitions, closed.get(body, {}))
-        found += [WholeWindow(known[body], whole) for whole in wholes]
+        of_body = [one for one in wholes if (body, one.window_start_us, one.key) in listed]
+        found += [WholeWindow(known[body], whole) for whole in of_body]
     return found
 
 

@@ -103,10 +103,10 @@ def aggregates(
     --from and --to are of the instant at which a result was appended. A definition that was suspended is told on
     stderr.
 
-    --whole reads all that is kept, or the range, and lists windows in order of their ends. One is complete when each
-    partition has closed it, which a silent partition says by its heartbeats where no range is given: `waiting for`
-    names the others. first, last and percentiles are not there: sequences of two partitions have no order, and
-    percentiles of a whole do not follow from those of its parts.
+    --whole reads all that is kept and lists windows in order of their ends; of a range those of which a result was
+    appended in it. One is complete when each partition has closed it, which a silent partition says by its heartbeats:
+    `waiting for` names the others. first, last and percentiles are not there: sequences of two partitions have no
+    order, and percentiles of a whole do not follow from those of its parts.
 
     --late adds up the counts of the range, or of all that is kept, by definition and source.
 
@@ -218,10 +218,10 @@ def _list_whole(
     from streams.silent_partitions import closed_by_heartbeats
     from streams.whole_windows import merged
 
-    # Before the results. Of a range they say nothing: what a partition has said may lie outside.
-    closed = closed_by_heartbeats(ledger) if span == span_of(None, None) else {}
-    records = between(ledger, span.first_ms, span.last_ms, asked)
-    wholes = merged(ledger, [record for record in records if isinstance(record, Result)], closed)
+    closed = closed_by_heartbeats(ledger)  # before the results
+    every = span_of(None, None)
+    results = [r for r in between(ledger, every.first_ms, every.last_ms, asked) if isinstance(r, Result)]
+    wholes = merged(ledger, results, closed, lambda result: span.holds(result.recorded_at_ms))
     wholes.sort(key=lambda one: one.whole.window_end_us)  # of all definitions: --last is not to leave one out
     rows = [one.row() for one in wholes if key in (None, one.whole.key)]
     if not wholes:
