@@ -7,17 +7,22 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from lifecycle.reader import Reader
 from schemas.canonical import EntryKind
 from schemas.codec import decode
 from schemas.columns import Fault
 from schemas.memory import bytes_at
+from streams.address import find_workers
 from streams.control import encode_control, read_control
 from streams.definitions import JUDGE
 from streams.judge import Judge
 from streams.judge_kernel import Flag
 from streams.ledger_reader import read_entries, read_tail
+from streams.severity import Severity
 from streams.transactions import Point
 from tests.broker.harness import (
     POLL_BROKER_S,
@@ -31,12 +36,15 @@ from tests.broker.harness import (
     time,
     wait_for,
 )
+from tests.broker.test_hot_tier import expected
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.broker.harness import Output
 
+_HOT = ("sequence", "index", "input_offset", "authority_ms", "flags", "severity", "fault", "chain_hash")
+_NAMES = {int(severity): severity.name for severity in Severity}
 #: Batches this small make many transactions, so there is always one in which to die.
 BATCH_EVENTS = 100
 
@@ -76,7 +84,28 @@ def _kill_over_and_over(ledger: Ledger, kills: int, events: int) -> Load:
 def _finish(ledger: Ledger) -> None:
     with ledger.worker() as worker:
         ledger.wait_level(worker)
+        _check_hot(ledger)
         worker.stop()
+
+
+def _check_hot(ledger: Ledger) -> None:
+    """What the worker serves from its hot tier is the ledger, with the verdicts of another judge, row for row."""
+    [worker] = find_workers(ledger.settings)
+    for partition in ledger.partitions:
+        sequence, index, input_offset, authority_ms, severity, flags, fault, chain_hash = expected(
+            ledger.settings, partition
+        )
+        rows = len(chain_hash)
+        table = Reader(worker.address).temporal_range_query(
+            sequences={partition: (1, rows)}, columns=_HOT, frame="authority", limit=rows + 1
+        )
+        assert table.num_rows == rows
+        numbers = {"sequence": sequence, "index": index, "input_offset": input_offset, "flags": flags}
+        for name, column in {**numbers, "authority_timestamp": authority_ms}.items():
+            assert np.array_equal(table[name].cast(pa.int64()).to_numpy(), column)
+        assert table["severity"].to_pylist() == [_NAMES.get(code) for code in severity.tolist()]
+        assert table["fault"].to_pylist() == [Fault(code).name for code in fault.tolist()]
+        assert table["chain_hash"].to_pylist() == [bytes(code).ljust(32, b"\0") for code in chain_hash]
 
 
 def _undisturbed(kafka: Any, prefix: str, folder: Path, of: Ledger) -> Ledger:
