@@ -101,6 +101,9 @@ def event(source: str, event_id: str, local_us: int, value: float | None = 1.5, 
     return encode("Event", fields)
 
 
+_WAITING_MAX = 50_000
+
+
 def produce(settings: Settings, topic: str, messages: Iterable[Message], partition: int = 0) -> None:
     """Append messages; returns when all are acknowledged."""
     producer = Producer({"bootstrap.servers": settings.bootstrap, "linger.ms": 5, "message.max.bytes": 20_000_000})
@@ -111,6 +114,8 @@ def produce(settings: Settings, topic: str, messages: Iterable[Message], partiti
             failed.append(error.str())
 
     for key, value, headers in messages:
+        while len(producer) >= _WAITING_MAX:  # the client refuses one more than 100,000
+            producer.poll(0.1)
         producer.produce(topic, value, key, partition, headers=headers, on_delivery=delivered)
         producer.poll(0)
     assert producer.flush(30) == 0
