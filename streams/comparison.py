@@ -1,9 +1,10 @@
 # ruff: noqa: S608 - the SQL is made of integers, and of names of [a-z0-9_]
 """The results on the aggregates topic, compared with what the raw input says (see `recount`).
 
-Every window that was final within what was read is compared: that it is there, and no result of it twice, count,
-values, revision, the entry that made it final, and each function to the last bit. Exact percentiles must be equal;
-those of a sketch within its relative error of the exact one.
+Every result up to the last entry read is compared, early ones and each revision: that it is there, once, count, values,
+the entry that caused it, and each function to the last bit (see `recount_windows` for what is left out where a window
+was revised very often). Exact percentiles must be equal; those of a sketch within its relative error of the exact one.
+From the beginning of a partition, so are the counts of late events, by source and report.
 
 HAZARD whether a definition really had to be suspended is not checked; what it said before is. Nor is it whether so many
 sketches were in use at a time that a window got none: only that the definition had so many windows that need one, and
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from schemas.instants import INT64_MIN, format_us
-from streams.aggregates import Result, Suspension
+from schemas.instants import INT64_MAX, INT64_MIN, format_us
+from streams.aggregates import LateCounts, Result, Suspension
 from streams.recount import Recount
+from streams.recount_windows import fill, slices, windows_over
 from streams.windows import Function, Kind, percentile_text
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 #: Differences of a definition that are told one by one; the others are counted.
 DIFFERENCES_MAX: Final = 100
-_RESULTS_AT_ONCE: Final = 10_000
+_RECORDS_AT_ONCE: Final = 10_000
 _FUNCTIONS: Final = tuple(str(function) for function in Function if function is not Function.COUNT)
 #: Values up to which percentiles must be exact, and beyond which a sketch may have given up.
 _EXACT_VALUES: Final = 256
@@ -46,46 +48,59 @@ _SKETCH_ERROR: Final = "0.01000000001"
 _LEAST_INDEXABLE: Final = "2.2250738585072014e-308"
 _STANDING: Final = {
     "name": pa.string(), "version": pa.int64(), "key": pa.string(), "start_us": pa.int64(), "end_us": pa.int64(),
-    "frame": pa.string(), "revision": pa.int64(), "at_index": pa.int64(), "count": pa.int64(), "values": pa.int64(),
+    "frame": pa.string(), "revision": pa.int64(), "final": pa.bool_(),
+    "at_index": pa.int64(), "count": pa.int64(), "values": pa.int64(),
     **dict.fromkeys(_FUNCTIONS, pa.float64()), "method": pa.string(), "percentiles": pa.list_(pa.float64()),
+}  # fmt: skip
+_REPORTED: Final = {
+    "name": pa.string(), "version": pa.int64(), "source": pa.string(), "at_index": pa.int64(), "late": pa.int64(),
+    "ahead": pa.int64(),
 }  # fmt: skip
 
 
 class Difference(NamedTuple):
-    """One field of one window: recomputed, and as it stands on the topic; None where there is no such result."""
+    """One field of one result: recomputed, and as it stands on the topic; None where there is no such result.
+
+    window_start_us: None where it is a count of late events; then key is their source.
+    """
 
     definition: str
     version: int
     partition: int
     key: str | None
-    window_start_us: int
+    window_start_us: int | None
     field: str
     expected: Any
     found: Any
 
     def __str__(self) -> str:
-        key = "all" if self.key is None else repr(self.key)
+        of_it = f"key {'all' if self.key is None else repr(self.key)}, start {format_us(self.window_start_us or 0)}"
+        if self.window_start_us is None:
+            of_it = f"source {self.key!r}"
         return (
-            f"partition {self.partition}, window {self.definition} version {self.version}, key {key}, start "
-            f"{format_us(self.window_start_us)}: {self.field} is {self.found!r}, recomputed {self.expected!r}"
+            f"partition {self.partition}, window {self.definition} version {self.version}, {of_it}: "
+            f"{self.field} is {self.found!r}, recomputed {self.expected!r}"
         )
 
 
 @dataclass(slots=True)
 class DefinitionCheck:
-    """Of one version of a definition in one partition. windows: compared; events: in them, once for each window.
+    """Of one version of a definition in one partition. windows: final ones; events: in them, once for each window.
 
-    sums: compared bit for bit; gone: final windows whose result the topic no longer keeps. differing: fields that
-    differ; differences: the first of them.
+    results: compared, with early ones and revisions; sums: of those, bit for bit; late: events late or ahead whose
+    counts were compared; gone: final windows whose result the topic no longer keeps. differing: fields that differ;
+    differences: the first of them.
     """
 
     partition: int
     definition: str
     version: int
     windows: int = 0
+    results: int = 0
     events: int = 0
     sums: int = 0
     percentiles: int = 0
+    late: int = 0
     gone: int = 0
     differing: int = 0
     differences: list[Difference] = field(default_factory=list)
@@ -109,8 +124,12 @@ class Comparison:
         self._oldest_index = 0
         self.recount.sql.execute(
             f"""CREATE TABLE standing (name VARCHAR, version BIGINT, key VARCHAR, start_us BIGINT, end_us BIGINT,
-            frame VARCHAR, revision BIGINT, at_index BIGINT, count BIGINT, "values" BIGINT,
+            frame VARCHAR, revision BIGINT, final BOOLEAN, at_index BIGINT, count BIGINT, "values" BIGINT,
             {", ".join(f"{name} DOUBLE" for name in _FUNCTIONS)}, method VARCHAR, percentiles DOUBLE[])"""
+        )
+        self.recount.sql.execute(
+            "CREATE TABLE reported (name VARCHAR, version BIGINT, source VARCHAR, at_index BIGINT, late BIGINT, "
+            "ahead BIGINT)"
         )
 
     def __enter__(self) -> Self:
@@ -126,18 +145,24 @@ class Comparison:
     def take_records(self, records: Iterable[AggregateRecord], oldest_index: int = 0) -> None:
         """What stands on the topic; oldest_index: of the first record it keeps, 0 where it keeps all there were."""
         self._oldest_index = oldest_index
-        rows = []
+        results: list[tuple[Any, ...]] = []
+        reports: list[tuple[Any, ...]] = []
         for record in records:
             if record.at_index > self.recount.last_index:
                 continue
             if isinstance(record, Suspension):
                 self.recount.suspend(record.definition, record.version, record.at_index)
-            elif isinstance(record, Result) and record.final:
-                rows.append(_standing(record))
-            if len(rows) == _RESULTS_AT_ONCE:
-                self._insert(rows)
-                rows = []
-        self._insert(rows)
+            elif isinstance(record, LateCounts):
+                reports.append(
+                    (record.definition, record.version, record.source, record.at_index, record.late, record.ahead)
+                )
+            else:
+                results.append(_standing(record))
+            if len(results) + len(reports) == _RECORDS_AT_ONCE:
+                self._insert("standing", _STANDING, results)
+                self._insert("reported", _REPORTED, reports)
+        self._insert("standing", _STANDING, results)
+        self._insert("reported", _REPORTED, reports)
 
     def compare(self, name: str | None = None) -> list[DefinitionCheck]:
         """Each version of each definition, or of the one of that name."""
@@ -145,14 +170,15 @@ class Comparison:
         checks = [self._compare(one) for one in self.recount.in_force() if name in (None, one.definition.name)]
         return [*checks, *self._strays(name)]
 
-    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
+    def _insert(self, table: str, columns: dict[str, pa.DataType], rows: list[tuple[Any, ...]]) -> None:
+        """The rows, which are then none."""
         if rows:
-            columns = zip(*rows, strict=True)
             batch = pa.table(  # noqa: F841 - DuckDB reads it by its name
-                [pa.array(column, kind) for column, kind in zip(columns, _STANDING.values(), strict=True)],
-                names=list(_STANDING),
+                [pa.array(of_it, kind) for of_it, kind in zip(zip(*rows, strict=True), columns.values(), strict=True)],
+                names=list(columns),
             )
-            self.recount.sql.execute("INSERT INTO standing SELECT * FROM batch")
+            self.recount.sql.execute(f"INSERT INTO {table} SELECT * FROM batch")
+            rows.clear()
 
     def _compare(self, one: InForce) -> DefinitionCheck:
         definition, sql = one.definition, self.recount.sql
@@ -164,42 +190,72 @@ class Comparison:
         self.recount.mark(one)
         sql.execute(
             f"""CREATE OR REPLACE TABLE found AS
-            SELECT *, count(*) OVER (PARTITION BY key, start_us) AS results FROM standing
+            SELECT *, count(*) OVER same AS results FROM standing
             WHERE name = '{definition.name}' AND version = {one.version} AND start_us > {after_us}
-            QUALIFY row_number() OVER (PARTITION BY key, start_us ORDER BY revision DESC) = 1"""
+            WINDOW same AS (PARTITION BY key, start_us, revision)
+            QUALIFY row_number() OVER same = 1"""
         )
         tests = _tests(definition, scarce=self._scarce(definition))
-        tests["results"] = "f.results <= e.results" if self._oldest_index else "f.results = e.results"
-        for part in self.recount.slices(definition):
-            self.recount.fill(definition, part)
+        for part in slices(sql, definition):
+            fill(sql, definition, part)
             sql.execute(
                 f"""CREATE OR REPLACE TABLE pairs AS
                 SELECT e, f FROM (SELECT e FROM expected e WHERE start_us > {after_us}) AS a
                 FULL JOIN (SELECT f FROM found f WHERE {part.where}) AS b
-                ON e.start_us = f.start_us AND e.key IS NOT DISTINCT FROM f.key"""
+                ON e.start_us = f.start_us AND e.revision = f.revision AND e.key IS NOT DISTINCT FROM f.key"""
             )
             gone = f"f IS NULL AND e.at_index <= {self._oldest_index}"
+            window = "e.stands AND e.final"
             count = sql.execute(
-                f"""SELECT count(*), coalesce(sum(e.count), 0), count(e.sum), coalesce(sum(len(e.percentiles)), 0)
+                f"""SELECT count(*) FILTER ({window}), count(*), coalesce(sum(e.count) FILTER ({window}), 0),
+                    count(e.sum), coalesce(sum(len(e.percentiles)) FILTER (e.full), 0)
                 FROM pairs WHERE e IS NOT NULL AND NOT ({gone})"""
             ).fetchone()
-            left = sql.execute(f"SELECT count(*) FROM pairs WHERE {gone}").fetchone()
-            windows, events, sums, percentiles = map(int, count or (0, 0, 0, 0))
+            left = sql.execute(f"SELECT count(*) FROM pairs WHERE {gone} AND {window}").fetchone()
+            windows, results, events, sums, percentiles = map(int, count or (0, 0, 0, 0, 0))
             check.windows += windows
+            check.results += results
             check.events += events
             check.sums += sums if Function.SUM in definition.functions else 0
             check.percentiles += percentiles
             check.gone += int(left[0]) if left else 0
             for found in self._differences(one, tests, gone):
                 check.add(found)
+        if self._first_sequence == 1:
+            self._compare_late(one, check)
         return check
+
+    def _compare_late(self, one: InForce, check: DefinitionCheck) -> None:
+        """Counts of late events and of those ahead, by source and by the entry at which they must be told."""
+        begin = f"(SELECT coalesce(min(i), {INT64_MAX}) FROM reports WHERE i >= {self._oldest_index})"
+        kept = "true" if not self._oldest_index else f"i > {begin}"
+        rows = self.recount.sql.execute(
+            f"""WITH told AS (
+                SELECT source, reports.i, sum(late) AS late, sum(ahead) AS ahead FROM (
+                    SELECT * FROM reported WHERE name = '{one.definition.name}' AND version = {one.version}) AS r
+                ASOF JOIN reports ON r.at_index <= reports.i GROUP BY ALL)
+            SELECT source, i, e.late, e.ahead, f.late, f.ahead
+            FROM ({self.recount.late_counts(one.definition)}) AS e FULL JOIN told AS f USING (source, i)
+            WHERE {kept} ORDER BY i, source"""
+        ).fetchall()
+        for source, index, *counts in rows:
+            late, ahead, found_late, found_ahead = (None if number is None else int(number) for number in counts)
+            check.late += (late or 0) + (ahead or 0)
+            for name, expected, found in (("late", late, found_late), ("ahead", ahead, found_ahead)):
+                if expected != found:
+                    text = f"{name} at index {index}"
+                    check.add(
+                        Difference(
+                            one.definition.name, one.version, self._partition, source, None, text, expected, found
+                        )
+                    )
 
     def _scarce(self, definition: WindowDefinition) -> bool:
         """Whether there may have been no sketch left for a window of `found` that says it has none."""
         unkept = f"""method = 'none' AND "values" > {_EXACT_VALUES} AND "values" <= {_SKETCH_BINS}"""
         if definition.kind is Kind.SLIDING or not self.recount.sql.execute(f"FROM found WHERE {unkept}").fetchone():
             return False
-        return self._first_sequence > 1 or self.recount.windows_over(definition, _EXACT_VALUES) > SKETCHES
+        return self._first_sequence > 1 or windows_over(self.recount.sql, definition, _EXACT_VALUES) > SKETCHES
 
     def _differences(self, one: InForce, tests: dict[str, str], gone: str) -> Iterator[Difference]:
         """Of the pairs of a slice."""
@@ -227,7 +283,10 @@ class Comparison:
         """Results of a definition that was not in force."""
         known = {(one.definition.name, one.version) for one in self.recount.in_force()}
         rows = self.recount.sql.execute(
-            "SELECT name, version, any_value(key), min(start_us), count(*) FROM standing GROUP BY ALL ORDER BY ALL"
+            """SELECT name, version, any_value(key), min(start_us), count(*)
+            FROM (SELECT name, version, key, start_us FROM standing
+                UNION ALL SELECT name, version, source, NULL FROM reported)
+            GROUP BY ALL ORDER BY ALL"""
         ).fetchall()
         strays = []
         for stray, version, key, start_us, count in rows:
@@ -242,22 +301,19 @@ class Comparison:
 def _standing(record: Result) -> tuple[Any, ...]:
     return (
         record.definition, record.version, record.key, record.window_start_us, record.window_end_us, record.frame,
-        record.revision, record.at_index, record.count, record.values,
+        record.revision, record.final, record.at_index, record.count, record.values,
         *(record.functions.get(name) for name in _FUNCTIONS), record.method, list(record.percentiles.values()),
     )  # fmt: skip
 
 
 def _tests(definition: WindowDefinition, *, scarce: bool) -> dict[str, str]:
     """By field what must hold between a recomputed result e and the standing one f, in SQL. scarce: sketches were."""
-    integers = ["end_us", "at_index", "count", "values"]
-    if not definition.early_us:
-        integers.append("revision")
-    tests = {name: f'e."{name}" = f."{name}"' for name in integers}
+    tests = {name: f'e."{name}" = f."{name}"' for name in ("end_us", "final", "results", "at_index", "count", "values")}
     tests["frame"] = f"f.frame = '{definition.frame}'"
     for name in _FUNCTIONS:
         if name in {str(function) for function in definition.functions}:
             finite = f"CASE WHEN isfinite(e.{name}) THEN e.{name} END"
-            tests[name] = _same(finite, f"f.{name}")
+            tests[name] = f"NOT e.full OR {_same(finite, f'f.{name}')}"
     if definition.percentiles:
         unkept_from = _EXACT_VALUES if scarce else _SKETCH_BINS
         tests["method"] = f"""CASE WHEN e."values" <= {_EXACT_VALUES} THEN f.method = 'exact'
@@ -268,7 +324,7 @@ def _tests(definition: WindowDefinition, *, scarce: bool) -> dict[str, str]:
             f"percentile {percentile_text(percentile)}"
         ] = f"""CASE f.method WHEN 'exact' THEN {_same(e, f)} WHEN 'none' THEN {f} IS NULL
             ELSE coalesce(abs({f} - {e}) <= abs({e}) * {_SKETCH_ERROR}
-                OR {f} = 0 AND abs({e}) < {_LEAST_INDEXABLE}, false) END"""
+                OR {f} = 0 AND abs({e}) < {_LEAST_INDEXABLE}, false) END OR NOT e.full"""
     return {name: f"coalesce({test}, false)" for name, test in tests.items()}
 
 
@@ -282,7 +338,7 @@ def _shown(row: dict[str, Any] | None, name: str) -> Any:
     if row is None:
         return None
     if name == "result":
-        return {field: row[field] for field in ("count", "values", "revision", "at_index")}
+        return {field: row[field] for field in ("count", "values", "revision", "final", "at_index")}
     if name.startswith("percentile "):
         return row["percentiles"]
     return row.get(name)

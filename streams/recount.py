@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the SQL is made of integers, and of names of [a-z0-9_]
-"""Windows recounted from the raw input by DuckDB: a second opinion about every final result.
+"""The raw input told again by DuckDB, for a second opinion about every result: see `recount_windows` for the windows.
 
 Problem: the kernels that fill windows are fast and intricate, and a sum that is wrong in the last bit looks like any
 other. So everything is told again from the entries in another way: values are decoded one by one by the general path,
@@ -13,11 +13,12 @@ shares no code with judge and derive, only the definitions.
     in a window  the event is not ahead, and W at it, its own part included, is below the window's end (late = "update":
                  below the end + update)
     final        at the first entry whose W reaches the end, and again at each late event that is still taken
+    early        where the greater of A and F crosses a multiple of early, of each window that an event came into since
+    late, ahead  counted by source, and reported at the next entry where the greater of A and F crosses a multiple of
+                 ten seconds, or where the definition ends
 
-GUARANTEE sum, mean and variance are folds in order of the sequence (`list_reduce`), so they are the kernel's to the
-last bit; DuckDB's own sum, which adds in any order, is not used.
 GUARANTEE DuckDB's memory stays within MEMORY_LIMIT; the rest is in a folder of temporary files, some 300 bytes for each
-entry. Windows are gathered slice by slice; only the values of one window of one key must fit, 20 million of them.
+entry.
 HAZARD a value that was erased after it was counted cannot be counted again: its windows differ.
 """
 
@@ -34,7 +35,6 @@ import pyarrow as pa
 from schemas.canonical import EntryKind, ValueState
 from schemas.codec import DecodeError, Framing, decode
 from schemas.errors import BadInputError
-from schemas.instants import INT64_MAX, INT64_MIN
 from schemas.memory import bytes_at
 from streams.control import read_control
 from streams.definitions import JudgeSettings
@@ -42,17 +42,16 @@ from streams.values import ControlBody, judge_settings_in
 from streams.windows import DEFINITIONS_MAX, By, Frame, Kind, WindowDefinition, read_entry, window_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Self
 
     from schemas.columns import Entries
 
 #: Of DuckDB; what is beyond it goes to disk.
 MEMORY_LIMIT: Final = "1GB"
-#: Events in windows that one query gathers, unless one window has more: about 100 bytes each.
-SLICE_EVENTS: Final = 2_000_000
 #: Instants before it are in no window.
 _TIME_MIN_US: Final = -(1 << 62)
+#: The clock's grid on which late events are reported.
+_REPORT_US: Final = 10_000_000
 #: Anybody may write a heartbeat that names an earlier one: in microseconds it must fit int64.
 _FRONTIER_MIN_MS: Final = -(1 << 61) // 1_000
 _ENTRIES: Final = {
@@ -75,23 +74,8 @@ class InForce:
     suspended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Windows that one query recounts: starts from first_us to last_us, and of their keys one part of `parts`."""
-
-    first_us: int
-    last_us: int
-    part: int
-    parts: int
-
-    @property
-    def where(self) -> str:
-        """In SQL."""
-        return f"start_us BETWEEN {self.first_us} AND {self.last_us} AND hash(key) % {self.parts} = {self.part}"
-
-
 class Recount:
-    """Of one partition. Take all entries in order, then `settle`, then for each definition `mark`, `slices`, `fill`.
+    """Of one partition. Take all entries in order, then `settle`, then `mark` each definition.
 
     settings: the judge's in force at the first entry. A context manager: the folder goes with it.
     """
@@ -198,12 +182,13 @@ class Recount:
     def settle(self) -> None:
         """Once all entries are taken: the clocks at each, and which events count."""
         self.sql.execute(
-            """CREATE TABLE clocked AS SELECT *,
-                max(authority_us) OVER upto AS a, max(frontier_us) OVER upto AS f,
-                greatest(s - horizon, max(s - horizon + 1) OVER before) AS oldest
-            FROM entries
-            WINDOW upto AS (ORDER BY i ROWS UNBOUNDED PRECEDING),
-                before AS (ORDER BY i ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"""
+            """CREATE TABLE clocked AS SELECT *, lag(clock_us) OVER (ORDER BY i) AS clock_before_us
+            FROM (SELECT *, greatest(a, f) AS clock_us
+                FROM (SELECT *, max(authority_us) OVER upto AS a, max(frontier_us) OVER upto AS f,
+                        greatest(s - horizon, max(s - horizon + 1) OVER before) AS oldest
+                    FROM entries
+                    WINDOW upto AS (ORDER BY i ROWS UNBOUNDED PRECEDING),
+                        before AS (ORDER BY i ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)))"""
         )
         self.sql.execute("DROP TABLE entries")
         # Of events that came more than once: the first counts, then the first that does not remember that one, and so
@@ -237,17 +222,21 @@ class Recount:
         return None if found is None else found[0]
 
     def mark(self, one: InForce) -> None:
-        """Where every counted event stands in a definition: its time, key and the watermark at it."""
+        """Where every counted event stands in a definition, in tables, for `recount_windows` and `late_counts`.
+
+        marked: its time, key and the watermark at it. steps: the first entry of each watermark. crossings, reports: the
+        entries that have early results told, and late events reported.
+        """
         definition = one.definition
         time = "authority_us" if definition.frame is Frame.AUTHORITY else "local_us"
         key = {By.SOURCE: "source", By.KIND: "kind", By.ALL: "NULL::VARCHAR"}[definition.by]
-        self.sql.execute("DROP TABLE IF EXISTS marked")
-        self.sql.execute("DROP TABLE IF EXISTS steps")
+        for table in ("marked", "steps", "crossings", "reports"):
+            self.sql.execute(f"DROP TABLE IF EXISTS {table}")
         self.sql.execute(
             f"""CREATE TABLE marked AS
             WITH events AS (
-                SELECT i, s, a, f, frontier_us, readable AND s NOT IN (FROM repeats) AS counted, {time} AS t,
-                    {key} AS key, CASE WHEN value = 0 THEN 0.0 ELSE value END AS v
+                SELECT i, s, a, f, clock_us, clock_before_us, frontier_us, source, {time} AS t, {key} AS key,
+                    readable AND s NOT IN (FROM repeats) AS counted, CASE WHEN value = 0 THEN 0.0 ELSE value END AS v
                 FROM clocked WHERE i > {one.version} AND i < {one.until}),
             taken AS (
                 SELECT *, counted AND t <= a + {definition.max_ahead_us} AS near FROM events),
@@ -255,86 +244,34 @@ class Recount:
                 SELECT *, CASE WHEN frontier_us IS NOT NULL THEN f - {definition.max_behind_us}
                     WHEN near AND t >= {_TIME_MIN_US} THEN least(t, a) - {definition.lateness_us} END AS candidate
                 FROM taken)
-            SELECT i, s, t, key, v, near AND t >= {_TIME_MIN_US} AND i < {one.until - one.suspended} AS in_time,
+            SELECT i, s, t, key, v, source, clock_us, clock_before_us, counted AND i < {one.until - one.suspended}
+                AS counted, near, near AND t >= {_TIME_MIN_US} AND i < {one.until - one.suspended} AS in_time,
                 max(candidate) OVER (ORDER BY i ROWS UNBOUNDED PRECEDING) AS w FROM candidates"""
         )
         self.sql.execute("CREATE TABLE steps AS SELECT w, min(i) AS i FROM marked WHERE w IS NOT NULL GROUP BY w")
+        early = _crosses(definition.early_us) if definition.early_us else "false"
+        self.sql.execute(f"CREATE TABLE crossings AS SELECT i FROM marked WHERE {early}")
+        self.sql.execute(f"CREATE TABLE reports AS SELECT i FROM marked WHERE {_crosses(_REPORT_US)}")
+        end = one.until - one.suspended
+        if end <= self.last_index:
+            self.sql.execute(f"INSERT INTO reports SELECT {end} WHERE {end} NOT IN (FROM reports)")
 
-    def slices(self, definition: WindowDefinition) -> Iterator[Slice]:
-        """All starts there can be, in parts whose events memory holds, for the definition that was marked."""
-        starts = self.sql.cursor().execute(
-            f"SELECT start_us, count(*) FROM ({_placed(definition, 'true')}) GROUP BY start_us ORDER BY start_us"
-        )
-        first_us, last_us, gathered = INT64_MIN, INT64_MIN, 0
-        while rows := starts.fetchmany(10_000):
-            for start_us, count in rows:
-                if gathered and gathered + count > SLICE_EVENTS:
-                    yield from _parts(first_us, last_us, gathered)
-                    first_us, gathered = last_us + 1, 0
-                last_us, gathered = start_us, gathered + count
-        yield from _parts(first_us, INT64_MAX, gathered)
-
-    def windows_over(self, definition: WindowDefinition, values: int) -> int:
-        """How many windows, final or not, have more values than that, of the definition that was marked."""
-        windows = f"FROM ({_placed(definition, 'true')}) GROUP BY key, start_us HAVING count(v) > {values}"
-        [(count,)] = self.sql.execute(f"SELECT count(*) FROM (SELECT key, start_us {windows})").fetchall()
-        return int(count)
-
-    def fill(self, definition: WindowDefinition, of: Slice) -> None:
-        """The table `expected`: the final result of each window of the slice whose end the watermark reached.
-
-        Columns: key, start_us, end_us, revision, results, at_index, count, values, the functions, percentiles (a list,
-        in the definition's order). revision is 1 and one more for each late event, as many as there are final results;
-        early ones are not counted.
-        """
-        ranks = ", ".join(f"ordered[({p} * len(ordered) + 99999) // 100000]" for p in definition.percentiles)
-        welford = (
-            "list_reduce(list_transform(vs, lambda x: {'n': 1.0::DOUBLE, 'x': x, 'mean': x, 'm2': 0.0::DOUBLE}),"
-            " lambda a, b: {'n': a.n + 1, 'x': b.x, 'mean': a.mean + (b.x - a.mean) / (a.n + 1),"
-            " 'm2': a.m2 + (b.x - a.mean) * (b.x - (a.mean + (b.x - a.mean) / (a.n + 1)))}).m2"
-        )
-        near = f"t BETWEEN {of.first_us} AND {min(of.last_us, INT64_MAX - definition.size_us) + definition.size_us}"
-        wanted = {str(function) for function in definition.functions}
-        self.sql.execute("DROP TABLE IF EXISTS expected")
-        self.sql.execute(
-            f"""CREATE TABLE expected AS
-            WITH gathered AS (
-                SELECT key, start_us, start_us + {definition.size_us} AS end_us, count(*) AS count,
-                    count(v) AS "values", list(v ORDER BY s) FILTER (v IS NOT NULL) AS vs,
-                    count(*) FILTER (late) AS late, max(i) FILTER (late) AS late_i
-                FROM ({_placed(definition, near)})
-                WHERE {of.where}
-                GROUP BY key, start_us),
-            folded AS (
-                SELECT *, list_reduce(vs, lambda a, b: a + b) AS total, list_sort(vs) AS ordered,
-                    {welford if "variance" in wanted else "NULL::DOUBLE"} AS m2
-                FROM gathered)
-            SELECT folded.* EXCLUDE (vs, late, late_i, total, ordered, m2),
-                (late < count)::BIGINT + late AS revision, revision AS results, greatest(steps.i, late_i) AS at_index,
-                total AS sum, ordered[1] AS min, ordered[-1] AS max, total / "values" AS mean,
-                m2 / "values" AS variance, vs[1] AS first, vs[-1] AS last,
-                [{ranks}]::DOUBLE[] AS percentiles
-            FROM folded ASOF JOIN steps ON end_us <= steps.w"""
-        )
+    def late_counts(self, definition: WindowDefinition) -> str:
+        """In SQL, of the definition that was marked: source, i (where they must be reported by), late, ahead."""
+        first_end = "t + 1"
+        if definition.kind is not Kind.SLIDING:
+            size, slide = definition.size_us, definition.slide_us
+            first_end = f"({floored(f'(t - {size})', slide)} + 1) * {slide} + {size}"
+        late = f"CASE WHEN in_time THEN coalesce({first_end} <= w, false) ELSE true END"
+        return f"""SELECT source, reports.i, count(*) FILTER (near) AS late, count(*) FILTER (NOT near) AS ahead
+            FROM (SELECT * FROM marked WHERE counted AND (NOT near OR {late})) AS aside
+            ASOF JOIN reports ON aside.i < reports.i GROUP BY ALL"""
 
 
-def _placed(definition: WindowDefinition, near: str) -> str:
-    """Every event of those that a window takes, once for each: i, s, key, v, start_us, late."""
-    size, slide, update = definition.size_us, definition.slide_us, definition.update_us
-    if definition.kind is Kind.SLIDING:
-        taken = f"SELECT * FROM marked WHERE in_time AND coalesce(t + 1 > w, true) AND {near}"
-        return f"""WITH taken AS ({taken})
-            SELECT i, s, taken.key, v, start_us, false AS late
-            FROM (SELECT DISTINCT key, t AS last_us, t - {size} + 1 AS start_us FROM taken) AS ends
-            JOIN taken ON ends.key IS NOT DISTINCT FROM taken.key AND t BETWEEN start_us AND last_us"""
-    last = f"(t // {slide} - (t % {slide} < 0)::BIGINT) * {slide}"
-    return f"""SELECT i, s, key, v, start_us, coalesce(start_us + {size} <= w, false) AS late
-        FROM (SELECT i, s, t, w, key, v, {last} - unnest(range({definition.windows_per_event})) * {slide} AS start_us
-            FROM marked WHERE in_time AND {near})
-        WHERE start_us + {size} > t AND coalesce(start_us + {size} + {update} > w, true)"""
+def floored(instant: str, step: int) -> str:
+    """In SQL: the quotient rounded down, also before 1970."""
+    return f"({instant} // {step} - ({instant} % {step} < 0)::BIGINT)"
 
 
-def _parts(first_us: int, last_us: int, events: int) -> Iterator[Slice]:
-    """A slice, by keys where it is too large: only one window can be."""
-    parts = max(1, -(-events // SLICE_EVENTS))
-    yield from (Slice(first_us, last_us, part, parts) for part in range(parts))
+def _crosses(grid_us: int) -> str:
+    return f"{floored('clock_before_us', grid_us)} < {floored('clock_us', grid_us)}"

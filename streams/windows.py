@@ -68,7 +68,7 @@ class Function(enum.StrEnum):
     """What is computed over a window, in the order of the results' fields; variance is that of the population.
 
     Another one is a field of schemas/aggregate.v1.avsc, a column of `results`, made in `window_results` and
-    `sliding_kernel`, by `merge` of a whole and again in SQL by `recount`, and listed by cli/aggregates.
+    `sliding_kernel`, by `merge` of a whole and again in SQL by `recount_windows`, and listed by cli/aggregates.
     """
 
     COUNT = "count"

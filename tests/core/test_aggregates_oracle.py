@@ -1,4 +1,4 @@
-"""The final results of derive, compared with a recount of the raw events by DuckDB, sums bit for bit; forged ones."""
+"""The results of derive, compared with a recount of the raw events by DuckDB, sums bit for bit; forged ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from benchmarks.events import ROW_BYTES, SOURCE_BYTES, VALUE_BYTES, EventFactory
 from schemas.errors import BadInputError
 from schemas.memory import address_of, bytes_at
-from streams import recount, sequence
-from streams.aggregates import AggregateRecord, Result, parse
+from streams import recount_windows, sequence
+from streams.aggregates import AggregateRecord, LateCounts, Result, parse
 from streams.aggregates_check import duration_ms
 from streams.comparison import Comparison, DefinitionCheck, Difference
 from streams.control import encode_control
@@ -22,6 +22,7 @@ from streams.derive import Derive
 from streams.judge import Judge
 from streams.records import allocate_records
 from streams.recount import Recount
+from streams.recount_windows import slices
 from streams.windows import DEFINITIONS_MAX, By, Frame, Function, Kind, Late, WindowDefinition, entry_name
 from tests.core import derive_oracle
 from tests.core.derive_histories import heartbeat, history, told
@@ -91,6 +92,13 @@ def run_over(comparison: Comparison, batches: Iterable[Entries]) -> Run:
 def differences(checks: Iterable[DefinitionCheck]) -> list[str]:
     """As they are told."""
     return [str(found) for check in checks for found in check.differences]
+
+
+def check_all_compared(checks: list[DefinitionCheck], records: list[AggregateRecord]) -> None:
+    """Every record had its twin."""
+    assert sum(check.results for check in checks) == len([r for r in records if isinstance(r, Result)])
+    late = [r for r in records if isinstance(r, LateCounts)]
+    assert sum(check.late for check in checks) == sum(r.late + r.ahead for r in late) > 0
 
 
 # ------------------------------------------------------------------------------------------------------ many events
@@ -185,6 +193,7 @@ def test_every_window_of_many_events_equals_the_recount(events: int) -> None:
     finals = {(r.window) for r in run.records if isinstance(r, Result) and r.final}
     assert sum(check.windows for check in checks) == len(finals) > 2_000
     assert sum(check.sums for check in checks) > 2_000
+    check_all_compared(checks, run.records)
     assert by_name["source_10s"].events > 0.8 * events
     assert by_name["kind_hops"].events > 3 * events
     methods = {r.method for r in run.records if isinstance(r, Result)}
@@ -225,9 +234,11 @@ def test_invented_ledgers_equal_the_recount(seed: int) -> None:
     """Definitions that come, change and go, clocks that step, times at the ends of int64, poison, sums too large."""
     steps = history(random.Random(seed), 1_200, sources=(1, 5, 40)[seed % 3])
     with Comparison(PARTITION) as comparison:
-        checks = run_over(comparison, ledger_of(steps).batches(every(97))).checks()
+        run = run_over(comparison, ledger_of(steps).batches(every(97)))
+        checks = run.checks()
     assert differences(checks) == []
     assert sum(check.windows for check in checks) > 100
+    check_all_compared(checks, run.records)
 
 
 def test_a_suspended_definition_says_what_it_says_before_that(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,16 +271,16 @@ def test_what_derive_passes_over_the_recount_passes_over() -> None:
 
 def test_slices_make_no_difference(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of starts, and of keys where one start has more than a slice holds."""
-    monkeypatch.setattr(recount, "SLICE_EVENTS", 500)
+    monkeypatch.setattr(recount_windows, "SLICE_EVENTS", 500)
     with Comparison(PARTITION) as comparison:
         for entries in small.entries:
             comparison.take_entries(entries)
         checks = Run(comparison, small.records).checks()
         one = next(one for one in comparison.recount.in_force() if one.definition.name == "kind_hops")
         comparison.recount.mark(one)
-        slices = list(comparison.recount.slices(one.definition))
-    assert len(slices) > 50
-    assert max(part.parts for part in slices) > 2
+        cut = list(slices(comparison.recount.sql, one.definition))
+    assert len(cut) > 50
+    assert max(part.parts for part in cut) > 2
     assert differences(checks) == []
     finals = {r.window for r in small.records if isinstance(r, Result) and r.final}
     assert sum(check.windows for check in checks) == len(finals)
@@ -341,8 +352,8 @@ def forged(small: Small) -> Forged:
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forged_result_is_found(name: str, forged: Forged) -> None:
-    """Whatever field is wrong, by the least that it can be."""
-    assert name in {d.field for d in forged.of(name)}
+    """Whatever field is wrong, by the least that it can be; another revision is another result."""
+    assert name.replace("revision", "result") in {d.field for d in forged.of(name)}
 
 
 def test_only_forged_results_are_found(small: Small, forged: Forged) -> None:
@@ -353,13 +364,76 @@ def test_only_forged_results_are_found(small: Small, forged: Forged) -> None:
     assert differences(small.compared(small.records)) == []
 
 
-def test_a_missing_result_is_found(small: Small) -> None:
-    """And one that was said only as not final yet."""
-    final = [r for r in small.records if isinstance(r, Result) and r.final and r.definition == "all_minutes"]
-    checks = small.compared(replace(r, final=False) if r is final[0] else r for r in small.records)
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        lambda r: r.definition == "all_minutes" and r.final,
+        lambda r: r.definition == "all_minutes" and not r.final,
+        lambda r: r.definition == "kind_hops" and r.final and r.revision == 2,
+    ],
+)
+def test_a_missing_result_is_found(small: Small, wanted: Callable[[Result], bool]) -> None:
+    """One that is final, or early, or was revised since."""
+    missing = next(r for r in small.records if isinstance(r, Result) and wanted(r))
+    checks = small.compared(r for r in small.records if r is not missing)
+    [found] = [d for check in checks for d in check.differences]
+    assert (found.field, found.found) == ("result", None)
+    assert found.expected == {
+        name: getattr(missing, name) for name in ("count", "values", "revision", "final", "at_index")
+    }
+
+
+def test_a_result_that_stands_too_early_is_found(small: Small) -> None:
+    """A window is not final because a record says so, nor open."""
+    results = [r for r in small.records if isinstance(r, Result) and r.definition == "all_minutes"]
+    chosen = [next(r for r in results if r.final is final) for final in (False, True)]
+    checks = small.compared(replace(r, final=not r.final) if r in chosen else r for r in small.records)
     found = [d for check in checks for d in check.differences]
-    assert [(d.field, d.found) for d in found] == [("result", None)]
-    assert found[0].expected["count"] == final[0].count
+    assert [(d.field, d.expected, d.found) for d in found] == [("final", False, True), ("final", True, False)]
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_result_that_was_revised_since_is_compared_too(small: Small, *, final: bool) -> None:
+    """An early one, and one before a late event came, to the last bit."""
+    last = {r.window: r for r in small.records if isinstance(r, Result)}
+    victim = next(
+        r
+        for r in small.records
+        if isinstance(r, Result) and r.final is final and r.count > 9 and r is not last[r.window]
+    )
+    forged = FORGERIES["sum"](victim)
+    checks = small.compared(forged if r is victim else r for r in small.records)
+    assert [(d.field, d.found) for check in checks for d in check.differences] == [("sum", forged.functions["sum"])]
+
+
+def test_where_windows_are_revised_very_often_only_the_last_is_told_in_full(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the others the count still must be right."""
+    monkeypatch.setattr(recount_windows, "REVISED_VALUES", 100)
+    last = {r.window: r for r in small.records if isinstance(r, Result)}
+    revised = [r for r in small.records if isinstance(r, Result) and r.values > 100 and r is not last[r.window]]
+    one, other = revised[0], revised[-1]
+    forged = {
+        id(one): replace(one, functions=one.functions | {"sum": 0.5}),
+        id(other): replace(other, count=other.count + 1),
+        id(last[one.window]): replace(last[one.window], functions=last[one.window].functions | {"sum": 0.25}),
+    }
+    found = [d for check in small.compared(forged.get(id(r), r) for r in small.records) for d in check.differences]
+    assert sorted((d.field, d.found) for d in found) == [("count", other.count + 1), ("sum", 0.25)]
+
+
+@pytest.mark.parametrize("by", [-1, 1, None])
+def test_a_count_of_late_events_that_is_wrong_is_found(small: Small, by: int | None) -> None:
+    """By one, or not there."""
+    victim = next(r for r in small.records if isinstance(r, LateCounts) and r.late)
+    forged = [] if by is None else [replace(victim, late=victim.late + by)]
+    checks = small.compared([*(r for r in small.records if r is not victim), *forged])
+    found = [d for check in checks for d in check.differences]
+    assert {(d.key, d.window_start_us) for d in found} == {(victim.source, None)}
+    expected = ("late", victim.late, None if by is None else victim.late + by)
+    assert (found[0].field.split()[0], found[0].expected, found[0].found) == expected
+    assert f"source {victim.source!r}: late at index" in str(found[0])
 
 
 def test_a_result_that_stands_twice_is_found(small: Small) -> None:
