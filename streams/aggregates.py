@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
     from streams.queries import Ledger
 
-_FIRST_WINDOW: Final = 256
-_WINDOW_GROWTH: Final = 4
+#: The newest records are looked for in the last offsets, then in so many times as many before them, and so on.
+_FIRST_SPAN_OFFSETS: Final = 256
+_SPAN_GROWTH: Final = 4
 _FOLLOW_WAIT_S: Final = 0.2
 _FUNCTIONS: Final = tuple(str(function) for function in Function if function is not Function.COUNT)
 _logger = structlog.get_logger()
@@ -343,12 +344,12 @@ def _newest(
 ) -> list[AggregateRecord]:
     bounds = ledger.log.bounds(ledger.names.aggregates, partition)
     found: list[AggregateRecord] = []
-    end, window = bounds.stable_end, _FIRST_WINDOW
+    end, span = bounds.stable_end, _FIRST_SPAN_OFFSETS
     while end > bounds.start and len(found) < most:
-        begin = max(bounds.start, end - window)
+        begin = max(bounds.start, end - span)
         found = [record for record in read(ledger, partition, begin, end) if wanted(record)] + found
         found = (found if every_revision else last_revisions(found))[-most:]
-        end, window = begin, window * _WINDOW_GROWTH
+        end, span = begin, span * _SPAN_GROWTH
     return found
 
 

@@ -73,7 +73,7 @@ def check_partition(
         ledger.log.scan(ledger.names.sequenced, partition, max(begin, _start(ledger, partition)), tail.offset + 1)
     )
     entry = decode_entry(partition, message.value())
-    first_index, first_sequence = entry["index"], 1
+    first_index, first_sequence = entry["index"], asked.first
     topic = ledger.names.aggregates
     bounds = ledger.log.bounds(topic, partition)
     start = bounds.start

@@ -141,6 +141,15 @@ def _move_clock(
 
 
 @kernel
+def slot_of(keys: Sources, arena: int, address: int, length: int, digest: int) -> int:
+    """Slot of a key that was not there when the batch began, -1 where it does not fit."""
+    slot = find(keys.places, keys.hot, keys.arena, address, length, digest)
+    if slot < 0 and has_key_room(keys):
+        slot = add(keys, arena, address, length, digest)
+    return slot
+
+
+@kernel
 def has_tally_room(tally: Tally) -> bool:
     """Whether any further late source fits."""
     used = tally.names.used[KEYS_COUNT]

@@ -80,5 +80,5 @@ def names_at(reader: DumpReader, count: int) -> sources.Sources:
     if len({names[start:end] for start, end in pairwise([0, *ends])}) < count:
         reader.refuse("a name of it is there twice")
     hot = np.zeros((count, sources.HOT_COLUMNS), np.int64)
-    watch = np.zeros((count, WATCH_COLUMNS), np.int64)
+    watch = np.zeros((0, WATCH_COLUMNS), np.int64)
     return sources.rebuilt(hot, watch, lengths, np.frombuffer(names, np.uint8), count)

@@ -13,24 +13,30 @@ partition gives its own result, and who wants the whole merges them, knowing whi
 
 GUARANTEE a window is complete once each partition has closed it: has given a final result of it, or of a window of the
 same definition that ends with it or later, because watermarks only rise; or its heartbeats say so (see
-`silent_partitions`). Late events may still update it.
+`silent_partitions`). Late events may still update it. A version of the definition that came into force while events
+came closes no window that may have had events before (see `whole_windows`): such a window stays incomplete.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.instants import INT64_MIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 Functions = dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The last result of a window in one partition. functions: those that are asked for, None where there is none."""
+    """The last result of a window in one partition. functions: those that are asked for, None where there is none.
+
+    seen_from_us: windows that start there or later the definition saw there from their first event on.
+    """
 
     partition: int
     key: str | None
@@ -40,6 +46,15 @@ class Part:
     count: int
     values: int
     functions: Functions
+    seen_from_us: int = INT64_MIN
+
+
+class Closed(NamedTuple):
+    """Windows that a partition has closed: those that start at seen_from_us or later, and end at end_us or before."""
+
+    partition: int
+    seen_from_us: int
+    end_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +76,34 @@ class Whole:
         return not self.waiting
 
 
-def closed_until(parts: Iterable[Part]) -> dict[int, int]:
-    """Of each partition the latest end of a window with a final result: windows that end there or before are closed."""
-    found: dict[int, int] = {}
+def closed_by_results(parts: Iterable[Part]) -> list[Closed]:
+    """Of each partition what the latest end of a window with a final result says."""
+    found: dict[tuple[int, int], int] = {}
     for part in parts:
         if part.final:
-            found[part.partition] = max(part.window_end_us, found.get(part.partition, part.window_end_us))
-    return found
+            place = part.partition, part.seen_from_us
+            found[place] = max(part.window_end_us, found.get(place, part.window_end_us))
+    return [Closed(*place, end_us) for place, end_us in found.items()]
 
 
-def merge_windows(parts: Sequence[Part], partitions: int, closed_us: Mapping[int, int] | None = None) -> list[Whole]:
+def merge_windows(parts: Sequence[Part], partitions: int, closed: Iterable[Closed] = ()) -> list[Whole]:
     """The windows of one definition in order of end, start and key.
 
-    parts: one for each window and partition. closed_us: the end up to which a partition has closed its windows, where
-    more is known of it than these say.
+    parts: one for each window and partition. closed: what is known beside these.
     """
-    until_us = closed_until(parts)
-    for partition, end_us in (closed_us or {}).items():
-        until_us[partition] = max(end_us, until_us.get(partition, end_us))
+    of_all = [*closed_by_results(parts), *closed]
     windows: dict[tuple[int, int, str | None], list[Part]] = {}
     for part in parts:
         windows.setdefault((part.window_end_us, part.window_start_us, part.key), []).append(part)
     ordered = sorted(windows, key=lambda window: (window[0], window[1], window[2] is not None, window[2] or ""))
-    return [merge_parts(windows[window], partitions, until_us) for window in ordered]
+    return [_merge_parts(windows[window], partitions, of_all) for window in ordered]
 
 
-def merge_parts(parts: Sequence[Part], partitions: int, closed_us: Mapping[int, int]) -> Whole:
-    """One window. closed_us: as `closed_until` says."""
+def _merge_parts(parts: Sequence[Part], partitions: int, closed: Sequence[Closed]) -> Whole:
+    """One window."""
     ordered = sorted(parts, key=lambda part: part.partition)
     start_us, end_us = ordered[0].window_start_us, ordered[0].window_end_us
-    waiting = [p for p in range(partitions) if p not in closed_us or closed_us[p] < end_us]
+    done = {of_it.partition for of_it in closed if of_it.seen_from_us <= start_us and end_us <= of_it.end_us}
     return Whole(
         key=ordered[0].key,
         window_start_us=start_us,
@@ -99,7 +112,7 @@ def merge_parts(parts: Sequence[Part], partitions: int, closed_us: Mapping[int, 
         values=sum(part.values for part in ordered),
         functions=_merged([part for part in ordered if part.values], ordered[0].functions),
         partitions=tuple(part.partition for part in ordered),
-        waiting=tuple(waiting),
+        waiting=tuple(p for p in range(partitions) if p not in done),
     )
 
 

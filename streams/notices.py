@@ -30,7 +30,7 @@ _TALLY_COLUMNS: Final = 2
 
 def no_tally() -> Tally:
     """No late events."""
-    return Tally(sources.no_sources(), np.zeros((_TALLY_MIN, _TALLY_COLUMNS), np.int64))
+    return Tally(sources.no_names(), np.zeros((_TALLY_MIN, _TALLY_COLUMNS), np.int64))
 
 
 @dataclass(frozen=True, slots=True)

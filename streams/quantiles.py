@@ -42,8 +42,8 @@ RELATIVE_ERROR: Final = 0.01
 SKETCH_SLOTS: Final = 2_048
 #: Distinct bins that a sketch takes, 51 octaves; with more, probing would take long.
 SKETCH_BINS_MAX: Final = 1_792
-#: Percentiles are counted in thousandths of a percent.
-PERCENTILE_UNIT: Final = 100_000
+#: Of a percent: percentiles are counted in them.
+WHOLE_THOUSANDTHS: Final = 100_000
 
 _BINS_OF_OCTAVE: Final = 35
 _MANTISSA_BITS: Final = 52
@@ -106,7 +106,7 @@ def value_of(number: int) -> float:
 @kernel
 def rank(count: int, percentile: int) -> int:
     """The nearest rank, from 1: ceil(percentile * count / 100,000). Count is from 1 to 2**43."""
-    return (percentile * count + PERCENTILE_UNIT - 1) // PERCENTILE_UNIT
+    return (percentile * count + WHOLE_THOUSANDTHS - 1) // WHOLE_THOUSANDTHS
 
 
 @kernel

@@ -4,7 +4,8 @@ Problem: a whole window is complete once each partition has closed it, and a par
 by no result. Its heartbeats do: a HEARTBEAT entry moves the watermark of each definition to the frontier it proves,
 less max_behind_ms (see `derive_kernel`).
 
-    read the ledger's tail --> derive is level with it --> no transaction hides its results --> read the results
+    read the ledger's tail --> derive is level with it --> no transaction hides its results --> read what is in force
+    --> read the results
 
 GUARANTEE whoever reads the results after `closed_by_heartbeats` has read those of every window that it calls closed.
 HAZARD a partition with more than 20,000 entries since its last heartbeat is not told of; its results tell.
@@ -12,7 +13,7 @@ HAZARD a partition with more than 20,000 entries since its last heartbeat is not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from schemas.clock import source as time_source
 from streams.control import control_values, is_heartbeat, read_control
@@ -23,26 +24,36 @@ from streams.window_admin import read_windows
 
 if TYPE_CHECKING:
     from streams.queries import Ledger
+    from streams.windows import WindowDefinition
 
-_BACK: Final = 20_000
+#: Heartbeats are looked for among so many entries, a fraction of a second's reading.
+_BACK_ENTRIES: Final = 20_000
 _US_PER_MS: Final = 1_000
 _WAIT_S: Final = 0.02
 
 
-def closed_by_heartbeats(ledger: Ledger) -> dict[str, dict[int, int]]:
-    """By canonical body of a definition with whole = true, and by partition: the end (us) up to which all is closed.
+class Silent(NamedTuple):
+    """A version of a definition has closed its windows in a partition, by its heartbeats, up to that end."""
+
+    definition: WindowDefinition
+    partition: int
+    version: int
+    closed_us: int
+
+
+def closed_by_heartbeats(ledger: Ledger) -> list[Silent]:
+    """Of each definition with whole = true that is in force.
 
     Waits for transactions that are open, transaction_timeout_ms at most for each partition.
     """
-    closed: dict[str, dict[int, int]] = {}
-    whole = [window for window in read_windows(ledger) if window.definition.whole and window.suspended is None]
-    for partition in sorted({window.partition for window in whole}):
-        index, frontier_us = _frontier(ledger, partition)
-        for window in whole:
-            if window.partition == partition and window.version <= index:
-                of_it = closed.setdefault(window.definition.canonical(), {})
-                of_it[partition] = frontier_us - window.definition.max_behind_us
-    return closed
+    frontiers = [_frontier(ledger, partition) for partition in range(ledger.partitions)]
+    found = []
+    for window in read_windows(ledger):  # what is in force now was when its partition's heartbeat came, or has no say
+        index, frontier_us = frontiers[window.partition]
+        if window.definition.whole and window.suspended is None and window.version <= index:
+            closed_us = frontier_us - window.definition.max_behind_us
+            found.append(Silent(window.definition, window.partition, window.version, closed_us))
+    return found
 
 
 def _frontier(ledger: Ledger, partition: int) -> tuple[int, int]:
@@ -51,7 +62,7 @@ def _frontier(ledger: Ledger, partition: int) -> tuple[int, int]:
     if tail is None:
         return 0, 0
     found, frontier_ms = 0, 0
-    begin = ledger.offset_of(partition, tail, max(1, tail.head.index - _BACK), "index")
+    begin = ledger.offset_of(partition, tail, max(1, tail.head.index - _BACK_ENTRIES), "index")
     for batch in ledger.batches(partition, tail, begin):
         for row, value in control_values(batch.entries):
             kind, body = read_control(value) if is_heartbeat(value) else ("", {})

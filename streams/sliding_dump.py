@@ -61,7 +61,7 @@ def load_events(reader: DumpReader, definition: WindowDefinition, watermark_us: 
     count, key_count = _HEAD.unpack(reader.take(_HEAD.size))
     sequences, times_us = (reader.integers("<i8", count) for _ in range(2))
     values = reader.doubles(count)
-    numbers, keys = np.zeros(count, np.int64), sources.no_sources()
+    numbers, keys = np.zeros(count, np.int64), sources.no_names()
     if definition.by is not By.ALL:
         numbers = reader.integers("<u4", count)
         keys = names_at(reader, key_count)

@@ -39,6 +39,7 @@ from streams.derive_kernel import (
     Stop,
     count_aside,
     has_tally_room,
+    slot_of,
 )
 from streams.judge_kernel import Flag
 from streams.prefetch import prefetch
@@ -80,8 +81,7 @@ from streams.sliding_table import (
 )
 from streams.sorting import sort_first
 from streams.sources import COUNT as KEYS_COUNT
-from streams.sources import LENGTH_BITS, NAME, add, find, hash_of, slot_in
-from streams.sources import has_room as has_key_room
+from streams.sources import LENGTH_BITS, NAME, find, hash_of, slot_in
 from streams.window_table import EXACT_VALUES
 
 if TYPE_CHECKING:
@@ -239,15 +239,6 @@ def find_slots(
 
 
 @kernel
-def _slot_of(address: int, length: int, digest: int, keys: Sources, arena: int) -> int:
-    """Slot of a key that was not there when the batch began, -1 where it does not fit."""
-    slot = find(keys.places, keys.hot, keys.arena, address, length, digest)
-    if slot < 0 and has_key_room(keys):
-        slot = add(keys, arena, address, length, digest)
-    return slot
-
-
-@kernel
 def slide_rows(
     begin: int,
     entries: Entries,
@@ -348,7 +339,7 @@ def slide_rows(
             return row, _ROOM
         slot = slots[row]
         if slot < 0:
-            slot = _slot_of(int(addresses[row]), int(lengths[row]), hashes[row], keys, arena)
+            slot = slot_of(keys, arena, int(addresses[row]), int(lengths[row]), hashes[row])
             if slot < 0:
                 return row, _KEYS
         if lists[slot, HELD] >= KEY_EVENTS_MAX:

@@ -36,7 +36,7 @@ _TOO_MUCH: Final = (
 
 def no_events() -> Kept:
     """Before the first event, of keys in a table without names."""
-    return with_room(0, 0, sources.no_sources().hot.shape[0])
+    return with_room(0, 0, sources.no_names().hot.shape[0])
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class SlidingRun:
     definition: WindowDefinition
     version: int
     numbers: NDArray[np.int64]
-    keys: sources.Sources = field(default_factory=sources.no_sources)
+    keys: sources.Sources = field(default_factory=sources.no_names)
     kept: Kept = field(default_factory=no_events)
     tally: Tally = field(default_factory=no_tally)
     suspended: str | None = None
@@ -125,4 +125,4 @@ class SlidingRun:
         self.suspended = _TOO_MUCH
         self.report(gathered, index)
         self._notices.suspended(gathered, index, _TOO_MUCH)
-        self.keys, self.kept, self.tally = sources.no_sources(), no_events(), no_tally()
+        self.keys, self.kept, self.tally = sources.no_names(), no_events(), no_tally()

@@ -17,7 +17,8 @@ How: three arrays over slots, in order of number, and an arena of names in the s
     places   int64[twice the slots]   bits 32-62 hash, bits 0-31 slot + 1; 0 for empty; linear probing
     hot      int64[slots, 8]          one cache line: number, name (arena offset << 9 | length), last sequence, alert
                                       state, hash, the first 24 bytes of the name, zero padded
-    watch    int64[slots, 18]         see `alerts`; touched only for sources that are not plainly GREEN
+    watch    int64[slots, 18]         see `alerts`; touched only for sources that are not plainly GREEN. Of a table of
+                                      names only, int64[0, 18]
 
 So a GREEN event of a short-named source touches one line of places and one of hot.
 """
@@ -196,16 +197,16 @@ def _lines(slots: int) -> NDArray[np.int64]:
 
 
 def with_names(slots: int, names_bytes: int) -> Sources:
-    """No sources, and room for so many, whose names have so many bytes in all, and for one more."""
-    return _with_room(slots + 1, names_bytes + MAX_SOURCE_BYTES)
+    """No names, and room for so many, which have so many bytes in all, and for one more; nobody watches them."""
+    return _with_room(slots + 1, names_bytes + MAX_SOURCE_BYTES, watched=False)
 
 
-def _with_room(slots: int, arena_bytes: int) -> Sources:
+def _with_room(slots: int, arena_bytes: int, *, watched: bool) -> Sources:
     capacity = max(_SLOTS_MIN, 1 << (slots - 1).bit_length())
     return Sources(
         places=np.zeros(2 * capacity, np.int64),
         hot=_lines(capacity),
-        watch=np.zeros((capacity, WATCH_COLUMNS), np.int64),
+        watch=np.zeros((capacity if watched else 0, WATCH_COLUMNS), np.int64),
         arena=np.zeros(max(arena_bytes, _ARENA_BYTES_A_SLOT * capacity), np.uint8),
         used=np.zeros(3, np.int64),
     )
@@ -213,7 +214,12 @@ def _with_room(slots: int, arena_bytes: int) -> Sources:
 
 def no_sources() -> Sources:
     """A partition's table before its first event."""
-    return _with_room(_SLOTS_MIN, 0)
+    return _with_room(_SLOTS_MIN, 0, watched=True)
+
+
+def no_names() -> Sources:
+    """A table of names, of which nothing else is remembered."""
+    return _with_room(_SLOTS_MIN, 0, watched=False)
 
 
 @kernel
@@ -226,7 +232,8 @@ def has_room(sources: Sources) -> bool:
 def grown(sources: Sources) -> Sources:
     """The same sources with room for at least one more."""
     count = int(sources.used[COUNT])
-    larger = _with_room(count + 1, 2 * int(sources.used[ARENA_USED]) + MAX_SOURCE_BYTES)
+    arena_bytes = 2 * int(sources.used[ARENA_USED]) + MAX_SOURCE_BYTES
+    larger = _with_room(count + 1, arena_bytes, watched=sources.watch.size > 0)
     return _filled(larger, sources, np.arange(count))
 
 
@@ -241,7 +248,8 @@ def least_needed(sources: Sources, sources_max: int) -> tuple[NDArray[np.int64],
 
 def only(sources: Sources, slots: NDArray[np.int64]) -> Sources:
     """The sources of those slots, which must ascend; their numbers stay, their slots are closed up."""
-    smaller = _with_room(len(slots) + 1, int(sources.used[ARENA_USED]) + MAX_SOURCE_BYTES)
+    arena_bytes = int(sources.used[ARENA_USED]) + MAX_SOURCE_BYTES
+    smaller = _with_room(len(slots) + 1, arena_bytes, watched=sources.watch.size > 0)
     return _filled(smaller, sources, slots)
 
 
@@ -263,10 +271,13 @@ def rebuilt(
     names: NDArray[np.uint8],
     last_number: int,
 ) -> Sources:
-    """A table from number, last sequence and state of each source (columns of hot), its watch and its name."""
-    sources = _with_room(len(lengths) + 1, len(names) + MAX_SOURCE_BYTES)
+    """A table from number, last sequence and state of each source (columns of hot), its watch and its name.
+
+    A watch of no rows makes a table of names only.
+    """
+    sources = _with_room(len(lengths) + 1, len(names) + MAX_SOURCE_BYTES, watched=watch.size > 0)
     sources.hot[: len(lengths)] = hot
-    sources.watch[: len(lengths)] = watch
+    sources.watch[: len(watch)] = watch
     sources.arena[: len(names)] = names
     sources.used[:] = len(lengths), last_number, len(names)
     _read_names(sources, address_of(sources.arena), lengths)
@@ -283,7 +294,8 @@ def _filled(target: Sources, origin: Sources, slots: NDArray[np.int64]) -> Sourc
     target.arena[:used] = origin.arena[np.arange(used) + np.repeat(old_starts - starts, lengths)]
     target.hot[: len(slots)] = origin.hot[slots]
     target.hot[: len(slots), NAME] = starts << LENGTH_BITS | lengths
-    target.watch[: len(slots)] = origin.watch[slots]
+    if origin.watch.size:
+        target.watch[: len(slots)] = origin.watch[slots]
     target.used[:] = len(slots), origin.used[LAST_NUMBER], used
     _reindex(target)
     return target

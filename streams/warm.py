@@ -47,7 +47,7 @@ from streams.rdkafka import warm_kernels
 from streams.records import allocate_records
 from streams.sliding_run import SlidingRun, no_events
 from streams.sliding_table import renumber
-from streams.sources import no_sources
+from streams.sources import no_names
 from streams.window_keys import with_key_room
 from streams.window_room import grown, no_windows
 from streams.window_run import WindowRun, first_numbers
@@ -204,7 +204,7 @@ def _warm_windows() -> None:
     state = _state_with_windows()
     FOLDS.derive.step(state, *_two_judged())
     FOLDS.derive.load(0, FOLDS.derive.dump(state))
-    with_key_room(no_sources(), grown(no_windows(), 1))
+    with_key_room(no_names(), grown(no_windows(), 1))
     renumber(no_events(), np.zeros(0, np.int64))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 #: Sources counted one by one; of more than that, nobody reads a list.
 LATE_SOURCES_MAX: Final = 10_000
@@ -62,9 +62,9 @@ class WindowBoard:
             if record["final"] and record["key"] is None:
                 self._close(record)
 
-    def closed(self) -> list[ClosedWindow]:
-        """The last of each partition, of the definition whose name is first."""
-        first = min(self._closed, default="")
+    def closed(self, in_force: Collection[str] = ()) -> list[ClosedWindow]:
+        """The last of each partition, of the definition whose name is first; of those in force, if any are known."""
+        first = min((name for name in self._closed if not in_force or name in in_force), default="")
         return [window for _, window in sorted(self._closed.get(first, {}).items())]
 
     def late_sources(self) -> list[LateSource]:

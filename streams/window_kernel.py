@@ -34,12 +34,12 @@ from streams.derive_kernel import (
     Stop,
     count_aside,
     has_tally_room,
+    slot_of,
 )
 from streams.judge_kernel import Flag
 from streams.prefetch import prefetch
 from streams.sources import COUNT as KEYS_COUNT
-from streams.sources import add, find, hash_of, slot_in
-from streams.sources import has_room as has_key_room
+from streams.sources import find, hash_of, slot_in
 from streams.window_results import close_due, emit, emit_changed
 from streams.window_room import spare_of, within_bounds
 from streams.window_table import (
@@ -122,15 +122,6 @@ _ENTRY_BYTES: Final = 8
 _HOT_BYTES: Final = 64
 _ROW_BYTES: Final = 128
 _LOW_32: Final = 0xFFFF_FFFF
-
-
-@kernel
-def _slot_of(keys: Sources, arena: int, address: int, length: int, digest: int) -> int:
-    """Slot of a key that was not there when the batch began, -1 where it does not fit."""
-    slot = find(keys.places, keys.hot, keys.arena, address, length, digest)
-    if slot < 0 and has_key_room(keys):
-        slot = add(keys, arena, address, length, digest)
-    return slot
 
 
 @kernel
@@ -283,7 +274,7 @@ def derive_rows(
                 return row, _RESULTS
             slot = slots[row]
             if slot < 0:
-                slot = _slot_of(keys, arena, batch.key_address[row], batch.key_length[row], located.key_hash[row])
+                slot = slot_of(keys, arena, batch.key_address[row], batch.key_length[row], located.key_hash[row])
                 if slot < 0:
                     return row, _KEYS
             spare -= per_event

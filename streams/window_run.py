@@ -88,7 +88,7 @@ class WindowRun:
     definition: WindowDefinition
     version: int
     numbers: NDArray[np.int64]
-    keys: sources.Sources = field(default_factory=sources.no_sources)
+    keys: sources.Sources = field(default_factory=sources.no_names)
     windows: Windows = field(default_factory=no_windows)
     tally: Tally = field(default_factory=no_tally)
     suspended: str | None = None
@@ -172,4 +172,4 @@ class WindowRun:
         self.suspended = _TOO_MUCH
         self.report(gathered, index)
         self._notices.suspended(gathered, index, _TOO_MUCH)
-        self.keys, self.windows, self.tally = sources.no_sources(), no_windows(), no_tally()
+        self.keys, self.windows, self.tally = sources.no_names(), no_windows(), no_tally()

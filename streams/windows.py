@@ -304,15 +304,6 @@ def read_entry(entry: str, body: str) -> WindowDefinition | None:
     return definition
 
 
-def window_starts(definition: WindowDefinition, t_us: int) -> list[int]:
-    """Starts of the windows that hold an event of that time, ascending; sliding: of the one that ends with it."""
-    if definition.kind is Kind.SLIDING:
-        return [t_us - definition.size_us + 1]
-    slide = definition.slide_us
-    first = ((t_us - definition.size_us) // slide + 1) * slide
-    return list(range(first, t_us + 1, slide))
-
-
 def percentile_text(thousandths: int) -> str:
     """A percentile as it is written: 99,900 is "99.9"; no zeros at the end."""
     whole, rest = divmod(thousandths, PERCENTILE_UNIT)

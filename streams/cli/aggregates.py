@@ -218,10 +218,10 @@ def _list_whole(
     from streams.silent_partitions import closed_by_heartbeats
     from streams.whole_windows import merged
 
-    closed = closed_by_heartbeats(ledger)  # before the results
+    silent = closed_by_heartbeats(ledger)  # before the results
     every = span_of(None, None)
     results = [r for r in between(ledger, every.first_ms, every.last_ms, asked) if isinstance(r, Result)]
-    wholes = merged(ledger, results, closed, lambda result: span.holds(result.recorded_at_ms))
+    wholes = merged(ledger, results, silent, lambda result: span.holds(result.recorded_at_ms))
     wholes.sort(key=lambda one: one.whole.window_end_us)  # of all definitions: --last is not to leave one out
     rows = [one.row() for one in wholes if key in (None, one.whole.key)]
     if not wholes:

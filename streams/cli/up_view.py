@@ -14,7 +14,7 @@ from rich.text import Text
 from schemas.instants import NS_PER_MS, NS_PER_S, format_ms, format_us
 from streams.cli.output import printable
 from streams.overview import AlertBoard, Health, Hot, HotAnswer
-from streams.window_board import WindowBoard, merged
+from streams.window_board import ClosedWindow, WindowBoard, merged
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -63,6 +63,10 @@ class Overview:
         """How much of the ledger the worker serves, where that is not all of it: rate and sequences are of that."""
         served = len(self.health.partitions) if self.health else 0
         return f" ({served} of {self.partitions} partitions here)" if 0 < served < self.partitions else ""
+
+    def closed_windows(self) -> list[ClosedWindow]:
+        """The window that closed last in each partition, of those in force."""
+        return self.windows.closed({window.name for window in self.health.windows} if self.health else ())
 
     def troubles(self) -> list[str]:
         """What keeps the ledger from being whole, a line each."""
@@ -188,7 +192,7 @@ def status_line(overview: Overview) -> str:
 
 def window_line(overview: Overview) -> str:
     """The windows that closed last, of all partitions as one; nothing where none has."""
-    last = merged(overview.windows.closed())
+    last = merged(overview.closed_windows())
     if last is None:
         return ""
     numbers = [f"{name} {_shown(number)}" for name, number in last.numbers.items()]
@@ -272,7 +276,7 @@ def _standing(hot: Hot | None) -> Text:
 
 def _window_rows(overview: Overview) -> list[list[str]]:
     """Of each partition the window that closed last: when it began, its events, its numbers."""
-    closed = {window.partition: window for window in overview.windows.closed()}
+    closed = {window.partition: window for window in overview.closed_windows()}
     partitions = overview.health.partitions if overview.health else ()
     windows = [closed.get(state.partition) for state in partitions]
     last = next((window for window in windows if window is not None), None)

@@ -19,7 +19,7 @@ from streams.control import encode_control
 from streams.log import Log, wait_stable
 from streams.queries import Ledger
 from streams.topics_admin import TopicsAdmin, specs_of
-from streams.windows import By, Frame, Function, Kind, Late, WindowDefinition
+from streams.windows import By, Frame, Function, Kind, Late, WindowDefinition, entry_name
 from tests.broker.ledgers import begin, event, names_of, produce, sequence, use
 
 if TYPE_CHECKING:
@@ -151,6 +151,9 @@ def test_a_range_is_compared_for_the_windows_that_begin_in_it(ledger: Ledger) ->
     assert 0 < later.windows < ticks.windows
     assert later.differing == 0
     assert seen[-1][0] == seen[-1][1] < 700
+    [within] = check_partition(ledger, 0, Range(60), "ticks")  # begins within the dedupe horizon
+    assert later.windows < within.windows < ticks.windows
+    assert within.differing == 0
 
 
 def test_a_range_that_is_none_is_refused(command: Any) -> None:
@@ -313,6 +316,42 @@ def test_a_whole_is_complete_where_a_silent_partition_says_so_by_its_heartbeats(
         sequence(settings)
         assert waiting() == expected
     assert waiting("--from", "2020-01-01T00:00:00Z") is None
+
+
+def test_a_window_resumed_does_not_complete_what_it_has_not_seen(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Written again while a window was open: what that held is lost there, so the whole of it stays incomplete."""
+    seconds = WindowDefinition("seconds", 10 * S, whole=True, max_ahead_us=0, max_behind_us=1 * S)
+    settings = begin(kafka, prefix, partitions=PARTITIONS, windows=(seconds,))
+    use(settings, monkeypatch)
+    now_us = SystemTime().now_us()
+    last_us = now_us // (10 * S) * (10 * S) - 30 * S
+
+    def send(number: int, local_us: int, partition: int) -> None:
+        made = event("pump", f"{partition}-{number}", local_us, 1.0)
+        produce(settings, settings.input_topic, [(b"pump", made, [])], partition)
+
+    def control(kind: str, partition: int, **body: Any) -> None:
+        value = encode_control(kind, body, "test", "")
+        produce(settings, names_of(settings).control, [(None, value, [])], partition)
+
+    for partition in range(PARTITIONS):
+        send(0, last_us, partition)
+    sequence(settings)
+    control("Definition", 1, name=entry_name("seconds"), body=seconds.canonical())
+    sequence(settings)
+    send(1, last_us + 20 * S, 0)
+    send(1, last_us, 1)
+    for partition in range(PARTITIONS):
+        send(2, now_us, partition)
+        beat = {"predecessor_appended_ms": now_us // 1_000, "input_end_offset": 0, "worker_us": 1}
+        control("Heartbeat", partition, **beat)
+    sequence(settings)
+    assert main(["aggregates", "seconds", "--whole", "--output", "jsonl"]) == 0
+    rows = {row["window_start_us"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    row = rows[last_us]
+    assert (row["count"], row["complete"], row["waiting_for"]) == (2, False, [1])
 
 
 def test_a_whole_of_a_range_has_all_its_parts(

@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from streams.quantiles import RELATIVE_ERROR, SKETCH_BINS_MAX, bin_of, value_of
-from streams.windows import By, Frame, Function, Kind, Late, WindowDefinition, percentile_text, window_starts
+from streams.windows import By, Frame, Function, Kind, Late, WindowDefinition, percentile_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,6 +88,15 @@ class Window:
         self.changed = True
         if event.value is not None and math.isfinite(event.value):
             self.values.append(event.value + 0.0)
+
+
+def window_starts(definition: WindowDefinition, t_us: int) -> list[int]:
+    """Starts of the windows that hold an event of that time, ascending; sliding: of the one that ends with it."""
+    if definition.kind is Kind.SLIDING:
+        return [t_us - definition.size_us + 1]
+    slide = definition.slide_us
+    first = ((t_us - definition.size_us) // slide + 1) * slide
+    return list(range(first, t_us + 1, slide))
 
 
 def functions_of(values: list[float]) -> dict[Function, float | None]:

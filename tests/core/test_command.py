@@ -129,7 +129,7 @@ def test_wholes_of_several_definitions_stand_in_order_of_their_ends(
     monkeypatch.setattr(aggregates, "opened", lambda _context: contextlib.nullcontext())
     monkeypatch.setattr("streams.aggregates.between", lambda *_, **__: [])
     monkeypatch.setattr("streams.whole_windows.merged", lambda *_: found)
-    monkeypatch.setattr("streams.silent_partitions.closed_by_heartbeats", lambda _: {})
+    monkeypatch.setattr("streams.silent_partitions.closed_by_heartbeats", lambda _: [])
     assert command.main(["aggregates", "--whole", "--last", "2", "--output", "jsonl"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["definition"], row["window_end_us"]) for row in rows] == [("early", 20_000_000), ("late", 20_000_000)]

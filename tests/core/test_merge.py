@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.merge import Functions, Part, closed_until, merge_windows
+from schemas.instants import INT64_MIN
+from streams.merge import Closed, Functions, Part, closed_by_results, merge_windows
 from tests.core.derive_oracle import functions_of
 
 ASKED = ("sum", "min", "max", "mean", "variance", "first", "last")
@@ -77,7 +78,7 @@ def test_a_sum_that_a_partition_could_not_say_is_no_sum_of_the_whole() -> None:
 def test_a_window_is_complete_once_every_partition_has_closed_it() -> None:
     """By its own final result, or by that of a later window; an early result closes nothing."""
     parts = [part(0, [1.0], start_us=0), part(1, [1.0], start_us=0, final=False), part(1, [1.0], "k", start_us=50)]
-    assert closed_until(parts) == {0: 10, 1: 60}
+    assert {(of_it.partition, of_it.end_us) for of_it in closed_by_results(parts)} == {(0, 10), (1, 60)}
     early, later = merge_windows(parts, 2)
     assert (early.complete, early.partitions, early.waiting) == (True, (0, 1), ())
     assert (later.complete, later.partitions, later.waiting) == (False, (1,), (0,))
@@ -96,7 +97,18 @@ def test_windows_are_merged_key_by_key_in_order_of_their_ends() -> None:
 def test_what_more_is_known_of_a_partition_counts() -> None:
     """The later of the two ends; a partition without any result too."""
     parts = [part(0, [1.0]), part(1, [2.0])]
-    [whole] = merge_windows(parts, 3, {0: 0, 2: parts[0].window_end_us})
+    [whole] = merge_windows(parts, 3, [Closed(0, INT64_MIN, 0), Closed(2, INT64_MIN, parts[0].window_end_us)])
     assert whole.complete
-    [whole] = merge_windows(parts, 3, {2: parts[0].window_end_us - 1})
+    [whole] = merge_windows(parts, 3, [Closed(2, INT64_MIN, parts[0].window_end_us - 1)])
     assert whole.waiting == (2,)
+
+
+def test_who_has_not_seen_a_window_from_its_beginning_does_not_close_it() -> None:
+    """Neither by a result nor by heartbeats; windows that begin later it does."""
+    anew = replace(part(1, [2.0], start_us=20), seen_from_us=15)
+    parts = [part(0, [1.0], start_us=0), part(0, [1.0], start_us=20), replace(part(1, [2.0]), seen_from_us=15), anew]
+    early, later = merge_windows(parts, 2)
+    assert (early.complete, early.waiting, early.count) == (False, (1,), 4)
+    assert later.complete
+    silent = [Closed(1, 15, 1_000), Closed(0, 0, 1_000)]
+    assert [whole.waiting for whole in merge_windows(parts[:2], 2, silent)] == [(1,), ()]

@@ -26,7 +26,7 @@ from streams.fold import FoldError
 from streams.judge import Judge
 from streams.sliding_run import SlidingRun, no_events
 from streams.sliding_table import EVENTS_MAX, HELD, KEY_EVENTS_MAX, LIVE, PENDING
-from streams.sources import no_sources
+from streams.sources import no_names
 from streams.window_run import first_numbers
 from streams.windows import By, Function, Kind, Late, WindowDefinition
 from tests.core.derive_histories import history
@@ -339,7 +339,7 @@ class _ForgetsEvents(Derive):
     def step(self, state: DeriveState, entries: Entries, judged: Outputs) -> Derived:
         for one in state.running.values():
             assert isinstance(one, SlidingRun)
-            one.kept, one.keys = no_events(), no_sources()
+            one.kept, one.keys = no_events(), no_names()
         return super().step(state, entries, judged)
 
 

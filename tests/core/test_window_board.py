@@ -59,7 +59,10 @@ def test_windows_that_are_open_or_of_a_key_are_passed_over() -> None:
 
 def test_of_several_definitions_the_first_by_name_is_shown() -> None:
     """Always the same one."""
-    assert {w.definition for w in board_of(result(0), result(0, definition="all_1s")).closed()} == {"all_10s"}
+    board = board_of(result(0), result(0, definition="all_1s"))
+    assert {w.definition for w in board.closed()} == {"all_10s"}
+    assert {w.definition for w in board.closed({"all_1s", "other"})} == {"all_1s"}
+    assert board.closed({"other"}) == []
 
 
 def test_a_window_without_percentiles_has_none() -> None:

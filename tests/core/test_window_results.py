@@ -7,7 +7,7 @@ import numpy as np
 from streams.derive_kernel import N_RESULTS, NUMBERS, RESULTS_MAX
 from streams.quantiles import SKETCH_SLOTS
 from streams.results import FLOAT_COLUMNS, INT_COLUMNS, START_US, Results
-from streams.sources import no_sources
+from streams.sources import no_names
 from streams.window_results import Scratch, emit_changed
 from streams.window_room import with_room
 from streams.window_run import plan_of
@@ -33,7 +33,7 @@ def test_early_results_go_on_behind_those_that_were_taken() -> None:
     told: list[int] = []
 
     def tell() -> bool:
-        done = emit_changed(windows, plan, no_sources().hot, 0, numbers, results, scratch, 1)
+        done = emit_changed(windows, plan, no_names().hot, 0, numbers, results, scratch, 1)
         told.extend(results.ints[: numbers[N_RESULTS], START_US].tolist())
         numbers[N_RESULTS] = 0
         return done

@@ -30,8 +30,8 @@ from streams.windows import (
     percentile_text,
     read_entry,
     window_name,
-    window_starts,
 )
+from tests.core.derive_oracle import window_starts
 
 if TYPE_CHECKING:
     from pathlib import Path
