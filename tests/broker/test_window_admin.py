@@ -1,8 +1,9 @@
-"""`driftledger windows` on a real broker: what is in force, suspended, resumed; no worker runs."""
+"""`driftledger windows` on a real broker: what is in force, suspended, resumed; without a worker and beside one."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +12,12 @@ from schemas.clock import SystemTime
 from streams.cli.main import main
 from streams.control import read_control
 from streams.windows import DEFAULT_WINDOWS, Kind, WindowDefinition
+from tests.broker.harness import POLL_BROKER_S, Ledger, wait_for
 from tests.broker.ledgers import begin, event, produce, records, sequence, use
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streams.settings import Settings
     from tests.broker.ledgers import Message
 
@@ -129,6 +133,89 @@ def test_a_suspended_window_is_resumed_where_it_is_suspended(
     produce(settings, settings.input_topic, flood("c"), 0)
     sequence(settings)
     assert not in_force(capsys)[2][3]
+
+
+def send(settings: Settings, partition: int, *told: tuple[str, int]) -> None:
+    """Events of a source at an instant each."""
+    produce(settings, settings.input_topic, [(b"s", event(s, f"{s}{us}", us), []) for s, us in told], partition)
+
+
+def results(ledger: Ledger, name: str, partition: int) -> dict[tuple[int, str, int], tuple[int, float]]:
+    """Count and sum of each window that closed, by version, source and start."""
+    found = {}
+    for message in ledger.records(ledger.names.aggregates, partition):
+        record = json.loads(message.value() or b"")
+        if record["definition"] == name and "window_start_us" in record:
+            assert (record["final"], record["revision"]) == (True, 1)
+            found[record["version"], record["key"], record["window_start_us"]] = record["count"], record["sum"]
+    return found
+
+
+def by_hand(
+    definition: WindowDefinition, version: int, *told: tuple[str, int]
+) -> dict[tuple[int, str, int], tuple[int, float]]:
+    """The same of events that are given, each of the value 1.5: all windows that they are in."""
+    size_us, slide_us = definition.size_us, definition.slide_us
+    counts = Counter(
+        (version, source, start)
+        for source, us in told
+        for start in range(us // slide_us * slide_us, us - size_us, -slide_us)
+    )
+    return {window: (count, 1.5 * count) for window, count in counts.items()}
+
+
+def test_a_running_worker_takes_a_window_that_is_resumed_at_once(
+    kafka: Any, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It begins anew, a new version without what it had open; where it worked, and beside it, windows lose nothing."""
+    options = {"partitions": 2, "lanes": 1, "windows": (FLOOD, CALM)}
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, options).create()
+    settings = ledger.settings
+    use(settings, monkeypatch)
+    with ledger.worker() as worker:
+
+        def stands() -> dict[tuple[str, int], tuple[int, bool]]:
+            """Version of each window in a partition, and whether it works, as the worker says."""
+            return {
+                (window["name"], part["partition"]): (window["version"], window["suspended"] is None)
+                for lane in worker.health()[1].get("lanes", [])
+                for part in lane["partitions"]
+                for window in part["windows"]
+            }
+
+        wait_for(lambda: len(stands()) == 4, "all windows are in force")
+        before = stands()
+        version = before["flood", 0][0]
+        # All is told as of ten seconds ago, so that what ends its windows is not of the future.
+        began_us = SystemTime().now_us() - 10_000_000
+        crowd = [(f"s{n}", began_us) for n in range(SOURCES)]
+        early = [("a", began_us), ("b", began_us + 300_000)]
+        send(settings, 0, *crowd)
+        send(settings, 1, *early)
+        wait_for(lambda: worker.metric("driftledger_suspended_windows_total"), "flood is suspended")
+        assert stands() == before | {("flood", 0): (version, False)}
+
+        assert main(["windows", "resume", "flood", "--actor", "ada", "--reason", "the crowd went home"]) == 0
+        wait_for(lambda: all(works for *_, works in in_force(capsys)), "it is taken", poll_s=POLL_BROKER_S)
+        resumed = max(definitions(settings, 0))
+        assert stands() == before | {("flood", 0): (resumed, True)}
+        assert in_force(capsys) == [(*place, *at) for place, at in sorted(stands().items())]
+
+        late = [("a", began_us + 1_000_000), ("a", began_us + 1_300_000), ("s5", began_us + 1_000_000)]
+        for partition in ledger.partitions:
+            send(settings, partition, *late)
+            send(settings, partition, ("end", began_us + 9_000_000))
+        expected = {
+            ("flood", 0): by_hand(FLOOD, resumed, *late),
+            ("flood", 1): by_hand(FLOOD, before["flood", 1][0], *early, *late),
+            ("calm", 0): by_hand(CALM, before["calm", 0][0], *crowd, *late),
+            ("calm", 1): by_hand(CALM, before["calm", 1][0], *early, *late),
+        }
+        ledger.wait_level(worker)
+        worker.stop()
+        assert worker.output.count("lane_open ") == 1
+    for (name, partition), wanted in expected.items():
+        assert results(ledger, name, partition) == wanted
 
 
 def test_what_is_not_in_force_cannot_be_resumed(

@@ -15,7 +15,7 @@ from streams.severity_kernel import delta_ms_of
 from streams.windows import By, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tests.core.hot_rows import DictionaryStore
 
@@ -39,8 +39,12 @@ class Group(NamedTuple):
 
 def all_rows(store: DictionaryStore) -> list[Row]:
     """In order across partitions."""
-    found = [row for partition in store.partitions() for row in _rows_of(store, partition)]
-    return sorted(found, key=lambda row: (row.order_ms, row.fields[Field.PARTITION], row.fields[Field.INDEX]))
+    return in_order(row for partition in store.partitions() for row in _rows_of(store, partition))
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Across partitions."""
+    return sorted(rows, key=lambda row: (row.order_ms, row.fields[Field.PARTITION], row.fields[Field.INDEX]))
 
 
 def _rows_of(store: DictionaryStore, partition: int) -> Iterator[Row]:
