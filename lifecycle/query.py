@@ -363,8 +363,10 @@ class HotQueries:
                 holding(*block.kinds, self._catalog.kinds.mask(question.kinds), marks)
             low = np.maximum(numbers["order_ms"], numbers["authority_ms_min"])
             for chunk in np.flatnonzero(held).tolist():
+                part = self._part(asked, block, chunk)
                 asked.explain.chunks_rows += 1
-                yield int(low[chunk]), self._part(asked, block, chunk)
+                asked.explain.rows_scanned += part.rows
+                yield int(low[chunk]), part
         if unsealed is not None:
             yield unsealed.order_ms, unsealed
 
@@ -384,7 +386,6 @@ class HotQueries:
             span = Span(first, last, asked.low, asked.high, INT64_MAX, INT64_MIN)
             count = match_rows(columns, span, chosen)
             rows = as_slice(chosen[:count])
-        asked.explain.rows_scanned += part.rows
         if not ordered:
             return Piece(part, rows, _INTS)
         order = np.empty(part.rows, np.int64)
