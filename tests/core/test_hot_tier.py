@@ -17,7 +17,7 @@ from lifecycle.held_store import HeldStore
 from lifecycle.hot_reader import HotReader
 from lifecycle.hot_store import HotStore, HotStoreDamagedError, HotStoreUnavailableError
 from lifecycle.hot_tier import HANDOVER_S, HotTier, Place, Standing
-from lifecycle.owned import Asker, Lane, OwnedPartitions, RebuiltError
+from lifecycle.owned import Asker, OwnedLane, OwnedPartitions, RebuiltError
 from lifecycle.store import Filling, StoreState
 from schemas.clock import SystemTime
 from schemas.errors import DriftledgerError
@@ -211,7 +211,7 @@ def test_damage_that_a_question_meets_is_of_the_store_that_it_asked(tmp_path: Pa
     """Not of the one that was made in its place meanwhile: that would be thrown away too."""
     tier = HotTier(tmp_path / "s", NOWHERE, topic_names("t", "main", "t.input"), 0)
     tier._held.opened()
-    owned = OwnedPartitions(lambda: [Lane((0,), {0: 1}, tier)])
+    owned = OwnedPartitions(lambda: [OwnedLane((0,), {0: 1}, tier)])
 
     def ask(_: Asker) -> None:
         if spoiled:
