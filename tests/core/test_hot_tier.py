@@ -78,6 +78,31 @@ def test_a_lane_waits_once_for_a_reader_that_is_close_and_slow(tmp_path: Path) -
     tier.close()
 
 
+def test_a_lane_waits_no_longer_where_a_reader_is_in_the_middle_of_a_batch(tmp_path: Path) -> None:
+    """The wait for the batch and that for what comes after it are one."""
+    tier = HotTier(tmp_path / "lane-0", NOWHERE, topic_names("t", "main", "t.input"), 0)
+    tier.open({0: 10})
+    reader = tier._parts[0].reader
+    assert reader is not None
+    vars(reader).update(_state=StoreState(0, NOTHING, 9, FILLING, FILLING.view()), _index=9)
+    busy = threading.Event()
+
+    def step() -> None:
+        with reader._turn:
+            busy.set()
+            time.sleep_s(HANDOVER_S * 0.8)
+
+    batch = threading.Thread(target=step)
+    batch.start()
+    busy.wait(5)
+    begun_ns = time.monotonic_ns()
+    tier.settle({0: 10})
+    took_s = (time.monotonic_ns() - begun_ns) / 1e9
+    batch.join()
+    tier.close()
+    assert HANDOVER_S <= took_s < HANDOVER_S * 1.6
+
+
 def test_a_reader_that_failed_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again for as long as it fails, each time with a state of judge; nobody collects garbage for it."""
 
