@@ -7,7 +7,8 @@ here as `streams.order` says, by the times of what is listed alone.
 GUARANTEE a list is of all partitions that were asked for, or UnreachableError: one that nobody holds, or that is not
 level, leaves no list without it. `between` has asked every partition once before it gives a row; after that a worker
 that goes is UnreachableError in the middle.
-HAZARD a worker that was taken its lane from, and does not know it yet, answers as of then.
+HAZARD a worker that was taken its lane from, and does not know it yet, answers as of then until another one claims the
+lane (see `holders`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lifecycle.arrow_stream import read_arrow
 from lifecycle.drift_question import PAGE_ENTRIES
 from lifecycle.drift_requests import encode, path_of
 from lifecycle.fetch import WAIT_S, error_in, fetch
+from lifecycle.holders import furthest
 from lifecycle.rows import rows_in
 from schemas.clock import SystemTime
 from schemas.errors import UnreachableError
@@ -116,15 +118,13 @@ def find_holders(addresses: Sequence[str], partitions: int, partition: int | Non
 
     partitions: how many the ledger has, for all that is known here.
     """
-    held: dict[int, tuple[dict[str, Any], str]] = {}
+    told = []
     for address in addresses:
         status, _, body = fetch(address, "/hot")
         if status != _OK:
             raise UnreachableError(f"the worker at {address} answers: {error_in(status, body)}")
-        for place in orjson.loads(body)["partitions"]:
-            before = held.get(place["partition"])
-            if before is None or before[0]["reached"] < place["reached"]:
-                held[place["partition"]] = place, address
+        told.append((address, orjson.loads(body)["partitions"]))
+    held = furthest(told)
     if unknown := sorted(number for number in held if number >= partitions):
         raise UnreachableError(f"the workers hold partitions {unknown}, and the settings say there are {partitions}")
     wanted = range(partitions) if partition is None else [partition]

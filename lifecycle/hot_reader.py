@@ -21,17 +21,15 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import structlog
 
-from lifecycle import store_dump
 from lifecycle.chunks import NOTHING
 from lifecycle.hot_store import HotStoreDamagedError
+from lifecycle.resume import resume
 from lifecycle.store import Store
-from lifecycle.store_dump import STORE
 from schemas.clock import source as time_source
 from schemas.columns import Scratch, allocate_entries, decode_entries, slice_rows
 from schemas.errors import DriftledgerError, UnreachableError
-from streams.fold import FoldError
+from schemas.instants import NS_PER_S
 from streams.judge import Judge
 from streams.ledger_reader import STALL_TIMEOUT_MS, find_offset, open_reader, read_tail
 from streams.log import Log
@@ -39,9 +37,6 @@ from streams.restore import entries_between
 from streams.snapshots import read_snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
     from lifecycle.held_store import HeldStore
     from lifecycle.hot_store import HotStore
     from lifecycle.store import StoreState
@@ -50,9 +45,6 @@ if TYPE_CHECKING:
     from streams.judge import JudgeState
     from streams.ledger_reader import Tail
     from streams.records import Records
-    from streams.snapshots import Snapshot
-
-    State = TypeVar("State", JudgeState, StoreState)
 
 #: A reader this close may be waited for: a tenth of a second of reading.
 NEAR_ENTRIES: Final = 20_000
@@ -60,7 +52,6 @@ _ROWS: Final = 5_000
 _WAIT_MS: Final = 50
 #: Between two looks for what is committed and does not show yet.
 _POLL_S: Final = 0.05
-_logger = structlog.get_logger()
 
 
 class HotReader:
@@ -108,13 +99,20 @@ class HotReader:
         """Wait for its end, for a while: a question to a broker that is away is not broken off."""
         self._thread.join(timeout_s)
 
-    def take(self, head: int, wait_s: float) -> StoreState | None:
-        """Its state, if that stands after the entry `head` now or so soon; the reader then ends."""
+    def take(self, head: int, until_ns: int) -> StoreState | None:
+        """Its state, if that stands after the entry `head` now, or by a monotonic time; the reader then ends.
+
+        Who waited until then waits for the batch that the reader is in the middle of, too; who comes later does not.
+        """
         self._head = head
-        if self._state is None or head - self._index > NEAR_ENTRIES or not self._turn.acquire(timeout=max(wait_s, 0)):
+        if self._state is None or head - self._index > NEAR_ENTRIES:
+            return None
+        if not self._turn.acquire(timeout=max(_left_s(until_ns), 0)):
             return None
         try:
-            self._turn.wait_for(lambda: self.ended or self._index >= head, wait_s)
+            left_s = _left_s(until_ns)
+            if left_s > 0:  # a wait of no time gives the turn away, and gets it back after a batch
+                self._turn.wait_for(lambda: self.ended or self._index >= head, left_s)
             state = self._state
             if self.ended or self._stopped.is_set() or self._index != head or state.last_index != head:
                 return None
@@ -152,7 +150,7 @@ class HotReader:
 
     def _compare(self, log: Log, store: HotStore) -> None:
         """Raise HotStoreDamagedError where the partition's chunks are of another ledger."""
-        last = _last_row(store, self._partition)
+        last = store.last_row(self._partition)
         if last is not None and self._chain_at(log, last[0]) != last[1]:
             detail = f"its row at index {last[0]} of partition {self._partition} is of another ledger"
             raise HotStoreDamagedError(store.folder, detail)
@@ -220,42 +218,14 @@ class HotReader:
             )
 
     def _resume(self, log: Log, store: HotStore) -> tuple[int, JudgeState, StoreState]:
-        """Judge's index and state, and the store's state, to read on from.
-
-        A snapshot fits whose chain hash the ledger has, and, of the store, that has no more chunks than the disk. Judge
-        must not stand after the store.
-        """
-        partition, applied = self._partition, store.applied(self._partition) or NOTHING
-        found = [
-            s
-            for s in read_snapshots(log, self._names.snapshots, self._lane)
-            if s.partition == partition and s.index <= self._head
-        ]
-        judges = [s for s in found if (s.fold, s.version) == (self._judge.name, self._judge.version)]
-        states = [self._fold.new_state(partition, applied)]
-        for snapshot in found:
-            if (snapshot.fold, snapshot.version) == (STORE, store_dump.VERSION) and self._fits(log, snapshot):
-                state = self._loaded(snapshot, lambda data: store_dump.load(partition, data))
-                if state is not None and state.applied.chunks <= applied.chunks:
-                    states.append(state)
-        state = max(states, key=lambda state: state.last_index)
-        for snapshot in judges:  # newest first
-            if snapshot.index <= state.last_index and self._fits(log, snapshot):
-                judged = self._loaded(snapshot, lambda data: self._judge.load(partition, data))
-                if judged is not None:
-                    return snapshot.index, judged, state
-        return 0, self._judge.new_state(partition), state
-
-    def _fits(self, log: Log, snapshot: Snapshot) -> bool:
-        """Whether it is of this ledger."""
-        return self._chain_at(log, snapshot.index) == snapshot.chain_hash
-
-    def _loaded(self, snapshot: Snapshot, load: Callable[[bytes], State]) -> State | None:
-        try:
-            return load(snapshot.state)
-        except FoldError as error:
-            _logger.warning("snapshot_unusable", fold=snapshot.fold, partition=self._partition, reason=str(error))
-            return None
+        """See `resume`."""
+        snapshots = read_snapshots(log, self._names.snapshots, self._lane)
+        return resume(
+            self._partition,
+            store.applied(self._partition),
+            snapshots,
+            lambda snapshot: self._chain_at(log, snapshot.index) == snapshot.chain_hash,
+        )
 
     def _chain_at(self, log: Log, index: int) -> bytes | None:
         """Chain hash of the entry of that index, None where the ledger does not go so far."""
@@ -280,6 +250,10 @@ class HotReader:
             time_source().sleep_s(_POLL_S)
 
 
+def _left_s(until_ns: int) -> float:
+    return (until_ns - time_source().monotonic_ns()) / NS_PER_S
+
+
 def _entries_of(records: Records, rows: int, scratch: Scratch) -> Entries:
     """As columns. Raises DriftledgerError for a record that is no entry."""
     entries = allocate_entries(rows)
@@ -294,12 +268,3 @@ def _entries_of(records: Records, rows: int, scratch: Scratch) -> Entries:
     if broken >= 0:
         raise DriftledgerError(f"the record at offset {records.offset[broken]} is no ledger entry")
     return entries
-
-
-def _last_row(store: HotStore, partition: int) -> tuple[int, bytes] | None:
-    """Index and chain hash of the last row that is in a chunk."""
-    line = store.last_line(partition)
-    if line is None:
-        return None
-    rows = store.rows(store.header(partition, line.first_sequence))
-    return int(rows.index[-1]), rows.chain_hash[-1].tobytes()

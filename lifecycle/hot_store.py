@@ -265,6 +265,14 @@ class HotStore:
             raise HotStoreDamagedError(self._folder, f"partition {partition} has no line at {applied}")
         return _line_in(self._folder, *found)
 
+    def last_row(self, partition: int) -> tuple[int, bytes] | None:
+        """Index and chain hash of the last row that is in a chunk, None where there is none."""
+        line = self.last_line(partition)
+        if line is None:
+            return None
+        rows = self.rows(self.header(partition, line.first_sequence))
+        return int(rows.index[-1]), rows.chain_hash[-1].tobytes()
+
     def headers(self, partition: int, first_sequence: int = 0, most: int | None = None) -> list[Header]:
         """Of the chunks that begin at a sequence or later, in order, at most so many; none is left out."""
         return [self.header(partition, line.first_sequence) for line in self.lines(partition, first_sequence, most)]

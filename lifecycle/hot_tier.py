@@ -13,8 +13,8 @@ entries behind, and neither sequencing nor alerts may wait for it. So a partitio
 
 GUARANTEE a store that is damaged or of another ledger is not served: it is discarded and read from the ledger again.
 GUARANTEE no error of the store reaches the lane: it is logged, and health and queries say it.
-GUARANTEE the lane waits for readers HANDOVER_S together between two batches, and where that was in vain not again for
-PATIENCE_S.
+GUARANTEE the lane waits for readers HANDOVER_S together between two batches, and then at most for the one batch that a
+reader is in the middle of; where that was in vain not again for PATIENCE_S.
 HAZARD what is damaged behind RocksDB's back is noticed when it is read, or by `verify`.
 HAZARD the lane itself writes what ended: a disk that hangs makes it wait.
 """
@@ -129,7 +129,7 @@ class HotTier:
         until_ns = now_ns + int(HANDOVER_S * 1e9) if now_ns >= self._wait_ns else now_ns
         for part in self._parts.values():
             if part.standing is Standing.BEHIND:
-                self._take_over(part, (until_ns - clock.monotonic_ns()) / 1e9)
+                self._take_over(part, until_ns)
             elif part.standing is Standing.UNAVAILABLE and now_ns >= part.due_ns:
                 self._begin(part)
         if now_ns < until_ns <= clock.monotonic_ns():
@@ -239,7 +239,7 @@ class HotTier:
         except RuntimeError as error:  # no more threads
             self._fail(part, error)
 
-    def _take_over(self, part: _Part, wait_s: float) -> None:
+    def _take_over(self, part: _Part, until_ns: int) -> None:
         """Where the reader is close, have it take what is left, and go on from its state."""
         reader, head = part.reader, self._heads[part.number]
         if reader is None:
@@ -251,7 +251,7 @@ class HotTier:
             else:
                 self._fail(part, error or DriftledgerError("the store was let go of while it was filled"))
             return
-        state = reader.take(head, wait_s)
+        state = reader.take(head, until_ns)
         if state is not None:
             part.state, part.index = state, head
             part.standing, part.reader, part.error, part.failures = Standing.LEVEL, None, None, 0

@@ -15,21 +15,19 @@ most, and read again by whoever asks next.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 import structlog
 
-from lifecycle import store_dump
-from lifecycle.chunks import ChunkDamagedError, decode_header
-from lifecycle.hot_store import HotStore
+from lifecycle.chunks import ChunkDamagedError, StoreDamagedError, decode_header
+from lifecycle.hot_store import HotStore, HotStoreUnavailableError
 from lifecycle.query import HotQueries
+from lifecycle.resume import resume
 from lifecycle.store import Store
-from lifecycle.store_dump import STORE
 from schemas.columns import slice_rows
-from schemas.errors import BadInputError, DriftledgerError
+from schemas.errors import BadInputError
 from schemas.topics import topic_names
-from streams.fold import FoldError
 from streams.judge import Judge
 from streams.ledger_reader import read_tail
 from streams.log import Log
@@ -48,7 +46,6 @@ if TYPE_CHECKING:
     from streams.judge import JudgeState
     from streams.ledger_reader import Tail
     from streams.settings import Settings
-    from streams.snapshots import Snapshot
 
 T = TypeVar("T")
 
@@ -208,43 +205,27 @@ class LocalPartitions:
                 applied = store.applied(partition)
                 if applied is not None and applied.index > reached[0] and self._is_ours(partition, store, tail):
                     reached = applied.index, folder, store
-            except DriftledgerError as error:
+            except (StoreDamagedError, HotStoreUnavailableError) as error:
                 _logger.warning("hot_store_passed_over", folder=str(folder), error=str(error))
         return reached[1:]
 
     def _is_ours(self, partition: int, store: HotStore, tail: Tail | None) -> bool:
-        lines = store.lines(partition)
-        rows = store.rows(store.header(partition, lines[-1].first_sequence))
-        ours: bool = self._chain_at(partition, tail, int(rows.index[-1])) == rows.chain_hash[-1].tobytes()
+        last = store.last_row(partition)
+        ours = last is not None and self._chain_at(partition, tail, last[0]) == last[1]
         if not ours:
             _logger.warning("hot_store_passed_over", partition=partition, error="it is of another ledger")
         return ours
 
     def _resume(self, partition: int, store: HotStore | None, tail: Tail | None) -> tuple[int, JudgeState, StoreState]:
-        """Judge's index and state, and the state of the store's fold, to read on from."""
-        snapshots = read_snapshots(self._log, self._names.snapshots, partition % self._settings.lanes)
-        usable = [s for s in snapshots if s.partition == partition and self._stands(s, tail)]
-        judges = [s for s in usable if (s.fold, s.version) == (self._judge.name, self._judge.version)]
+        """See `resume`."""
         applied = None if store is None else store.applied(partition)
-        for state in [*self._dumped(partition, usable, applied), self._fold.new_state(partition, applied)]:
-            for snapshot in judges:
-                if snapshot.index <= state.last_index:
-                    return snapshot.index, self._judge.load(partition, snapshot.state), state
-        return 0, self._judge.new_state(partition), self._fold.new_state(partition, applied)
-
-    def _dumped(self, partition: int, snapshots: list[Snapshot], applied: Any) -> Iterator[StoreState]:
-        """States of the fold that go on from the store, the furthest first."""
-        for snapshot in snapshots:
-            if (snapshot.fold, snapshot.version) == (STORE, store_dump.VERSION):
-                state = store_dump.load(partition, snapshot.state)
-                if state.applied.chunks <= (0 if applied is None else applied.chunks):
-                    yield state
-
-    def _stands(self, snapshot: Snapshot, tail: Tail | None) -> bool:
-        try:
-            return self._chain_at(snapshot.partition, tail, snapshot.index) == snapshot.chain_hash
-        except FoldError:
-            return False
+        snapshots = read_snapshots(self._log, self._names.snapshots, partition % self._settings.lanes)
+        return resume(
+            partition,
+            applied,
+            snapshots,
+            lambda snapshot: self._chain_at(partition, tail, snapshot.index) == snapshot.chain_hash,
+        )
 
     def _chain_at(self, partition: int, tail: Tail | None, index: int) -> bytes | None:
         if tail is None or index > tail.head.index:

@@ -50,7 +50,7 @@ NOT_KEPT: Final = "kept nowhere, for hot_store is off,"
 _system: Final = SystemTime()
 
 
-class Lane(NamedTuple):
+class OwnedLane(NamedTuple):
     """An owned lane. heads: last index by partition; tier: None where it is not open or keeps nothing hot.
 
     why: why there is no tier.
@@ -166,14 +166,14 @@ class Asker:
 class OwnedPartitions:
     """For any thread. lanes: those that the worker owns now."""
 
-    def __init__(self, lanes: Callable[[], Sequence[Lane]]) -> None:
+    def __init__(self, lanes: Callable[[], Sequence[OwnedLane]]) -> None:
         self._lanes = lanes
         self._idle: list[Asker] = []
         self._lock = threading.Lock()
         self._slots = threading.Semaphore(ASKERS_MAX)
 
     def progress(self) -> list[Progress]:
-        """Of all owned partitions."""
+        """Of all owned partitions. Takes no lock, and reads nothing that a store has."""
         return sorted(found for lane in self._lanes() for found in _progress(lane))
 
     def choose(self, wanted: Sequence[int] | None) -> tuple[int, ...]:
@@ -219,7 +219,7 @@ class OwnedPartitions:
         return Asker(places)
 
 
-def _progress(lane: Lane) -> list[Progress]:
+def _progress(lane: OwnedLane) -> list[Progress]:
     if lane.tier is None:
         return [Progress(partition, lane.why, 0, lane.heads.get(partition, 0), None) for partition in lane.partitions]
     places = lane.tier.places()

@@ -32,6 +32,7 @@ from lifecycle.arrow import aggregates_table
 from lifecycle.arrow_stream import ENDING, Ending, read_arrow
 from lifecycle.chunks import StoreDamagedError
 from lifecycle.fetch import TIMEOUT_S, WAIT_S, error_in, fetch
+from lifecycle.holders import furthest
 from lifecycle.local import LocalPartitions
 from lifecycle.owned import NOT_KEPT
 from lifecycle.parameters import utf8_of
@@ -42,7 +43,7 @@ from lifecycle.tally import Aggregates
 from schemas.clock import SystemTime
 from schemas.errors import BadInputError, UnreachableError
 from schemas.instants import NS_PER_S, US_PER_MS, parse_us
-from streams.address import find_workers, parse_address
+from streams.address import ASK_TIMEOUT_S, find_workers, parse_address
 from streams.broker import reach
 from streams.windows import By, Frame, percentile_text
 
@@ -164,10 +165,10 @@ class Reader:
         if isinstance(self._worker, str):
             return {self._worker: wanted}
         there = range(self._worker.partitions)
-        holders: dict[int, str] = {}
-        for worker in find_workers(self._worker):
-            for number in self._held(worker.address):
-                holders.setdefault(number, worker.address)
+        told = ((worker.address, _places(worker.address)) for worker in find_workers(self._worker))
+        holders = {
+            number: address for number, (place, address) in furthest(told).items() if place["standing"] != NOT_KEPT
+        }
         if unknown := sorted(number for number in holders if number not in there):
             raise BadInputError(
                 f"the workers hold partitions {unknown}, and the settings say that there are {len(there)}. Set "
@@ -181,15 +182,6 @@ class Reader:
             address = holders.get(number)
             assigned[address] = (*(assigned.get(address) or ()), number)
         return assigned
-
-    def _held(self, address: str) -> list[int]:
-        """Partitions that a worker holds; none where it has gone, or keeps nothing."""
-        try:
-            status, _, body = fetch(address, "/hot", self._timeout_s)
-        except UnreachableError:
-            return []
-        places = orjson.loads(body)["partitions"] if status == _OK else []
-        return [place["partition"] for place in places if place["standing"] != NOT_KEPT]
 
     def _answers(
         self, request: Request, assigned: Mapping[str | None, tuple[int, ...] | None], deadline_ns: int
@@ -234,6 +226,16 @@ class Reader:
         found = [place._asdict() for place in local.found]
         table = pa.concat_tables([part.table for part in parts]).unify_dictionaries()
         return Answer(table, ending._replace(explain={**ending.explain, "local": found}), str(settings.data_dir))
+
+
+def _places(address: str) -> list[dict[str, Any]]:
+    """How the partitions of a worker stand; none where it has gone, or is paused."""
+    try:
+        status, _, body = fetch(address, "/hot", ASK_TIMEOUT_S)
+    except UnreachableError:
+        return []
+    places: list[dict[str, Any]] = orjson.loads(body)["partitions"] if status == _OK else []
+    return places
 
 
 def _local_parts(

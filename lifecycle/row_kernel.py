@@ -1,7 +1,7 @@
 """Rows of answers, compiled: which rows of a part are wanted, their order across partitions, their texts.
 
 The kernels here look at rows one by one and write to arrays that their callers made; those that add rows up are in
-`query_kernel`.
+`sum_kernel`.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Tally:
             self._mend(stop)
 
     def add_rows(self, rows: RowsIn, span: Span) -> None:
-        """Take the rows of a span."""
+        """Take the rows of a span. Raises BadInputError where that makes too many groups, or values to keep."""
         count = span.last - span.first
         self._make_room(count)
         if self._aggregation.percentiles:
@@ -107,6 +107,11 @@ class Tally:
         while stop != Stop.DONE:
             at, stop = add_rows(rows, span, self._by_rows, self._groups, self._samples, at)
             self._mend(stop)
+        if self._groups.state[TAKEN] > SAMPLES_MAX:
+            raise BadInputError(
+                f"percentiles of more than {SAMPLES_MAX:,} values are not answered. Ask for a shorter range, or for "
+                "windows that share fewer events"
+            )
 
     def result(self, names: Sequence[bytes], explain: Explain) -> Aggregates:
         """What was counted; names: what keys mean. To be asked for once."""
@@ -181,11 +186,6 @@ class Tally:
 
     def _make_samples(self, most: int) -> None:
         taken = int(self._groups.state[TAKEN])
-        if taken > SAMPLES_MAX:
-            raise BadInputError(
-                f"percentiles of more than {SAMPLES_MAX:,} values are not answered. Ask for a shorter range, or for "
-                "windows that share fewer events"
-            )
         if taken + most > self._samples.value.size:
             size = max(2 * self._samples.value.size, taken + most)
             samples = Samples(np.empty(size, np.int32), np.empty(size))

@@ -25,7 +25,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
-from lifecycle.owned import NOT_KEPT, Lane
+from lifecycle.owned import NOT_KEPT, OwnedLane
 from lifecycle.requests import URL_BYTES_MAX
 from streams import metrics
 from streams.lane_host import State
@@ -135,7 +135,7 @@ def _hostname(host: str) -> str | None:
         return None
 
 
-def owned_lanes(worker: Worker, settings: Settings) -> list[Lane]:
+def owned_lanes(worker: Worker, settings: Settings) -> list[OwnedLane]:
     """The lanes of a worker as questions need them; for any thread."""
     lanes = []
     for number, host in sorted(worker.hosts.items()):
@@ -143,7 +143,7 @@ def owned_lanes(worker: Worker, settings: Settings) -> list[Lane]:
         partitions = tuple(range(number, settings.partitions, settings.lanes))
         heads = {} if lane is None else {part.number: part.head.index for part in list(lane.parts.values())}
         why = "of a lane that is not open" if lane is None else NOT_KEPT
-        lanes.append(Lane(partitions, heads, None if lane is None else lane.hot, why))
+        lanes.append(OwnedLane(partitions, heads, None if lane is None else lane.hot, why))
     return lanes
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lifecycle.arrow_stream import Part
-    from lifecycle.owned import Asker, Lane
+    from lifecycle.owned import Asker, OwnedLane
     from lifecycle.query import HotQueries
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ PATHS: Final = ("/get", "/range", "/aggregate", *drift_requests.PATHS)
 class QueryRequests:
     """Answers questions on threads of its own, so that nothing waits for them."""
 
-    def __init__(self, lanes: Callable[[], Sequence[Lane]]) -> None:
+    def __init__(self, lanes: Callable[[], Sequence[OwnedLane]]) -> None:
         self._owned = OwnedPartitions(lanes)
         self._under_way = 0
         self._threads = ThreadPoolExecutor(ASKERS_MAX, "query")
@@ -74,9 +74,8 @@ class QueryRequests:
         application.router.add_get("/hot", self.hot)
 
     async def hot(self, _request: web.Request) -> web.Response:
-        """How partitions stand."""
-        found = await self._run(self._owned.progress)
-        facts = {"partitions": [place._asdict() for place in found]}
+        """How partitions stand: read from memory, on the loop, for who is to ask a question asks this first."""
+        facts = {"partitions": [place._asdict() for place in self._owned.progress()]}
         return web.Response(body=orjson.dumps(facts), content_type="application/json")
 
     async def answer(self, request: web.Request) -> web.StreamResponse:

@@ -17,8 +17,9 @@ from lifecycle.client import Client, PutError
 from lifecycle.local import LocalPartitions
 from lifecycle.owned import NOT_KEPT
 from lifecycle.reader import Reader
+from schemas.clock import SystemTime
 from schemas.errors import BadInputError, UnreachableError
-from streams.address import announce
+from streams.address import ASK_TIMEOUT_S, announce
 from streams.arrow_events import open_table
 from streams.cli.main import main
 from streams.log import TopicFacts
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+time = SystemTime()
 TAKEN = {"accepted": 1, "refused": [], "positions": []}
 
 
@@ -41,7 +43,7 @@ class _Listening:
 
 @contextmanager
 def _listening(answers: dict[str, Any], status: int = 200, **headers: str) -> Iterator[_Listening]:
-    """Answers each path as said."""
+    """Answers each path as said, or as what is called says."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -52,7 +54,8 @@ def _listening(answers: dict[str, Any], status: int = 200, **headers: str) -> It
             self._answer()
 
         def _answer(self) -> None:
-            body = json.dumps(answers[self.path.partition("?")[0]]).encode()
+            answer = answers[self.path.partition("?")[0]]
+            body = json.dumps(answer() if callable(answer) else answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             for name, text in headers.items():
@@ -146,8 +149,8 @@ def test_a_long_dictionary_does_not_go_along_with_each_row(monkeypatch: pytest.M
     assert sent == texts.to_pylist()
 
 
-def _place(partition: int, standing: str) -> dict[str, Any]:
-    return {"partition": partition, "standing": standing, "reached": 0, "head": 9, "error": None}
+def _place(partition: int, standing: str, reached: int = 0, head: int = 9) -> dict[str, Any]:
+    return {"partition": partition, "standing": standing, "reached": reached, "head": head, "error": None}
 
 
 def test_partitions_that_the_settings_do_not_know_leave_no_answer_without_them(tmp_path: Path) -> None:
@@ -188,3 +191,36 @@ def test_a_worker_that_keeps_nothing_is_not_waited_for(tmp_path: Path) -> None:
         announce(settings, "w", worker.address)
         with pytest.raises(UnreachableError, match="no Kafka runs in"):
             Reader(settings).aggregate()
+
+
+def test_a_worker_that_does_not_say_what_it_holds_is_waited_for_as_long_as_any_that_is_asked(tmp_path: Path) -> None:
+    """Two seconds, not a minute: it is paused, and the ledger is asked in its place."""
+    settings = Settings(data_dir=tmp_path, partitions=1)
+    goes_on = threading.Event()
+    with _listening({"/health": {"worker": "w"}, "/hot": lambda: goes_on.wait(20)}) as worker:
+        announce(settings, "w", worker.address)
+        begun_ns = time.monotonic_ns()
+        try:
+            with pytest.raises(UnreachableError, match="no Kafka runs in"):
+                Reader(settings).aggregate()
+        finally:
+            took_s = (time.monotonic_ns() - begun_ns) / 1e9
+            goes_on.set()
+    assert took_s < ASK_TIMEOUT_S + 8
+
+
+@pytest.mark.parametrize(
+    ("standing", "reached", "asked"), [("level", 12, "successor"), ("behind", 4, "successor"), (NOT_KEPT, 0, None)]
+)
+def test_of_two_workers_that_claim_a_partition_the_successor_is_asked(
+    standing: str, reached: int, asked: str | None, tmp_path: Path
+) -> None:
+    """The former was paused, and is level with what there was then. None: the ledger is."""
+    settings = Settings(data_dir=tmp_path, partitions=1)
+    former = {"/health": {"worker": "former"}, "/hot": {"partitions": [_place(0, "level", 9)]}}
+    after = {"/health": {"worker": "successor"}, "/hot": {"partitions": [_place(0, standing, reached, 12)]}}
+    with _listening(former) as first, _listening(after) as second:
+        announce(settings, "former", first.address)
+        announce(settings, "successor", second.address)
+        address = second.address if asked else None
+        assert Reader(settings)._assigned(None) == {address: (0,)}

@@ -326,8 +326,8 @@ def test_who_lists_loads_neither_a_kafka_client_nor_a_store() -> None:
     assert told.stdout == "[]\n"
 
 
-def _place(partition: int, standing: str = Standing.LEVEL, reached: int = 5) -> dict[str, Any]:
-    return {"partition": partition, "standing": standing, "reached": reached, "head": 9, "error": None}
+def _place(partition: int, standing: str = Standing.LEVEL, reached: int = 5, head: int = 9) -> dict[str, Any]:
+    return {"partition": partition, "standing": standing, "reached": reached, "head": head, "error": None}
 
 
 @pytest.mark.parametrize(
@@ -351,6 +351,15 @@ def test_of_two_that_claim_a_partition_the_one_that_is_further_is_asked(monkeypa
     """The other one was taken its lane from; what is not asked for may be anyhow."""
     _serve(monkeypatch, [[_place(0), _place(1, Standing.BEHIND)], [_place(0, reached=6)]])
     assert find_holders(["http://a", "http://b"], 2, 0) == {0: "http://b"}
+
+
+def test_of_two_that_claim_a_partition_the_former_owner_is_not_asked_for_the_latter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whose store is not level yet: the list would lack what it has committed."""
+    _serve(monkeypatch, [[_place(0, reached=9)], [_place(0, Standing.BEHIND, reached=4, head=12)]])
+    with pytest.raises(UnreachableError, match="partition 0 is behind at index 4 of 12"):
+        find_holders(["http://a", "http://b"], 1, None)
 
 
 def _serve(monkeypatch: pytest.MonkeyPatch, places: list[list[dict[str, Any]]]) -> None:

@@ -184,14 +184,17 @@ def test_what_the_system_refuses_is_told_as_such(tmp_path: Path, chunks: list[Se
     assert other.read_text() == "not ours"
 
 
-def test_the_last_line_is_found(tmp_path: Path, chunks: list[Sealed]) -> None:
+def test_the_last_line_and_row_are_found(tmp_path: Path, chunks: list[Sealed]) -> None:
     """Of each partition; None where there is no chunk."""
     store = HotStore.open(tmp_path / "s")
     assert store.last_line(0) is None
     store.write(chunks)
     for partition in PARTITIONS:
-        assert store.last_line(partition) == store.lines(partition)[-1]
-    assert store.last_line(3) is None
+        last = store.lines(partition)[-1]
+        rows = store.rows(store.header(partition, last.first_sequence))
+        assert store.last_line(partition) == last
+        assert store.last_row(partition) == (rows.index[-1], rows.chain_hash[-1].tobytes())
+    assert (store.last_line(3), store.last_row(3)) == (None, None)
     store.close()
 
 

@@ -17,7 +17,7 @@ from lifecycle.held_store import HeldStore
 from lifecycle.hot_reader import HotReader
 from lifecycle.hot_store import HotStore, HotStoreDamagedError, HotStoreUnavailableError
 from lifecycle.hot_tier import HANDOVER_S, HotTier, Place, Standing
-from lifecycle.owned import Asker, Lane, OwnedPartitions, RebuiltError
+from lifecycle.owned import Asker, OwnedLane, OwnedPartitions, RebuiltError
 from lifecycle.store import Filling, StoreState
 from schemas.clock import SystemTime
 from schemas.errors import DriftledgerError
@@ -76,6 +76,31 @@ def test_a_lane_waits_once_for_a_reader_that_is_close_and_slow(tmp_path: Path) -
     assert tier.places()[8].standing is Standing.BEHIND
     assert list(tier.dumps()) == [4]
     tier.close()
+
+
+def test_a_lane_waits_no_longer_where_a_reader_is_in_the_middle_of_a_batch(tmp_path: Path) -> None:
+    """The wait for the batch and that for what comes after it are one."""
+    tier = HotTier(tmp_path / "lane-0", NOWHERE, topic_names("t", "main", "t.input"), 0)
+    tier.open({0: 10})
+    reader = tier._parts[0].reader
+    assert reader is not None
+    vars(reader).update(_state=StoreState(0, NOTHING, 9, FILLING, FILLING.view()), _index=9)
+    busy = threading.Event()
+
+    def step() -> None:
+        with reader._turn:
+            busy.set()
+            time.sleep_s(HANDOVER_S * 0.8)
+
+    batch = threading.Thread(target=step)
+    batch.start()
+    busy.wait(5)
+    begun_ns = time.monotonic_ns()
+    tier.settle({0: 10})
+    took_s = (time.monotonic_ns() - begun_ns) / 1e9
+    batch.join()
+    tier.close()
+    assert HANDOVER_S <= took_s < HANDOVER_S * 1.6
 
 
 def test_a_reader_that_failed_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +236,7 @@ def test_damage_that_a_question_meets_is_of_the_store_that_it_asked(tmp_path: Pa
     """Not of the one that was made in its place meanwhile: that would be thrown away too."""
     tier = HotTier(tmp_path / "s", NOWHERE, topic_names("t", "main", "t.input"), 0)
     tier._held.opened()
-    owned = OwnedPartitions(lambda: [Lane((0,), {0: 1}, tier)])
+    owned = OwnedPartitions(lambda: [OwnedLane((0,), {0: 1}, tier)])
 
     def ask(_: Asker) -> None:
         if spoiled:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from lifecycle import local, store_dump
 from lifecycle.local import LocalPartitions
 from lifecycle.store import Store
 from lifecycle.store_dump import STORE
+from schemas.errors import UnreachableError
 from streams.judge import Judge
 from streams.ledger_reader import Tail
 from streams.sequence import Head
 from streams.settings import Settings
 from streams.snapshots import Snapshot
 from tests.core.judge_oracle import START_MS, Ledger, Row, event
-from tests.core.test_store import bits, every, hashed
+from tests.core.test_hot_store import chunks_of, write_all
+from tests.core.test_store import bits, every, hashed, long_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from schemas.columns import Entries
 
 LENGTH = 60
+#: With several chunks.
+STORED = 1_500
 
 
 class _Log:
@@ -56,6 +62,26 @@ def states_of(ledger: Ledger, size: int) -> tuple[dict[tuple[str, int], Snapshot
     return found, bits(rows.rows)
 
 
+def _serve(monkeypatch: pytest.MonkeyPatch, ledger: Ledger, snapshots: list[Snapshot], failures: int = 0) -> None:
+    """A broker with that ledger and these snapshots, which does not answer the first questions for entries."""
+    left = [UnreachableError("the broker is away")] * failures
+    length = ledger.entries.index.size
+
+    def entries_between(
+        _log: Any, _bootstrap: str, _topic: str, _p: int, _tail: Tail, first: int, last: int
+    ) -> Iterator[Entries]:
+        if left:
+            raise left.pop()
+        for entries in ledger.batches(every(1)):
+            if first <= int(entries.index[0]) <= last:
+                yield entries
+
+    monkeypatch.setattr(local, "Log", _Log)
+    monkeypatch.setattr(local, "read_tail", lambda *_: Tail(Head(length, length), length, START_MS))
+    monkeypatch.setattr(local, "read_snapshots", lambda *_: sorted(snapshots, key=lambda found: -found.index))
+    monkeypatch.setattr(local, "entries_between", entries_between)
+
+
 @pytest.mark.parametrize(("judged", "stored", "read"), [(20, 40, 40), (40, 40, 20), (0, 40, 60), (20, 0, 60)])
 def test_a_snapshot_of_judge_may_be_older_than_that_of_the_store(
     judged: int, stored: int, read: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -64,23 +90,47 @@ def test_a_snapshot_of_judge_may_be_older_than_that_of_the_store(
     ledger = hashed(Ledger([Row(event("a", f"e{i}", START_MS * 1000)) for i in range(LENGTH)]), 1)
     snapshots, expected = states_of(ledger, 20)
 
-    def entries_between(_log: Any, _bootstrap: str, _topic: str, _p: int, _tail: Tail, first: int, last: int) -> Any:
-        def between() -> Iterator[Entries]:
-            for entries in ledger.batches(every(1)):
-                if first <= int(entries.index[0]) <= last:
-                    yield entries
-
-        return between()
-
     chosen = [snapshots[key] for key in ((Judge().name, judged), (STORE, stored)) if key[1]]
-    chosen.sort(key=lambda snapshot: -snapshot.index)
-    tail = Tail(Head(LENGTH, LENGTH), LENGTH, START_MS)
-    monkeypatch.setattr(local, "Log", _Log)
-    monkeypatch.setattr(local, "read_tail", lambda *_: tail)
-    monkeypatch.setattr(local, "read_snapshots", lambda *_: chosen)
-    monkeypatch.setattr(local, "entries_between", entries_between)
+    _serve(monkeypatch, ledger, chosen)
     with LocalPartitions(Settings(data_dir=tmp_path), "nowhere:1", [0]) as partitions:
         assert [place.read for place in partitions.found] == [read]
         unsealed = partitions.unsealed(0)
         assert unsealed is not None
         assert bits(unsealed.rows) == expected
+
+
+@pytest.mark.parametrize(("fold", "read"), [(Judge().name, 40), (STORE, 60)])
+def test_a_snapshot_that_cannot_be_loaded_is_passed_over(
+    fold: str, read: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one of an older layout: it is logged, and an older one, or the ledger, takes its place."""
+    ledger = hashed(Ledger([Row(event("a", f"e{i}", START_MS * 1000)) for i in range(LENGTH)]), 1)
+    snapshots, expected = states_of(ledger, 20)
+    chosen = {key: snapshots[key] for key in ((Judge().name, 20), (Judge().name, 40), (STORE, 40))}
+    chosen[fold, 40] = replace(chosen[fold, 40], state=b"?")
+    _serve(monkeypatch, ledger, list(chosen.values()))
+    with capture_logs() as lines, LocalPartitions(Settings(data_dir=tmp_path), "nowhere:1", [0]) as partitions:
+        assert [place.read for place in partitions.found] == [read]
+        unsealed = partitions.unsealed(0)
+        assert unsealed is not None
+        assert bits(unsealed.rows) == expected
+    assert [(line["event"], line["fold"], line["index"]) for line in lines] == [("snapshot_unusable", fold, 40)]
+
+
+def test_a_store_is_not_passed_over_for_a_ledger_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is told: to read all of the ledger in place of a good store helps nobody."""
+    settings = Settings(data_dir=tmp_path)
+    folder = tmp_path / "hot" / "0" / f"{settings.prefix}.{settings.ledger}" / "lane-0"
+    write_all(folder, chunks_of(0, 1, STORED))
+    ledger = long_ledger(1, STORED)
+    _serve(monkeypatch, ledger, [], failures=1)
+    with pytest.raises(UnreachableError, match="the broker is away"):
+        LocalPartitions(settings, "nowhere:1", [0])
+    with LocalPartitions(settings, "nowhere:1", [0]) as partitions:
+        assert [place.store for place in partitions.found] == [str(folder)]
+    _serve(monkeypatch, long_ledger(2, STORED), [])
+    with capture_logs() as lines, LocalPartitions(settings, "nowhere:1", [0]) as partitions:
+        assert [place.store for place in partitions.found] == [None]
+    assert [(line["event"], line["error"]) for line in lines] == [("hot_store_passed_over", "it is of another ledger")]

@@ -14,7 +14,7 @@ from aiohttp import ClientError, ClientSession, web
 from lifecycle import owned
 from lifecycle.chunks import ChunkDamagedError, Column, StoreDamagedError
 from lifecycle.hot_tier import HotTier, Place, Standing
-from lifecycle.owned import Lane, NotHeldError, NotReadyError, OwnedPartitions, RebuiltError, TooLongError
+from lifecycle.owned import NotHeldError, NotReadyError, OwnedLane, OwnedPartitions, RebuiltError, TooLongError
 from lifecycle.planner import Aggregation, Question
 from streams import query_requests
 from streams.query_requests import QueryRequests
@@ -73,8 +73,10 @@ class _Tier:
         return {p: Place(standing, 40, None) for p, standing in self.standing.items()}
 
 
-def _lane(tier: _Tier | None, *partitions: int) -> Lane:
-    return Lane(partitions, dict.fromkeys(partitions, 250), cast("HotTier | None", tier), "of a lane that is not open")
+def _lane(tier: _Tier | None, *partitions: int) -> OwnedLane:
+    return OwnedLane(
+        partitions, dict.fromkeys(partitions, 250), cast("HotTier | None", tier), "of a lane that is not open"
+    )
 
 
 def _count(asker: Asker) -> int:
@@ -164,7 +166,7 @@ def test_a_question_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------------------------------------------------------- HTTP
 
 
-def _serve(lanes: list[Lane], scenario: Callable[[ClientSession], Awaitable[None]]) -> None:
+def _serve(lanes: list[OwnedLane], scenario: Callable[[ClientSession], Awaitable[None]]) -> None:
     """Run a scenario against a server of these lanes."""
 
     async def run() -> None:
@@ -257,6 +259,24 @@ def test_more_questions_than_places_are_sent_away(monkeypatch: pytest.MonkeyPatc
         await asyncio.to_thread(entered.wait, 10)
         assert await _status(session, "/aggregate") == 503
         go_on.set()
+        assert await waiting == 200
+
+    _serve([_lane(_Slow(entered, go_on), 0)], scenario)
+
+
+def test_how_partitions_stand_is_told_while_questions_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are threads: who wants to know whom to ask does not wait for their answers."""
+    monkeypatch.setattr(query_requests, "ASKERS_MAX", 1)
+    entered, go_on = threading.Event(), threading.Event()
+
+    async def scenario(session: ClientSession) -> None:
+        waiting = asyncio.create_task(_status(session, "/aggregate"))
+        await asyncio.to_thread(entered.wait, 10)
+        try:
+            async with asyncio.timeout(5):
+                assert await _status(session, "/hot") == 200
+        finally:
+            go_on.set()
         assert await waiting == 200
 
     _serve([_lane(_Slow(entered, go_on), 0)], scenario)

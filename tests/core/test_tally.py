@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,11 +15,9 @@ from lifecycle.planner import Aggregation, Explain, Function, Window
 from lifecycle.query_kernel import RowsIn, Span, bits_of
 from lifecycle.sum_kernel import Grouping
 from lifecycle.tally import Aggregates, Tally
+from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.windows import By
-
-if TYPE_CHECKING:
-    import pytest
 
 NO_CODES = np.zeros(0, np.int32)
 NO_MARKS = np.zeros(0, np.uint8)
@@ -68,6 +67,19 @@ def test_limbs_are_carried_before_they_can_run_over(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("lifecycle.tally.ADDITIONS_MAX", 8)
     values = [0.1, 1e22, -1e-22, 3.5] * 50
     assert _sum(values) == math.fsum(values)
+
+
+@pytest.mark.parametrize(("most", "answered"), [(20, True), (19, False)])
+def test_more_values_than_percentiles_are_taken_of_are_refused(
+    most: int,
+    answered: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each counts in both its windows; also where the last part of an answer brings them."""
+    monkeypatch.setattr("lifecycle.tally.SAMPLES_MAX", most)
+    aggregation = Aggregation(By.ALL, Window(2_000, 1_000), percentiles=(50_000,))
+    with contextlib.nullcontext() if answered else pytest.raises(BadInputError, match="of more than 19 values"):
+        _tally([1.0] * 10, [0] * 10, aggregation, Grouping(0, 2, 1))
 
 
 def test_groups_outgrow_their_arrays() -> None:
