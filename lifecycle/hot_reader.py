@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -31,7 +32,6 @@ from lifecycle.store_dump import STORE
 from schemas.clock import source as time_source
 from schemas.columns import Scratch, allocate_entries, decode_entries, slice_rows
 from schemas.errors import DriftledgerError, UnreachableError
-from streams.fold import FoldError
 from streams.judge import Judge
 from streams.ledger_reader import STALL_TIMEOUT_MS, find_offset, open_reader, read_tail
 from streams.log import Log
@@ -39,9 +39,6 @@ from streams.restore import entries_between
 from streams.snapshots import read_snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
     from lifecycle.held_store import HeldStore
     from lifecycle.hot_store import HotStore
     from lifecycle.store import StoreState
@@ -50,9 +47,7 @@ if TYPE_CHECKING:
     from streams.judge import JudgeState
     from streams.ledger_reader import Tail
     from streams.records import Records
-    from streams.snapshots import Snapshot
-
-    State = TypeVar("State", JudgeState, StoreState)
+    from streams.snapshots import Packed
 
 #: A reader this close may be waited for: a tenth of a second of reading.
 NEAR_ENTRIES: Final = 20_000
@@ -228,34 +223,27 @@ class HotReader:
         partition, applied = self._partition, store.applied(self._partition) or NOTHING
         found = [
             s
-            for s in read_snapshots(log, self._names.snapshots, self._lane)
+            for s in read_snapshots(log, self._names.snapshots, self._lane, (self._judge.name, STORE), partition)
             if s.partition == partition and s.index <= self._head
         ]
         judges = [s for s in found if (s.fold, s.version) == (self._judge.name, self._judge.version)]
-        states = [self._fold.new_state(partition, applied)]
-        for snapshot in found:
+        state = self._fold.new_state(partition, applied)
+        for snapshot in found:  # newest first
             if (snapshot.fold, snapshot.version) == (STORE, store_dump.VERSION) and self._fits(log, snapshot):
-                state = self._loaded(snapshot, lambda data: store_dump.load(partition, data))
-                if state is not None and state.applied.chunks <= applied.chunks:
-                    states.append(state)
-        state = max(states, key=lambda state: state.last_index)
-        for snapshot in judges:  # newest first
+                stored = snapshot.loaded(partial(store_dump.load, partition))
+                if stored is not None and stored.applied.chunks <= applied.chunks:
+                    state = max(state, stored, key=lambda state: state.last_index)
+                    break
+        for snapshot in judges:
             if snapshot.index <= state.last_index and self._fits(log, snapshot):
-                judged = self._loaded(snapshot, lambda data: self._judge.load(partition, data))
+                judged = snapshot.loaded(partial(self._judge.load, partition))
                 if judged is not None:
                     return snapshot.index, judged, state
         return 0, self._judge.new_state(partition), state
 
-    def _fits(self, log: Log, snapshot: Snapshot) -> bool:
+    def _fits(self, log: Log, snapshot: Packed) -> bool:
         """Whether it is of this ledger."""
         return self._chain_at(log, snapshot.index) == snapshot.chain_hash
-
-    def _loaded(self, snapshot: Snapshot, load: Callable[[bytes], State]) -> State | None:
-        try:
-            return load(snapshot.state)
-        except FoldError as error:
-            _logger.warning("snapshot_unusable", fold=snapshot.fold, partition=self._partition, reason=str(error))
-            return None
 
     def _chain_at(self, log: Log, index: int) -> bytes | None:
         """Chain hash of the entry of that index, None where the ledger does not go so far."""

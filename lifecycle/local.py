@@ -15,6 +15,7 @@ most, and read again by whoever asks next.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from streams.judge import JudgeState
     from streams.ledger_reader import Tail
     from streams.settings import Settings
-    from streams.snapshots import Snapshot
+    from streams.snapshots import Packed
 
 T = TypeVar("T")
 
@@ -222,25 +223,28 @@ class LocalPartitions:
 
     def _resume(self, partition: int, store: HotStore | None, tail: Tail | None) -> tuple[int, JudgeState, StoreState]:
         """Judge's index and state, and the state of the store's fold, to read on from."""
-        snapshots = read_snapshots(self._log, self._names.snapshots, partition % self._settings.lanes)
+        lane, folds = partition % self._settings.lanes, (self._judge.name, STORE)
+        snapshots = read_snapshots(self._log, self._names.snapshots, lane, folds, partition)
         usable = [s for s in snapshots if s.partition == partition and self._stands(s, tail)]
         judges = [s for s in usable if (s.fold, s.version) == (self._judge.name, self._judge.version)]
         applied = None if store is None else store.applied(partition)
         for state in [*self._dumped(partition, usable, applied), self._fold.new_state(partition, applied)]:
             for snapshot in judges:
                 if snapshot.index <= state.last_index:
-                    return snapshot.index, self._judge.load(partition, snapshot.state), state
+                    judged = snapshot.loaded(partial(self._judge.load, partition))
+                    if judged is not None:
+                        return snapshot.index, judged, state
         return 0, self._judge.new_state(partition), self._fold.new_state(partition, applied)
 
-    def _dumped(self, partition: int, snapshots: list[Snapshot], applied: Any) -> Iterator[StoreState]:
+    def _dumped(self, partition: int, snapshots: list[Packed], applied: Any) -> Iterator[StoreState]:
         """States of the fold that go on from the store, the furthest first."""
         for snapshot in snapshots:
             if (snapshot.fold, snapshot.version) == (STORE, store_dump.VERSION):
-                state = store_dump.load(partition, snapshot.state)
-                if state.applied.chunks <= (0 if applied is None else applied.chunks):
+                state = snapshot.loaded(partial(store_dump.load, partition))
+                if state is not None and state.applied.chunks <= (0 if applied is None else applied.chunks):
                     yield state
 
-    def _stands(self, snapshot: Snapshot, tail: Tail | None) -> bool:
+    def _stands(self, snapshot: Packed, tail: Tail | None) -> bool:
         try:
             return self._chain_at(snapshot.partition, tail, snapshot.index) == snapshot.chain_hash
         except FoldError:
