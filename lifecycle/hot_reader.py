@@ -24,7 +24,7 @@ import numpy as np
 
 from lifecycle.chunks import NOTHING
 from lifecycle.hot_store import HotStoreDamagedError
-from lifecycle.resume import resume
+from lifecycle.resume import RESUMED, resume
 from lifecycle.store import Store
 from schemas.clock import source as time_source
 from schemas.columns import Scratch, allocate_entries, decode_entries, slice_rows
@@ -219,7 +219,7 @@ class HotReader:
 
     def _resume(self, log: Log, store: HotStore) -> tuple[int, JudgeState, StoreState]:
         """See `resume`."""
-        snapshots = read_snapshots(log, self._names.snapshots, self._lane)
+        snapshots = read_snapshots(log, self._names.snapshots, self._lane, RESUMED, self._partition)
         return resume(
             self._partition,
             store.applied(self._partition),

@@ -23,7 +23,7 @@ import structlog
 from lifecycle.chunks import ChunkDamagedError, StoreDamagedError, decode_header
 from lifecycle.hot_store import HotStore, HotStoreUnavailableError
 from lifecycle.query import HotQueries
-from lifecycle.resume import resume
+from lifecycle.resume import RESUMED, resume
 from lifecycle.store import Store
 from schemas.columns import slice_rows
 from schemas.errors import BadInputError
@@ -219,7 +219,8 @@ class LocalPartitions:
     def _resume(self, partition: int, store: HotStore | None, tail: Tail | None) -> tuple[int, JudgeState, StoreState]:
         """See `resume`."""
         applied = None if store is None else store.applied(partition)
-        snapshots = read_snapshots(self._log, self._names.snapshots, partition % self._settings.lanes)
+        lane = partition % self._settings.lanes
+        snapshots = read_snapshots(self._log, self._names.snapshots, lane, RESUMED, partition)
         return resume(
             partition,
             applied,

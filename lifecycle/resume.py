@@ -10,14 +10,13 @@ GUARANTEE a snapshot that cannot be loaded is passed over, and logged: an older 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import structlog
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from lifecycle import store_dump
 from lifecycle.store import Store
 from lifecycle.store_dump import STORE
-from streams.fold import FoldError
+from streams.definitions import JUDGE
 from streams.judge import Judge
 
 if TYPE_CHECKING:
@@ -27,54 +26,44 @@ if TYPE_CHECKING:
     from lifecycle.chunks import Applied
     from lifecycle.store import StoreState
     from streams.judge import JudgeState
-    from streams.snapshots import Snapshot
+    from streams.snapshots import Packed
 
     State = TypeVar("State", JudgeState, StoreState)
 
-_logger = structlog.get_logger()
+#: Folds whose snapshots are wanted.
+RESUMED: Final = (JUDGE, STORE)
 
 
 def resume(
-    partition: int, applied: Applied | None, snapshots: list[Snapshot], fits: Callable[[Snapshot], bool]
+    partition: int, applied: Applied | None, snapshots: list[Packed], fits: Callable[[Packed], bool]
 ) -> tuple[int, JudgeState, StoreState]:
     """Judge's index and state, and the store's state, to read on from.
 
-    applied: up to where the partition is in chunks; snapshots: of its lane, newest first; fits: whether one is of this
+    applied: up to where the partition is in chunks; snapshots: its RESUMED, newest first; fits: whether one is of this
     ledger, which is asked of few.
     """
     judge, fold = Judge(), Store()
-    ours = [snapshot for snapshot in snapshots if snapshot.partition == partition]
     state = fold.new_state(partition, applied)
-    for _, dumped in _loaded(ours, STORE, store_dump.VERSION, store_dump.load, fits):
+    for _, dumped in _loaded(snapshots, STORE, store_dump.VERSION, partial(store_dump.load, partition), fits):
         if dumped.applied.chunks <= state.applied.chunks:
             state = max(state, dumped, key=lambda state: state.last_index)
             break
-    before = [snapshot for snapshot in ours if snapshot.index <= state.last_index]
-    judges = _loaded(before, judge.name, judge.version, judge.load, fits)
+    before = [snapshot for snapshot in snapshots if snapshot.index <= state.last_index]
+    judges = _loaded(before, judge.name, judge.version, partial(judge.load, partition), fits)
     index, judged = next(judges, (0, judge.new_state(partition)))
     return index, judged, state
 
 
 def _loaded(
-    snapshots: list[Snapshot],
+    snapshots: list[Packed],
     fold: str,
     version: int,
-    load: Callable[[int, bytes], State],
-    fits: Callable[[Snapshot], bool],
+    load: Callable[[bytes], State],
+    fits: Callable[[Packed], bool],
 ) -> Iterator[tuple[int, State]]:
     """Index and state of those of a fold that fit and can be loaded."""
     for snapshot in snapshots:
-        if (snapshot.fold, snapshot.version) != (fold, version) or not fits(snapshot):
-            continue
-        try:
-            state = load(snapshot.partition, snapshot.state)
-        except FoldError as error:
-            _logger.warning(
-                "snapshot_unusable",
-                fold=fold,
-                partition=snapshot.partition,
-                index=snapshot.index,
-                reason=str(error),
-            )
-        else:
-            yield snapshot.index, state
+        if (snapshot.fold, snapshot.version) == (fold, version) and fits(snapshot):
+            state = snapshot.loaded(load)
+            if state is not None:
+                yield snapshot.index, state

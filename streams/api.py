@@ -16,6 +16,7 @@ HAZARD there is no authentication: it listens on 127.0.0.1 only, and every user 
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -109,6 +110,7 @@ class Api:
         return web.json_response(facts, status=200 if facts["healthy"] else 503)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
+        metrics.show_suspended(suspended(self._worker))
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -175,6 +177,16 @@ def health(worker: Worker) -> dict[str, Any]:
         "lanes": lanes,
         "halts": halts,
     }
+
+
+def suspended(worker: Worker) -> dict[str, int]:
+    """In how many partitions of a worker each of its windows is suspended; 0 for one that works wherever it is."""
+    lanes = [host.lane for host in worker.hosts.values() if host.lane is not None]
+    states = [part.states for lane in lanes for part in lane.parts.values() if part.states is not None]
+    found: Counter[str] = Counter()
+    for state in states:
+        found.update({name: int(run.suspended is not None) for name, run in state.derive.running.items()})
+    return found
 
 
 def _partition(part: Part, place: Place | None) -> dict[str, Any]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from streams.judge import JudgeState, Outputs
     from streams.ledger_reader import Tail
     from streams.queries import Ledger
-    from streams.snapshots import Snapshot
+    from streams.snapshots import Packed
     from streams.warning_log import DriftWarning
 
     #: A warning behind its authority time.
@@ -131,18 +131,18 @@ def follow_warnings(
         yield from warnings_of(p, batch.entries, outputs, rows)
 
 
-def _snapshots(ledger: Ledger, partition: int) -> list[Snapshot]:
+def _snapshots(ledger: Ledger, partition: int) -> list[Packed]:
     """Judge's snapshots of a partition, newest first."""
-    judge = Judge()
+    judge, lane = Judge(), ledger.lane_of(partition)
     return [
-        snapshot
-        for snapshot in read_snapshots(ledger.log, ledger.names.snapshots, ledger.lane_of(partition))
-        if (snapshot.fold, snapshot.version, snapshot.partition) == (judge.name, judge.version, partition)
+        packed
+        for packed in read_snapshots(ledger.log, ledger.names.snapshots, lane, (judge.name,), partition)
+        if (packed.fold, packed.version, packed.partition) == (judge.name, judge.version, partition)
     ]
 
 
 def _behind(
-    ledger: Ledger, partition: int, tail: Tail, index: int, snapshots: list[Snapshot], source: str | None
+    ledger: Ledger, partition: int, tail: Tail, index: int, snapshots: list[Packed], source: str | None
 ) -> Iterator[_Placed]:
     """Warnings of the entries behind an index, 0 for all entries, up to the tail."""
     judge, read = Judge(), _reader(ledger, partition, tail)

@@ -27,10 +27,10 @@ The rules, each with its reason:
 An exception from step leaves the state half changed: drop it and restore. FoldError halts the partition; it means
 that going on would write verdicts nobody could recompute.
 
-`version` says which rules wrote the outputs. A change of rules is a new version, sequenced as a FOLD_VERSION entry. It
-is VERSION in `judge_dump` and `derive_dump`, for a new layout of the dump is one, too. Whatever makes other records or
-another state of the same entries is a rule: bounds and grids that are constants too, like the 100,000 late sources of
-`derive_kernel`.
+`version` says which rules wrote the outputs. A change of rules is a new version, sequenced as a FOLD_VERSION entry,
+but for the store, which writes no records. It is VERSION in `judge_dump`, `derive_dump` and `lifecycle.store_dump`, for
+a new layout of the dump is one, too. Whatever makes other records or another state of the same entries is a rule:
+bounds and grids that are constants too, like the 100,000 late sources of `derive_kernel`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from streams.fold_progress import Standing
     from streams.folds import Configured, Folds, States
-    from streams.snapshots import Snapshot
+    from streams.snapshots import Packed
 
 _PROGRESS_LOST_REMEDY = (
     "The progress topic lost records, so outputs would be written twice: restore it, or begin a new ledger under "
@@ -54,7 +54,7 @@ def fold_failed(partition: int, error: FoldError) -> HaltError:
 
 
 def check_progress(
-    folds: Folds, standing: Standing, where: str, partition: int, tail_index: int, snapshots: Iterable[Snapshot]
+    folds: Folds, standing: Standing, where: str, partition: int, tail_index: int, snapshots: Iterable[Packed]
 ) -> None:
     """Raise HaltError where progress was lost, or a newer release wrote on. tail_index: 0 for an empty ledger."""
     judge = folds.judge.name
@@ -70,10 +70,10 @@ def check_progress(
             )
             raise fold_failed(partition, FoldError(detail))
         done = progress.done(partition, tail_index)
-        known = max((s.index for s in snapshots if (s.fold, s.partition) == (fold, partition)), default=0)
-        if known > done:
-            detail = f"{where} says {done}, a snapshot of {fold} stands at index {known}"
-            raise HaltError(partition, HaltCode.PROGRESS_LOST, detail, _PROGRESS_LOST_REMEDY)
+        for packed in snapshots:
+            if (packed.fold, packed.partition) == (fold, partition) and packed.index > done and packed.is_whole():
+                detail = f"{where} says {done}, a snapshot of {fold} stands at index {packed.index}"
+                raise HaltError(partition, HaltCode.PROGRESS_LOST, detail, _PROGRESS_LOST_REMEDY)
 
 
 class Coming(NamedTuple):

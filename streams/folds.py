@@ -1,7 +1,7 @@
 """The folds of a lane, stepped together: judge first, then what builds on its verdicts.
 
 Judge and derive go through the same entries in the same order, so their states stand after the same entry; whoever
-restores one brings the other to it (`fold_opening`).
+restores one brings the other to it (`restore`).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ from streams.progress import produce_durably, progress_message, read_lane
 from streams.rdkafka import NativeConsumer
 from streams.records import slice_records
 from streams.restore import bring_level, entries_between
-from streams.snapshots import Snapshot, SnapshotWriter, Stored, read_snapshots
+from streams.snapshots import Packed, Snapshot, SnapshotWriter, Stored, read_snapshots
 from streams.transactions import Transactions
 from streams.warning_log import LOGGED_PER_SECOND, DriftWarning, warnings_of
 
@@ -104,7 +104,7 @@ class Part:
     #: Of the last input record in the ledger, -1 unknown: the broker is asked whether its log still agrees.
     leader_epoch: int
     states: States | None = None
-    #: Index of the ledger entry after which the last snapshot stands.
+    #: Index of the ledger entry after which the last snapshots stand, 0 where a fold has none.
     snapshot_index: int = 0
     #: Control offset that must be in the ledger before any data is: GENESIS, and DEFINITIONs where there are folds.
     begins_with: int = -1
@@ -200,11 +200,13 @@ class Lane:
             self.halted = recorded.halts  # also those that stood behind an open transaction of an earlier owner
             free = [p for p in self.partitions if p not in self.halted]
             snapshots = read_snapshots(log, self._names.snapshots, self.number)
+            used: list[Packed] = []
             self._standing = Standing(recorded.folds)
             tails = {partition: self._open_partition(log, partition, now, snapshots) for partition in free}
             if self._configured is not None:
                 for part in self.parts.values():
-                    self._open_folds(self._configured, log, transactions, part, tails[part.number], snapshots)
+                    tail = tails[part.number]
+                    used += self._open_folds(self._configured, log, transactions, part, tail, snapshots)
             level = {} if self._configured is None else self._configured.folds.versions()
             self._standing.begin(level, {part.number: part.head.index for part in self.parts.values()})
         finally:
@@ -220,7 +222,7 @@ class Lane:
             self.hot = HotTier(folder, self._bootstrap, self._names, self.number)
             self.hot.open({part.number: part.head.index for part in self.parts.values()})
         self._commit_beginnings()
-        self._snapshots = SnapshotWriter(self._bootstrap, self._names.snapshots, self.number)
+        self._snapshots = SnapshotWriter(self._bootstrap, self._names.snapshots, self.number, held=[*used, *snapshots])
         self._snapshot_due_ns = time_source().monotonic_ns() + self._settings.snapshot_interval_ms * 1_000_000
 
     def fetch(self) -> Batch | None:
@@ -418,8 +420,10 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------------------------ open
 
-    def _open_partition(self, log: Log, partition: int, now: Deployment, snapshots: list[Snapshot]) -> Tail | None:
-        known = max([s.index for s in snapshots if s.partition == partition] + [self._standing.bound(partition)])
+    def _open_partition(self, log: Log, partition: int, now: Deployment, snapshots: list[Packed]) -> Tail | None:
+        bound = self._standing.bound(partition)
+        beyond = (s for s in snapshots if s.partition == partition and s.index > bound)
+        known = next((s.index for s in beyond if s.is_whole()), bound)
         admitted = admit(
             log,
             self._names,
@@ -443,9 +447,12 @@ class Lane:
         transactions: Transactions,
         part: Part,
         tail: Tail | None,
-        snapshots: list[Snapshot],
-    ) -> None:
-        """Bring the folds level with the ledger: silently up to their progress, speaking from there."""
+        snapshots: list[Packed],
+    ) -> list[Packed]:
+        """Bring the folds level with the ledger: silently up to their progress, speaking from there.
+
+        Returns the snapshots that they were restored from.
+        """
         where = f"{self._names.progress}[{self.number}]"
         check_progress(
             configured.folds, self._standing, where, part.number, 0 if tail is None else tail.head.index, snapshots
@@ -459,14 +466,14 @@ class Lane:
 
         read = self._reader(log, part.number, tail)
         try:
-            part.states = bring_level(
-                configured.folds, self._standing, part.number, part.head.index, snapshots, read, speak
-            )
+            level = bring_level(configured.folds, self._standing, part.number, part.head.index, snapshots, read, speak)
         except FoldError as error:
             raise fold_failed(part.number, error) from error
+        part.states, part.snapshot_index = level.states, level.snapshot_index
         end = self._tell(configured, log, part, part.states, begins=tail is None)
         if tail is None:
             part.begins_with = end
+        return level.used
 
     def _tell(self, configured: Configured, log: Log, part: Part, states: States, *, begins: bool) -> int:
         """Have a partition's ledger told of its folds, once: what was told before may still wait for its turn.

@@ -12,7 +12,7 @@ from schemas.columns import Fault
 from schemas.instants import NS_PER_S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from streams.folds import Counted
     from streams.lane import Committed
@@ -53,6 +53,8 @@ RESULTS = _counter("window_results", "results of windows written, early ones amo
 LATE_EVENTS = _counter("late_events", "events that came when a window of theirs was closed", "window")
 AHEAD_EVENTS = _counter("ahead_events", "events too far ahead of authority time for a window", "window")
 SUSPENDED = _counter("suspended_windows", "definitions suspended because they outgrew their bounds", "window")
+# Not `suspended_windows`: a counter has its name without `_total`, too.
+SUSPENDED_NOW = _gauge("suspended_partitions", "partitions in which a definition is suspended now", "window")
 REFUSED = _counter("refused_windows", "DEFINITION entries of windows that could not be read")
 LANE_FAILURES = _counter("lane_failures", "times a lane was closed after an error", "lane")
 HALTED = _gauge("halted_partitions", "partitions this worker holds halted")
@@ -92,6 +94,13 @@ def observe(lane: int, committed: Sequence[Committed]) -> None:
     for counter, number in totals.items():
         if number:
             counter.inc(number)
+
+
+def show_suspended(partitions: Mapping[str, int]) -> None:
+    """In how many partitions each definition in force here is suspended; those that are in force no more go."""
+    SUSPENDED_NOW.clear()
+    for name, number in partitions.items():
+        SUSPENDED_NOW.labels(name).set(number)
 
 
 def _add_judged(totals: defaultdict[Counter, int], counted: Counted) -> None:

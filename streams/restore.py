@@ -12,14 +12,14 @@ Derive is stepped with what judge says of the same entries, so judge begins at d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import structlog
 
 from schemas.columns import slice_rows
 from schemas.errors import HaltCode, HaltError
-from streams.fold import FoldError
 from streams.folds import States, Stepped
 from streams.ledger_reader import REMEDY, find_offset, read_entries
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from streams.judge import Judge, JudgeState
     from streams.ledger_reader import Tail
     from streams.log import Log
-    from streams.snapshots import Snapshot
+    from streams.snapshots import Packed
 
     #: Entries with first <= index <= last of the fold's partition, as batches.
     Read = Callable[[int, int], Iterator[Entries]]
@@ -46,27 +46,46 @@ _LOG_EVERY_ENTRIES = 1_000_000
 ROWS_MAX = 20_000
 
 
+class Level(NamedTuple):
+    """The states of a partition, and what judge and derive were restored from, None for none."""
+
+    states: States
+    judge_from: Packed | None
+    derive_from: Packed | None
+
+    @property
+    def used(self) -> list[Packed]:
+        """The snapshots that the states were restored from."""
+        return [packed for packed in (self.judge_from, self.derive_from) if packed is not None]
+
+    @property
+    def snapshot_index(self) -> int:
+        """Up to where every fold has a snapshot that can be used, 0 where one has none."""
+        return min(_index(self.judge_from), _index(self.derive_from))
+
+
 def bring_level(
     folds: Folds,
     standing: Standing,
     partition: int,
     tail_index: int,
-    snapshots: Iterable[Snapshot],
+    snapshots: Iterable[Packed],
     read: Read,
     speak: Speak,
-) -> States:
+) -> Level:
     """The states after the entry at tail_index; outputs that are not written yet are spoken on the way.
 
-    Raises FoldError where a fold must not go on.
+    snapshots: newest first. Raises FoldError where a fold must not go on.
     """
     kept = list(snapshots)
     judge, derive = folds.judge, folds.derive
     judge_done = standing.of(judge.name).done(partition, tail_index)
     derive_done = standing.of(derive.name).done(partition, tail_index)
-    derive_at, derive_state = _newest(derive, partition, kept, derive_done, read)
-    judge_at, judge_state = _newest(judge, partition, kept, min(judge_done, derive_at), read)
+    derive_from, derive_state = _newest(derive, partition, kept, derive_done, read)
+    derive_at = _index(derive_from)
+    judge_from, judge_state = _newest(judge, partition, kept, min(judge_done, derive_at), read)
     states = States(judge_state, derive_state)
-    at = judge_at
+    at = _index(judge_from)
     for until in sorted({derive_at, judge_done, derive_done, tail_index}):
         for entries in _portions(read(at + 1, until), derive, states):
             judged = judge.step(states.judge, entries)
@@ -82,7 +101,7 @@ def bring_level(
             if (index - entries.index.size) // _LOG_EVERY_ENTRIES != index // _LOG_EVERY_ENTRIES:
                 _logger.info("folds_restoring", partition=partition, index=index, until=tail_index)
         at = max(at, until)
-    return states
+    return Level(states, judge_from, derive_from)
 
 
 def _portions(batches: Iterator[Entries], derive: Derive, states: States) -> Iterator[Entries]:
@@ -95,34 +114,34 @@ def _portions(batches: Iterator[Entries], derive: Derive, states: States) -> Ite
             start = stop
 
 
-def restore(judge: Judge, partition: int, snapshots: Iterable[Snapshot], until: int, read: Read) -> JudgeState:
+def restore(judge: Judge, partition: int, snapshots: Iterable[Packed], until: int, read: Read) -> JudgeState:
     """Judge's state alone after the entry at index `until`: the newest fitting snapshot, then a silent re-fold."""
-    at, state = _newest(judge, partition, list(snapshots), until, read)
+    begun_from, state = _newest(judge, partition, list(snapshots), until, read)
     judged: JudgeState = state
-    for entries in read(at + 1, until):
+    for entries in read(_index(begun_from) + 1, until):
         judge.step(judged, entries)
     return judged
 
 
-def _newest(fold: Any, partition: int, snapshots: list[Snapshot], until: int, read: Read) -> tuple[int, Any]:
-    """Index and state of the newest snapshot that fits, 0 and a new state for none.
+def _index(packed: Packed | None) -> int:
+    return 0 if packed is None else packed.index
+
+
+def _newest(fold: Any, partition: int, snapshots: list[Packed], until: int, read: Read) -> tuple[Packed | None, Any]:
+    """The newest snapshot that fits and its state, None and a new state for none.
 
     A snapshot fits that is of this fold, version and partition, stands at or before `until`, and carries the chain hash
     that the ledger has at its index.
     """
-    for snapshot in snapshots:
-        same = (snapshot.fold, snapshot.version, snapshot.partition) == (fold.name, fold.version, partition)
-        if not same or snapshot.index > until:
+    for packed in snapshots:
+        same = (packed.fold, packed.version, packed.partition) == (fold.name, fold.version, partition)
+        if not same or packed.index > until:
             continue
-        hashes = [entries.chain_hash[-1].tobytes() for entries in read(snapshot.index, snapshot.index)]
-        try:
-            if hashes == [snapshot.chain_hash]:
-                return snapshot.index, fold.load(partition, snapshot.state)
-            reason = "it is of another ledger: the chain hash at its index differs"
-        except FoldError as error:
-            reason = str(error)
-        _logger.warning("snapshot_unusable", fold=fold.name, partition=partition, index=snapshot.index, reason=reason)
-    return 0, fold.new_state(partition)
+        if [entries.chain_hash[-1].tobytes() for entries in read(packed.index, packed.index)] != [packed.chain_hash]:
+            packed.pass_over("it is of another ledger: the chain hash at its index differs")
+        elif (state := packed.loaded(partial(fold.load, partition))) is not None:
+            return packed, state
+    return None, fold.new_state(partition)
 
 
 def entries_between(

@@ -40,7 +40,7 @@ class Method(enum.IntEnum):
 
     EXACT = 0
     DDSKETCH = 1
-    #: More distinct values than the sketch takes: there are none.
+    #: The values fill more bins than a sketch takes, or no sketch was left: there are none.
     NONE = 2
 
 

@@ -3,11 +3,14 @@
 Layout on the .snapshots topic, partition = lane, keys `fold/partition/slot/chunk` and `fold/partition/slot/head`:
 the state, LZ4-compressed with a content checksum, in chunks under the message limit; the head last, with the
 SHA-256 of the state and the chain hash of the entry it stands after. Two slots in turn, so that a writer that dies
-half way leaves the other whole.
+half way leaves the other whole; after a start, too, for the first in turn is the one that nobody would restore from.
 
-GUARANTEE a snapshot is used only if its head came after all its chunks and the hash agrees; anything else is logged
-and as if absent. Written outside the lane's transactions, after the commit of the entries it contains: index <= the
-committed tail.
+A lane's partition is read as a whole, for a broker finds nothing by key; a reader keeps what it wants of that, packed,
+and unpacks what it tries: the newest, and the older one where the newer cannot be used.
+
+GUARANTEE a snapshot is used only if its head came after all its chunks and the hash agrees; what turns out to be
+anything else is logged and as if absent. Written outside the lane's transactions, after the commit of the entries it
+contains: index <= the committed tail.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import hashlib
 import queue
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import lz4.frame
 import structlog
@@ -25,14 +28,17 @@ from confluent_kafka import Producer
 from schemas.clock import source as time_source
 from schemas.codec import DecodeError, decode, encode
 from schemas.errors import UnreachableError
+from streams.fold import FoldError
 from streams.log import offset_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable
 
     from confluent_kafka import KafkaError, Message
 
     from streams.log import Log
+
+Loaded = TypeVar("Loaded")
 
 #: Under the default message limit of 1 MiB with room for keys and framing.
 CHUNK_BYTES = 512 * 1024
@@ -60,6 +66,79 @@ class Snapshot:
     state: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A snapshot as it stands on the topic. slot: `fold/partition/slot` of its keys; the other fields: of its head."""
+
+    slot: str
+    fold: str
+    version: int
+    partition: int
+    index: int
+    chain_hash: bytes
+    chunks: list[bytes]
+    length: int
+    state_hash: bytes
+
+    def unpack(self) -> bytes:
+        """The state. Raises FoldError where it is not the one that was packed."""
+        try:
+            state: bytes = lz4.frame.decompress(b"".join(self.chunks))
+        except RuntimeError as error:  # lz4's word for a damaged frame
+            raise FoldError(f"its chunks are damaged: {error}") from error
+        if len(state) != self.length or hashlib.sha256(state).digest() != self.state_hash:
+            raise FoldError("its state is not the one that its head names: length or hash differ")
+        return state
+
+    def loaded(self, load: Callable[[bytes], Loaded]) -> Loaded | None:
+        """What `load` makes of the state; None, and logged, where it is damaged or `load` raises FoldError."""
+        try:
+            return load(self.unpack())
+        except FoldError as error:
+            self.pass_over(str(error))
+            return None
+
+    def is_whole(self) -> bool:
+        """Whether its state can be unpacked; logged where not."""
+        return self.loaded(len) is not None
+
+    def pass_over(self, reason: str) -> None:
+        """Log why it is not used."""
+        where = {"fold": self.fold, "partition": self.partition, "index": self.index}
+        _logger.warning("snapshot_unusable", slot=self.slot, **where, reason=reason)
+
+    def records(self) -> list[tuple[str, bytes]]:
+        """Key and value of each, in the order in which they are written."""
+        head = {
+            "fold": self.fold,
+            "version": self.version,
+            "partition": self.partition,
+            "index": self.index,
+            "chain_hash": self.chain_hash,
+            "chunks": len(self.chunks),
+            "length": self.length,
+            "state_hash": self.state_hash,
+        }
+        chunks = [(f"{self.slot}/{number}", chunk) for number, chunk in enumerate(self.chunks)]
+        return [*chunks, (self.slot + _HEAD, encode("SnapshotHead", head))]
+
+
+def pack(snapshot: Snapshot, slot: int) -> Packed:
+    """A snapshot as it is written into that one of its slots."""
+    data = lz4.frame.compress(snapshot.state, content_checksum=True)
+    return Packed(
+        slot=f"{snapshot.fold}/{snapshot.partition}/{slot}",
+        fold=snapshot.fold,
+        version=snapshot.version,
+        partition=snapshot.partition,
+        index=snapshot.index,
+        chain_hash=snapshot.chain_hash,
+        chunks=[data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)],
+        length=len(snapshot.state),
+        state_hash=hashlib.sha256(snapshot.state).digest(),
+    )
+
+
 class Stored(NamedTuple):
     """Snapshots that are worth something only once what they build on is durable: `flush` makes it so, or raises."""
 
@@ -71,13 +150,16 @@ class SnapshotWriter:
     """Writes the snapshots of one lane on a thread of its own, one list at a time.
 
     A dropped or failed snapshot costs time at the next restart, nothing else, so it is logged and not raised.
+
+    held: what stands on the topic; the first of each fold and partition is the one that must stay longest.
     """
 
-    def __init__(self, bootstrap: str, topic: str, lane: int) -> None:
+    def __init__(self, bootstrap: str, topic: str, lane: int, held: Iterable[Packed] = ()) -> None:
         self._bootstrap, self._topic, self._lane = bootstrap, topic, lane
         #: None until it is needed, and again after a failure: what failed may have been fatal to it.
         self._producer: Producer | None = None
-        self._slots: dict[tuple[str, int], int] = {}
+        #: By fold and partition the next in turn.
+        self._slots = _next_slots(held)
         self._free = threading.Event()
         self._free.set()
         self._given_up = threading.Event()
@@ -131,24 +213,10 @@ class SnapshotWriter:
         """Raises where not all of it was delivered."""
         where = (snapshot.fold, snapshot.partition)
         slot = self._slots.get(where, snapshot.index % _SLOTS)
-        prefix = f"{snapshot.fold}/{snapshot.partition}/{slot}"
-        data = lz4.frame.compress(snapshot.state, content_checksum=True)
-        chunks = [data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)]
-        head = {
-            "fold": snapshot.fold,
-            "version": snapshot.version,
-            "partition": snapshot.partition,
-            "index": snapshot.index,
-            "chain_hash": snapshot.chain_hash,
-            "chunks": len(chunks),
-            "length": len(snapshot.state),
-            "state_hash": hashlib.sha256(snapshot.state).digest(),
-        }
-        records = [(f"{prefix}/{number}", chunk) for number, chunk in enumerate(chunks)]
-        self._deliver([*records, (f"{prefix}{_HEAD}", encode("SnapshotHead", head))], len(data))
+        self._deliver(pack(snapshot, slot).records())
         self._slots[where] = (slot + 1) % _SLOTS
 
-    def _deliver(self, records: list[tuple[str, bytes]], size: int) -> None:
+    def _deliver(self, records: list[tuple[str, bytes]]) -> None:
         producer = self._producer = self._producer or self._client()
         errors: list[str] = []
 
@@ -158,7 +226,7 @@ class SnapshotWriter:
 
         for key, value in records:
             producer.produce(self._topic, value, key, self._lane, on_delivery=delivered)
-        clock = time_source()
+        clock, size = time_source(), sum(len(value) for _, value in records)
         deadline_ns = clock.monotonic_ns() + int((_DELIVERY_TIMEOUT_S + size / _BYTES_PER_S) * 1e9)
         while (left := producer.flush(_FLUSH_S)) and not errors:
             if self._given_up.is_set() or clock.monotonic_ns() >= deadline_ns:
@@ -170,12 +238,27 @@ class SnapshotWriter:
         return Producer({"bootstrap.servers": self._bootstrap, "enable.idempotence": True, "log_level": 0})
 
 
-def read_snapshots(log: Log, topic: str, lane: int) -> list[Snapshot]:
-    """Every whole snapshot on a lane's partition, newest first; one that is not whole is logged and passed over."""
+def _next_slots(held: Iterable[Packed]) -> dict[tuple[str, int], int]:
+    slots: dict[tuple[str, int], int] = {}
+    for packed in held:
+        other = next(slot for slot in range(_SLOTS) if not packed.slot.endswith(f"/{slot}"))
+        slots.setdefault((packed.fold, packed.partition), other)
+    return slots
+
+
+def read_snapshots(
+    log: Log, topic: str, lane: int, folds: Collection[str] | None = None, partition: int | None = None
+) -> list[Packed]:
+    """The snapshots on a lane's partition, newest first; one that is not finished is logged and passed over.
+
+    folds, partition: the only ones that are wanted, None for all.
+    """
     bounds = log.bounds(topic, lane)
     kept: dict[str, tuple[int, bytes]] = {}
     for message in log.scan(topic, lane, bounds.start, bounds.stable_end):
         key, value = (message.key() or b"").decode(errors="replace"), message.value()
+        if not _is_wanted(key, folds, partition):
+            continue
         if value is None:
             kept.pop(key, None)
         else:
@@ -185,15 +268,20 @@ def read_snapshots(log: Log, topic: str, lane: int) -> list[Snapshot]:
         if not key.endswith(_HEAD):
             continue
         slot = key.removesuffix(_HEAD)
-        snapshot = _assemble(slot, offset, value, kept)
-        if isinstance(snapshot, Snapshot):
-            found.append(snapshot)
+        packed = _assemble(slot, offset, value, kept)
+        if isinstance(packed, Packed):
+            found.append(packed)
         else:
-            _logger.warning("snapshot_unusable", lane=lane, slot=slot, reason=snapshot)
-    return sorted(found, key=lambda snapshot: snapshot.index, reverse=True)
+            _logger.warning("snapshot_unusable", lane=lane, slot=slot, reason=packed)
+    return sorted(found, key=lambda packed: packed.index, reverse=True)
 
 
-def _assemble(slot: str, head_offset: int, value: bytes, kept: dict[str, tuple[int, bytes]]) -> Snapshot | str:
+def _is_wanted(key: str, folds: Collection[str] | None, partition: int | None) -> bool:
+    fold, _, rest = key.partition("/")
+    return (folds is None or fold in folds) and (partition is None or rest.startswith(f"{partition}/"))
+
+
+def _assemble(slot: str, head_offset: int, value: bytes, kept: dict[str, tuple[int, bytes]]) -> Packed | str:
     """The snapshot in a slot, or why there is none."""
     try:
         head = decode("SnapshotHead", value)
@@ -207,10 +295,4 @@ def _assemble(slot: str, head_offset: int, value: bytes, kept: dict[str, tuple[i
         if offset > head_offset:
             return f"chunk {number} is newer than the head: the next snapshot in its place was not finished"
         chunks.append(data)
-    try:
-        state = lz4.frame.decompress(b"".join(chunks))
-    except RuntimeError as error:  # lz4's word for a damaged frame
-        return f"its chunks are damaged: {error}"
-    if len(state) != head["length"] or hashlib.sha256(state).digest() != head["state_hash"]:
-        return "its state is not the one that its head names: length or hash differ"
-    return Snapshot(head["fold"], head["version"], head["partition"], head["index"], head["chain_hash"], state)
+    return Packed(**{**head, "slot": slot, "chunks": chunks})

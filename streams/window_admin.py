@@ -17,6 +17,7 @@ kept, so a suspension of more than 30 days ago is not seen then. Lanes write a s
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.errors import BadInputError
@@ -24,7 +25,6 @@ from streams.aggregates import Suspension, record_of
 from streams.control import control_values, encode_control, read_control
 from streams.derive import Derive
 from streams.drift_log import Written
-from streams.fold import FoldError
 from streams.ledger_reader import decode_entry
 from streams.progress import produce_durably
 from streams.queries import CLOCK_ALLOWANCE_MS
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from streams.ledger_reader import Tail
     from streams.queries import Ledger
-    from streams.snapshots import Snapshot
+    from streams.snapshots import Packed
     from streams.windows import WindowDefinition
 
 _US_PER_MS: Final = 1_000
@@ -75,12 +75,12 @@ class WindowInForce(NamedTuple):
 
 def read_windows(ledger: Ledger, partition: int | None = None) -> list[WindowInForce]:
     """The definitions in force, by name and partition. Raises BadInputError for a partition that is not there."""
-    snapshots: dict[int, list[Snapshot]] = {}
+    snapshots: dict[int, list[Packed]] = {}
     found: list[WindowInForce] = []
     for p in ledger.chosen(partition):
         lane = ledger.lane_of(p)
         if lane not in snapshots:
-            snapshots[lane] = read_snapshots(ledger.log, ledger.names.snapshots, lane)
+            snapshots[lane] = read_snapshots(ledger.log, ledger.names.snapshots, lane, (_DERIVE.name,), partition)
         found += _in_force(ledger, p, snapshots[lane])
     return sorted(found, key=lambda window: (window.definition.name, window.partition))
 
@@ -107,7 +107,7 @@ def resume(ledger: Ledger, name: str, *, actor: str, reason: str) -> dict[int, W
     return written
 
 
-def _in_force(ledger: Ledger, partition: int, snapshots: Iterable[Snapshot]) -> Iterable[WindowInForce]:
+def _in_force(ledger: Ledger, partition: int, snapshots: Iterable[Packed]) -> Iterable[WindowInForce]:
     tail = ledger.tail(partition)
     if tail is None:
         return []
@@ -122,7 +122,7 @@ def _in_force(ledger: Ledger, partition: int, snapshots: Iterable[Snapshot]) -> 
 
 
 def _at_snapshot(
-    ledger: Ledger, partition: int, tail: Tail, snapshots: Iterable[Snapshot]
+    ledger: Ledger, partition: int, tail: Tail, snapshots: Iterable[Packed]
 ) -> tuple[int, int, dict[str, WindowInForce]]:
     """Index and authority time of the entry after which the newest fitting snapshot stands, and what is in force there.
 
@@ -138,12 +138,12 @@ def _at_snapshot(
         entry = decode_entry(partition, message.value())
         if (entry["index"], bytes(entry["chain_hash"])) != (snapshot.index, snapshot.chain_hash):
             continue
-        try:
-            running = _DERIVE.load(partition, snapshot.state).running
-        except FoldError:
+        state = snapshot.loaded(partial(_DERIVE.load, partition))
+        if state is None:
             continue
         windows = {
-            name: WindowInForce(partition, run.definition, run.version, run.suspended) for name, run in running.items()
+            name: WindowInForce(partition, run.definition, run.version, run.suspended)
+            for name, run in state.running.items()
         }
         return snapshot.index, entry["authority_timestamp"], windows
     return 0, 0, {}

@@ -20,13 +20,26 @@ from streams.log import Log
 from streams.restore import entries_between, restore
 from streams.snapshots import CHUNK_BYTES, Snapshot, SnapshotWriter, read_snapshots
 from tests.broker.harness import Ledger, wait_for
-from tests.broker.ledgers import JUDGE, Message, Noted, begin, event, lane_of, names_of, produce, records, sequence
+from tests.broker.ledgers import (
+    DERIVE,
+    JUDGE,
+    Message,
+    Noted,
+    begin,
+    event,
+    lane_of,
+    names_of,
+    produce,
+    records,
+    sequence,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from schemas.columns import Entries
+    from streams.lane import Lane
     from streams.settings import Settings
 
     #: What stands under the keys of a lane's partition.
@@ -50,7 +63,7 @@ def test_the_two_newest_snapshots_are_read_back(kafka: Any, prefix: str, tmp_pat
     writer.close()
     with ledger.log() as log:
         found = read_snapshots(log, ledger.names.snapshots, 1)
-    assert [(snapshot.index, snapshot.state == state + bytes([snapshot.index])) for snapshot in found] == [
+    assert [(snapshot.index, snapshot.unpack() == state + bytes([snapshot.index])) for snapshot in found] == [
         (9, True),
         (8, True),
     ]
@@ -221,3 +234,86 @@ def test_a_lane_whose_snapshots_are_all_damaged_begins_with_genesis(
     unusable = [line for line in lines if line["event"] == "snapshot_unusable"]
     assert {line["slot"] for line in unusable} == {"judge/0/0", "judge/0/1", "\ufffd"}
     assert all(line["log_level"] == "warning" and line["reason"] for line in unusable)
+
+
+def heads_of(settings: Settings) -> list[str]:
+    """Slot of each snapshot that was written, in order."""
+    assert settings.bootstrap is not None
+    topic = names_of(settings).snapshots
+    with closing(Log(settings.bootstrap)) as log:
+        bounds = log.bounds(topic, 0)
+        keys = [(message.key() or b"").decode() for message in log.scan(topic, 0, bounds.start, bounds.stable_end)]
+    return [key.removesuffix("/head") for key in keys if key.endswith("/head")]
+
+
+def indexes_of(settings: Settings) -> dict[tuple[str, int], list[int]]:
+    """Index of each whole snapshot, newest first, by fold and partition."""
+    assert settings.bootstrap is not None
+    found: dict[tuple[str, int], list[int]] = {}
+    with closing(Log(settings.bootstrap)) as log:
+        for packed in read_snapshots(log, names_of(settings).snapshots, 0):
+            assert packed.is_whole()
+            found.setdefault((packed.fold, packed.partition), []).append(packed.index)
+    return found
+
+
+def take(settings: Settings, lane: Lane, partition: int, events: int) -> None:
+    """Have the lane commit so many events of one partition."""
+    now_us, head = SystemTime().now_us(), lane.parts[partition].head
+    messages: list[Message] = [(None, event("pump", f"{head.index}-{n}", now_us), []) for n in range(events)]
+    produce(settings, settings.input_topic, messages, partition)
+
+    def level() -> bool:
+        lane.commit(lane.fetch())
+        return lane.parts[partition].head.sequence == head.sequence + events
+
+    wait_for(level, "the lane has taken them")
+
+
+def test_a_lane_writes_no_snapshot_that_is_there_already(kafka: Any, prefix: str) -> None:
+    """Of what was restored from one; but of a fold that was not, and then in the other slot than the newest whole."""
+    settings = begin(
+        kafka, prefix, partitions=2, lanes=1, batch_events_max=50, snapshot_entries=50, snapshot_interval_ms=86_400_000
+    )
+    assert settings.bootstrap is not None
+    topic = names_of(settings).snapshots
+    with closing(lane_of(settings, 0)) as lane:
+        lane.open()
+        for partition in (0, 1):
+            take(settings, lane, partition, 200)
+        taken = []
+        for part in lane.parts.values():
+            assert part.states is not None
+            for fold, state in ((JUDGE, JUDGE.dump(part.states.judge)), (DERIVE, DERIVE.dump(part.states.derive))):
+                head = part.head
+                taken.append(Snapshot(fold.name, fold.version, part.number, head.index, head.chain_hash, state))
+    with closing(Log(settings.bootstrap)) as log:
+        held = read_snapshots(log, topic, 0)
+    writer = SnapshotWriter(settings.bootstrap, topic, 0, held)
+    assert writer.offer(taken)
+    writer.close()
+
+    before, whole = heads_of(settings), indexes_of(settings)
+    with closing(lane_of(settings, 0)) as lane:
+        lane.open()
+        assert all(part.snapshot_index == part.head.index for part in lane.parts.values())
+        take(settings, lane, 0, 1)
+    assert heads_of(settings) == before
+
+    lost = [slot for slot in set(before) if slot.startswith("derive/1/")]
+    produce(settings, topic, [(f"{slot}/head".encode(), None, []) for slot in lost])
+    with closing(lane_of(settings, 0)) as lane:
+        lane.open()
+        assert [part.snapshot_index for part in lane.parts.values()] == [max(whole["judge", 0]), 0]
+        take(settings, lane, 0, 1)
+    written = heads_of(settings)[len(before) + len(lost) :]
+    assert {slot.rpartition("/")[0] for slot in written} == {"judge/0", "derive/0", "judge/1", "derive/1"}
+    for place, indexes in indexes_of(settings).items():
+        assert len(indexes) == 1 + (place != ("derive", 1))
+        assert place == ("derive", 1) or indexes[1] == max(whole[place])
+    for _ in range(2):  # an even number of entries: the index does not say whose turn it is
+        newest = indexes_of(settings)["judge", 0][0]
+        with closing(lane_of(settings, 0)) as lane:
+            lane.open()
+            take(settings, lane, 0, 50)
+        assert indexes_of(settings)["judge", 0] == [newest + 50, newest]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -120,3 +121,35 @@ def test_a_worker_that_cannot_say_where_it_is_says_so_later(worker: Worker, tmp_
     worker._announce()
     assert worker._announced is not None
     assert worker._announced.exists()
+
+
+def _lane(*partitions: dict[str, str | None]) -> Any:
+    """With these windows in each of its partitions: why each is suspended, None for one that works."""
+    parts = {}
+    for number, windows in enumerate(partitions):
+        running = {name: SimpleNamespace(suspended=why) for name, why in windows.items()}
+        parts[number] = SimpleNamespace(states=SimpleNamespace(derive=SimpleNamespace(running=running)))
+    parts[len(parts)] = SimpleNamespace(states=None)  # of a lane without folds
+    return SimpleNamespace(parts=parts)
+
+
+def _suspended(worker: Worker) -> dict[str, float]:
+    ((_, page),) = asyncio.run(_pages(worker, "/metrics"))
+    found = [line for line in page.splitlines() if line.startswith("driftledger_suspended_partitions{")]
+    return {line.split('"')[1]: float(line.split()[-1]) for line in found}
+
+
+def test_what_is_suspended_shows_for_as_long_as_it_is(worker: Worker) -> None:
+    """Also in a worker that did not suspend it itself; of windows and partitions that went, nothing stays."""
+    hosts = {0: _Host({}), 1: _Host({}), 2: _Host({})}
+    worker.hosts = cast("dict[int, LaneHost]", hosts)
+    assert _suspended(worker) == {}
+    hosts[0].lane = _lane({"a": None, "b": "too much"}, {"a": None, "b": "too much"})
+    hosts[1].lane = _lane({"a": "too much", "b": "too much", "c": None})
+    assert _suspended(worker) == {"a": 1, "b": 3, "c": 0}
+    hosts[1].lane = _lane({"a": None, "b": "too much"})
+    assert _suspended(worker) == {"a": 0, "b": 3}
+    del hosts[0]
+    assert _suspended(worker) == {"a": 0, "b": 1}
+    hosts[1].lane = None
+    assert _suspended(worker) == {}

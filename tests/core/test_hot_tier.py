@@ -7,11 +7,12 @@ import gc
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from lifecycle import hot_store
+from lifecycle import hot_reader, hot_store
 from lifecycle.chunks import NOTHING, ChunkDamagedError, StoreDamagedError
 from lifecycle.held_store import HeldStore
 from lifecycle.hot_reader import HotReader
@@ -19,13 +20,23 @@ from lifecycle.hot_store import HotStore, HotStoreDamagedError, HotStoreUnavaila
 from lifecycle.hot_tier import HANDOVER_S, HotTier, Place, Standing
 from lifecycle.owned import Asker, OwnedLane, OwnedPartitions, RebuiltError
 from lifecycle.store import Filling, StoreState
+from lifecycle.store_dump import STORE
 from schemas.clock import SystemTime
 from schemas.errors import DriftledgerError
 from schemas.topics import topic_names
+from streams.judge import Judge
+from streams.ledger_reader import Tail
+from streams.sequence import Head
+from streams.snapshots import Packed
+from tests.core.judge_oracle import START_MS, Ledger, Row, event
 from tests.core.test_hot_store import chunks_of
+from tests.core.test_local import LENGTH, found_for, read_of, states_of
+from tests.core.test_store import hashed
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from streams.log import Log
 
 #: Nobody listens there.
 NOWHERE = "127.0.0.1:1"
@@ -299,3 +310,40 @@ def test_a_store_that_a_full_disk_left_half_made_is_made_anew(tmp_path: Path, mo
     assert held.opened().partitions() == []
     assert kept.value.__traceback__ is not None
     held.close(1)
+
+
+class _EmptyStore:
+    """No chunk."""
+
+    def applied(self, _partition: int) -> None:
+        """Of none."""
+
+
+@pytest.mark.parametrize(
+    ("damaged", "judged", "stored"),
+    [((), 60, 60), ((STORE, 60), 40, 40), ((Judge().name, 60), 40, 60), ((STORE, 40), 60, 60)],
+)
+def test_a_reader_unpacks_the_newest_snapshots_that_can_be_used(
+    damaged: tuple[str, int] | tuple[()], judged: int, stored: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of judge and store of its partition alone; of each an older one where the newer cannot be unpacked."""
+    ledger = hashed(Ledger([Row(event("a", f"e{i}", START_MS * 1000)) for i in range(LENGTH)]), 1)
+    snapshots, _ = states_of(ledger, 20)
+    chosen = [replace(packed, chunks=[b"no frame"]) if key == damaged else packed for key, packed in snapshots.items()]
+    loaded: list[tuple[str, int]] = []
+    unpack = Packed.unpack
+
+    def noted(packed: Packed) -> bytes:
+        loaded.append((packed.fold, packed.index))
+        return unpack(packed)
+
+    monkeypatch.setattr(Packed, "unpack", noted)
+    monkeypatch.setattr(hot_reader, "read_tail", lambda *_: Tail(Head(LENGTH, LENGTH), LENGTH, START_MS))
+    monkeypatch.setattr(hot_reader, "read_snapshots", found_for(chosen))
+    monkeypatch.setattr(hot_reader, "entries_between", read_of(ledger))
+    names = topic_names("t", "main", "t.input")
+    reader = HotReader(HeldStore(tmp_path), threading.Semaphore(), NOWHERE, names, 0, 0, LENGTH)
+    index, _, state = reader._resume(cast("Log", None), cast("HotStore", _EmptyStore()))
+    assert (index, state.last_index) == (judged, stored)
+    tried = [damaged] if damaged and damaged[1] == LENGTH else []
+    assert sorted(loaded) == sorted([*tried, (Judge().name, judged), (STORE, stored)])

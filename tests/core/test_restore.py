@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ from streams.fold_progress import FoldProgress, Standing
 from streams.folds import FOLDS, Folds, States, Stepped
 from streams.judge import Judge
 from streams.restore import bring_level, restore
-from streams.snapshots import Snapshot
+from streams.snapshots import Packed, Snapshot, pack
 from streams.windows import By, Frame, Kind, Late, WindowDefinition
 from tests.core.derive_histories import history
 from tests.core.judge_oracle import Ledger
@@ -106,7 +107,7 @@ def reader(rng: random.Random) -> Any:
     return read
 
 
-def snapshot(fold: str, index: int, **changes: Any) -> Snapshot:
+def snapshot(fold: str, index: int, **changes: Any) -> Packed:
     """The true one, or with something wrong about it."""
     fields: dict[str, Any] = {
         "fold": fold,
@@ -116,11 +117,11 @@ def snapshot(fold: str, index: int, **changes: Any) -> Snapshot:
         "chain_hash": whole().ledger.entries.chain_hash[index - 1].tobytes(),
         "state": whole().dumps[index][fold],
     }
-    return Snapshot(**{**fields, **changes})
+    return pack(Snapshot(**{**fields, **changes}), 0)
 
 
 def level(
-    rng: random.Random, standing: Standing, snapshots: list[Snapshot], folds: Folds = FOLDS
+    rng: random.Random, standing: Standing, snapshots: list[Packed], folds: Folds = FOLDS
 ) -> tuple[Mapping[str, bytes], Said, list[Mapping[str, FoldProgress]]]:
     """State, what was said on the way, and the progress that was written with it."""
     said = Said([], [], [])
@@ -130,8 +131,8 @@ def level(
         said.add(stepped)
         written.append(progress)
 
-    states = bring_level(folds, standing, PARTITION, ENTRIES, snapshots, reader(rng), speak)
-    return folds.dumps(states), said, written
+    found = bring_level(folds, standing, PARTITION, ENTRIES, snapshots, reader(rng), speak)
+    return folds.dumps(found.states), said, written
 
 
 def progress(index: int, *, version: int = 1, inline: bool = False) -> FoldProgress:
@@ -241,9 +242,48 @@ def test_as_little_is_read_again_as_the_snapshots_allow(
     def speak(*_: object) -> None:
         pytest.fail("both are level")
 
-    states = bring_level(steps.folds(), standing, PARTITION, 400, kept, reader(random.Random(2)), speak)
+    found = bring_level(steps.folds(), standing, PARTITION, 400, kept, reader(random.Random(2)), speak)
     assert (steps.judge, steps.derive) == begins
-    assert FOLDS.dumps(states) == whole().dumps[400]
+    assert FOLDS.dumps(found.states) == whole().dumps[400]
+
+
+@pytest.mark.parametrize(
+    ("of_judge", "of_derive", "used", "index"),
+    [
+        ((400, 350), (400, 350), (400, 400), 400),
+        ((400, 350), (350,), (350, 350), 350),
+        ((350,), (400, 350), (350, 400), 350),
+        ((400,), (350,), (None, 350), 0),
+        ((400, 100), (), (None, None), 0),
+        ((), (), (None, None), 0),
+    ],
+)
+def test_what_was_restored_from_is_told(
+    of_judge: tuple[int, ...], of_derive: tuple[int, ...], used: tuple[int | None, int | None], index: int
+) -> None:
+    """A partition has snapshots up to where each of its folds has one that could be used."""
+    standing = Standing({fold: progress(400, inline=True) for fold in ("judge", "derive")})
+    kept = [snapshot("judge", at) for at in of_judge] + [snapshot("derive", at) for at in of_derive]
+    found = bring_level(FOLDS, standing, PARTITION, 400, kept, reader(random.Random(2)), lambda *_: None)
+    told = (found.judge_from, found.derive_from)
+    assert tuple(None if packed is None else packed.index for packed in told) == used
+    assert found.used == [packed for packed in told if packed is not None]
+    assert found.snapshot_index == index
+
+
+@pytest.mark.parametrize(("damaged", "used", "logged"), [(200, 250, []), (250, 200, [250])])
+def test_an_older_snapshot_is_unpacked_where_the_newer_cannot_be_used(
+    damaged: int, used: int, logged: list[int]
+) -> None:
+    """Not before: what is wrong with it shows in no log."""
+    kept = [snapshot("judge", index) for index in (250, 200)]
+    kept = [replace(packed, chunks=[b"no frame"]) if packed.index == damaged else packed for packed in kept]
+    steps = _Steps()
+    with capture_logs() as lines:
+        state = restore(steps.folds().judge, PARTITION, kept, 300, reader(random.Random(5)))
+    assert FOLDS.judge.dump(state) == whole().dumps[300]["judge"]
+    assert steps.judge == used + 1
+    assert [line["index"] for line in lines] == logged
 
 
 def test_judge_alone_is_restored_to_an_index() -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
+import lz4.frame
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from structlog.testing import capture_logs
 
 from schemas.clock import SystemTime
 from streams import snapshots
-from streams.snapshots import Snapshot, SnapshotWriter
+from streams.fold import FoldError
+from streams.log import Bounds
+from streams.snapshots import Snapshot, SnapshotWriter, pack, read_snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from streams.log import Log
+    from streams.snapshots import Packed
 
 _SNAPSHOT = Snapshot("judge", 1, 0, 7, bytes(32), b"state")
 
@@ -123,3 +131,140 @@ def test_a_large_state_has_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     writer.close()
     assert len(kafka.made) == 1
     assert writer._slots == {("judge", 0): 0}
+
+
+# --------------------------------------------------------------------------------------------------------- what stands
+
+
+class _Record:
+    def __init__(self, offset: int, key: str, value: bytes) -> None:
+        self._offset, self._key, self._value = offset, key, value
+
+    def offset(self) -> int:
+        """Its place."""
+        return self._offset
+
+    def key(self) -> bytes:
+        """In bytes."""
+        return self._key.encode()
+
+    def value(self) -> bytes:
+        """As it was written."""
+        return self._value
+
+
+class _Topic:
+    """One partition of a snapshots topic."""
+
+    def __init__(self) -> None:
+        self.records: list[_Record] = []
+
+    def append(self, key: str, value: bytes) -> None:
+        """At its end."""
+        self.records.append(_Record(len(self.records), key, value))
+
+    def write(self, packed: Packed) -> None:
+        """All of it."""
+        for key, value in packed.records():
+            self.append(key, value)
+
+    def bounds(self, _topic: str, _partition: int) -> Bounds:
+        """Nothing was deleted."""
+        return Bounds(0, len(self.records), len(self.records))
+
+    def scan(self, _topic: str, _partition: int, begin: int, end: int) -> Iterator[_Record]:
+        """In order."""
+        yield from self.records[begin:end]
+
+    def read(self, *wanted: Any) -> list[Packed]:
+        """As a lane or a reader does."""
+        return read_snapshots(cast("Log", self), "t", 0, *wanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "folds", "partitions"),
+    [
+        ((), {"judge", "derive", "store"}, {1, 11}),
+        ((("judge", "store"), 1), {"judge", "store"}, {1}),
+        ((("derive",),), {"derive"}, {1, 11}),
+        ((None, 11), {"judge", "derive", "store"}, {11}),
+    ],
+)
+def test_a_reader_gets_what_it_asks_for_and_nothing_is_unpacked_before(
+    monkeypatch: pytest.MonkeyPatch, wanted: tuple[Any, ...], folds: set[str], partitions: set[int]
+) -> None:
+    """Newest first; what is of others is not even looked at, whole or not."""
+    topic = _Topic()
+    for fold in ("judge", "derive", "store"):
+        for partition in (1, 11):
+            for index in (7, 8):
+                topic.write(pack(replace(_SNAPSHOT, fold=fold, partition=partition, index=index), index % 2))
+    topic.append("other/2/0/head", b"no head")
+    with monkeypatch.context() as patch, capture_logs() as lines:
+        patch.setattr(lz4.frame, "decompress", lambda _data: pytest.fail("nobody asked for a state"))
+        found = topic.read(*wanted)
+    assert {packed.fold for packed in found} == folds
+    assert {packed.partition for packed in found} == partitions
+    assert [packed.index for packed in found] == sorted([7, 8] * (len(found) // 2), reverse=True)
+    assert len(found) == 2 * len(folds) * len(partitions)
+    assert all(packed.unpack() == _SNAPSHOT.state for packed in found)
+    assert [line["slot"] for line in lines] == ([] if wanted else ["other/2/0"])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"chunks": [b"no frame"]}, {"chunks": []}, {"length": 4}, {"state_hash": bytes(32)}]
+)
+def test_what_is_damaged_is_told_when_it_is_unpacked(changes: dict[str, Any]) -> None:
+    """With its place, once for each try; so is a state that its fold refuses."""
+    packed = pack(_SNAPSHOT, 1)
+    damaged = replace(packed, **changes)
+    with pytest.raises(FoldError):
+        damaged.unpack()
+
+    def refuse(_data: bytes) -> int:
+        raise FoldError("not of mine")
+
+    with capture_logs() as lines:
+        assert (packed.loaded(len), packed.is_whole()) == (len(_SNAPSHOT.state), True)
+        assert (damaged.loaded(len), damaged.is_whole(), packed.loaded(refuse)) == (None, False, None)
+    assert [(line["event"], line["slot"], line["index"]) for line in lines] == 3 * [
+        ("snapshot_unusable", "judge/0/1", 7)
+    ]
+
+
+@pytest.mark.parametrize("index", [8, 9])
+@pytest.mark.parametrize(("held", "first"), [([0], 1), ([1], 0), ([0, 1], 1), ([1, 0], 0)])
+def test_a_writer_begins_with_the_slot_of_what_may_go(
+    monkeypatch: pytest.MonkeyPatch, held: list[int], first: int, index: int
+) -> None:
+    """Whatever the index is; what it may not lose is named first."""
+    kafka = _Kafka(_Producer)
+    monkeypatch.setattr(snapshots, "Producer", kafka)
+    others = [pack(replace(_SNAPSHOT, **other), first) for other in ({"partition": 1}, {"fold": "derive"})]
+    writer = SnapshotWriter("nowhere:1", "t", 0, [*others, *(pack(_SNAPSHOT, slot) for slot in held)])
+    writer.offer([replace(_SNAPSHOT, index=index), replace(_SNAPSHOT, index=index + 1)])
+    writer.close()
+    heads = [key for key in kafka.made[0].keys if key.endswith("head")]
+    assert heads == [f"judge/0/{first}/head", f"judge/0/{1 - first}/head"]
+
+
+def test_starts_that_all_die_half_way_leave_the_newest_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many, at whatever index."""
+    topic = _Topic()
+
+    class Dying(_Producer):
+        def produce(self, *arguments: Any, **_: Any) -> None:
+            _, value, key, _ = arguments
+            if key.endswith("head"):
+                raise KafkaException(KafkaError(KafkaError._FATAL))
+            topic.append(key, value)
+
+    monkeypatch.setattr(snapshots, "Producer", Dying)
+    for index, slot in ((5, 0), (6, 1)):
+        topic.write(pack(replace(_SNAPSHOT, index=index), slot))
+    with capture_logs():
+        for index in (7, 8, 9, 10):
+            writer = SnapshotWriter("nowhere:1", "t", 0, topic.read())
+            writer.offer([replace(_SNAPSHOT, index=index)])
+            writer.close()
+            assert [(packed.index, packed.is_whole()) for packed in topic.read()] == [(6, True)]
