@@ -41,7 +41,7 @@ from lifecycle.requests import Get, Request, parse
 from lifecycle.rows import rows_in
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError, DriftledgerError
-from streams.put_requests import ARROW, JSON_LINES, refuse
+from streams.put_requests import ARROW, JSON_LINES, answer_json, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,8 +76,7 @@ class QueryRequests:
     async def hot(self, _request: web.Request) -> web.Response:
         """How partitions stand."""
         found = await self._run(self._owned.progress)
-        facts = {"partitions": [place._asdict() for place in found]}
-        return web.Response(body=orjson.dumps(facts), content_type="application/json")
+        return answer_json(200, {"partitions": [place._asdict() for place in found]})
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """See the module."""
