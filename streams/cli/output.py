@@ -13,6 +13,7 @@ import csv
 import enum
 import re
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
@@ -85,13 +86,15 @@ def emit_lines(
 ) -> None:
     """Write rows that come for ever, each at once: a table becomes lines of `columns`, jsonl and csv hold `fields`.
 
-    A table is as wide as its widest row, which is not known; a column of lines is as wide as its widest up to now.
+    A table is as wide as its widest row, which is not known; a column of lines is as wide as its widest up to now. The
+    first line names the columns.
     """
     if output is not Output.TABLE:
         emit(rows, fields, output)
         return
+    titles = {column: column.replace("_", " ") for column in columns}
     widths = [0] * len(columns)
-    for row in rows:
+    for row in chain([titles], rows):
         values = ["-" if row.get(column) is None else printable(str(_plain(row[column]))) for column in columns]
         widths = [max(width, len(value)) for width, value in zip(widths, values, strict=True)]
         line = "  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True))

@@ -168,9 +168,9 @@ def test_each_row_is_out_before_the_next_is_asked_for(capsys: pytest.CaptureFixt
 
 
 def test_lines_that_come_for_ever_are_as_wide_as_the_widest_up_to_now(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each at once, without what would steer a terminal; programs get their form."""
+    """Each at once, below their names, without what would steer a terminal; programs get their form."""
     rows: list[dict[str, Any]] = [{"a": "1", "b": None}, {"a": "long", "b": "\x1b[2J"}, {"a": "2", "b": "x"}]
-    emit_lines(rows, ("a", "b"), ("b",), Output.TABLE)
-    assert capsys.readouterr().out == "1  -\nlong  \ufffd[2J\n2     x\n"
+    emit_lines([{**row, "b_us": row["b"]} for row in rows], ("a", "b_us"), ("b",), Output.TABLE)
+    assert capsys.readouterr().out == "a  b us\n1  -\nlong  \ufffd[2J\n2     x\n"
     emit_lines(rows[:1], ("a", "b"), ("b",), Output.JSONL)
     assert capsys.readouterr().out == '{"b":null}\n'
