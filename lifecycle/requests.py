@@ -11,6 +11,7 @@
     last         in place of both: the time up to now, as 90s, 15m, 1h, 2d or 500ms
     sequences    PARTITION:FIRST-LAST, both ends included; FIRST- has no end
     columns, functions, percentiles   several by commas: value,source; sum,max; 50,99.9
+    functions    sum, min, max, mean; count may be among them, and is always in the answer
 
 Those with a star may be given more than once. GUARANTEE `parse(encode(question))` is the question, cut to 64 bits.
 """
@@ -198,13 +199,18 @@ def _aggregation(given: Given) -> Aggregation:
     size_ms, slide_ms = given.one("window_ms", positive), given.one("slide_ms", positive)
     if size_ms is None and slide_ms is not None:
         raise BadInputError("slide_ms moves a window, and there is none. Give window_ms too")
-    functions = given.one("functions", lambda text: parse_members(text, Function))
+    functions = given.one("functions", _functions)
     return Aggregation(
         given.member("by", By, By.ALL),
         None if size_ms is None else Window(size_ms * US_PER_MS, (slide_ms or 0) * US_PER_MS),
         frozenset(Function) if functions is None else frozenset(functions),
         given.one("percentiles", parse_percentiles) or (),
     )
+
+
+def _functions(text: str) -> tuple[Function, ...]:
+    """Those to compute: a count, which a window's functions may name, is always told."""
+    return parse_members(",".join(part for part in _parts(text) if part != "count"), Function)
 
 
 def _encode_question(question: Question) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ from lifecycle.owned import NOT_KEPT, OwnedLane
 from lifecycle.requests import URL_BYTES_MAX
 from streams import metrics
 from streams.lane_host import State
-from streams.put_requests import BODY_BYTES_MAX, PutRequests, refuse
+from streams.put_requests import BODY_BYTES_MAX, PutRequests, answer_json, refuse
 from streams.query_requests import PATHS, QueryRequests
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Api:
 
     async def _health(self, _request: web.Request) -> web.Response:
         facts = health(self._worker)
-        return web.json_response(facts, status=200 if facts["healthy"] else 503)
+        return answer_json(200 if facts["healthy"] else 503, facts)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         metrics.show_suspended(suspended(self._worker))
@@ -121,13 +121,21 @@ def _is_no_noise(record: logging.LogRecord) -> bool:
 
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a page in a browser sends."""
+    """Refuse what a page in a browser sends; and say where what is asked for is, if it is not there."""
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
     if _hostname(host) not in _LOOPBACK:
         return refuse(403, f"Host is {host!r:.80}. Address the worker as 127.0.0.1 or localhost")
     if origin is not None and origin != f"http://{host}":
         return refuse(403, f"Origin is {origin!r:.80}: pages of other sites are not answered. Ask without a browser")
-    return await handler(request)
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return refuse(404, f"there is no {request.path!r:.80}. GET / lists the paths")
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        answer = refuse(405, f"{request.path} is not for {request.method:.20}. Send {allowed}")
+        answer.headers["Allow"] = allowed
+        return answer
 
 
 def _hostname(host: str) -> str | None:

@@ -44,6 +44,8 @@ REQUEST_TIMEOUT_S = 10.0
 CLIENT_BYTES_MAX = 1_000_000_000
 _GROWTH = 4
 _SCAN_ROWS = 500
+#: What a broker that is up answers about a topic or a partition that it does not have.
+_UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC)  # noqa: SLF001
 
 
 class Bounds(NamedTuple):
@@ -102,7 +104,7 @@ class Log:
     def offsets_since(self, topic: str, partitions: Iterable[int], instant_ms: int) -> dict[int, int]:
         """Of each partition the first record appended at that instant or later, -1 for none; in one request."""
         places = [(topic, partition) for partition in partitions]
-        found = self._ask(lambda: self.offsets(places, instant_ms))
+        found = self._ask(lambda: self.offsets(places, instant_ms), topic)
         return {partition: offset for (_, partition), offset in found.items()}
 
     def offsets(
@@ -125,7 +127,7 @@ class Log:
         """How long a topic keeps a record, -1 for ever."""
         resource = ConfigResource(ResourceType.TOPIC, topic)
         futures = self._admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)
-        return int(self._ask(futures[resource].result)["retention.ms"].value)
+        return int(self._ask(futures[resource].result, topic)["retention.ms"].value)
 
     def last(self, topic: str, partition: int) -> Message | None:
         """The last committed record, None for an empty partition; reads backwards in growing steps."""
@@ -204,22 +206,28 @@ class Log:
             consumer.unassign()
 
     def _offset_of(self, place: tuple[str, int], at: int, isolation: Isolation = "read_uncommitted") -> int:
-        [offset] = self._ask(lambda: self.offsets([place], at, isolation)).values()
+        [offset] = self._ask(lambda: self.offsets([place], at, isolation), place[0]).values()
         return int(offset)
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
+    def _ask(self, question: Callable[[], Any], topic: str | None = None) -> Any:
+        """topic: what it is about, if it is about one."""
         try:
             return question()
         except KafkaException as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, topic) from error
 
     def _client(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
 
-    def _unreachable(self, error: KafkaException) -> UnreachableError:
+    def _unreachable(self, error: KafkaException, topic: str | None = None) -> UnreachableError:
         # They keep what they knew of leaders for minutes, and a broker that came back refuses that: new ones ask again.
         self._admin = self._client()
         self.close()
+        if topic is not None and error.args[0].code() in _UNKNOWN:
+            return UnreachableError(
+                f"topic {topic} does not exist, or has fewer partitions than are asked for. Run `driftledger topics "
+                "create` with the same --ledger"
+            )
         return UnreachableError(f"Kafka at {self._bootstrap} did not answer: {error.args[0].str()}. Is it up?")
 
 

@@ -132,19 +132,21 @@ def _told(topic: str, outcome: Outcome) -> web.Response:
         "positions": [span._asdict() for span in outcome.positions],
     }
     if not outcome.lost:
-        return _json(422 if outcome.refused else 200, facts)
+        return answer_json(422 if outcome.refused else 200, facts)
     facts["lost"] = outcome.lost
     facts["error"] = (
         f"{topic} took {outcome.accepted} events, {outcome.lost} were not delivered; the first is line "
         f"{outcome.first_lost}. Send all again when Kafka is back: those with an event_id of your own are known again"
     )
-    return _json(503, facts)
+    return answer_json(503, facts)
 
 
 def refuse(status: int, error: str) -> web.Response:
     """What is wrong, and what to do."""
-    return _json(status, {"error": error})
+    return answer_json(status, {"error": error})
 
 
-def _json(status: int, facts: Mapping[str, Any]) -> web.Response:
-    return web.Response(body=orjson.dumps(facts), status=status, content_type="application/json")
+def answer_json(status: int, facts: Mapping[str, Any]) -> web.Response:
+    """One line."""
+    body = orjson.dumps(facts, option=orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, status=status, content_type="application/json")

@@ -41,7 +41,7 @@ from lifecycle.requests import Get, Request, parse
 from lifecycle.rows import rows_in
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError, DriftledgerError
-from streams.put_requests import ARROW, JSON_LINES, refuse
+from streams.put_requests import ARROW, JSON_LINES, answer_json, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,8 +75,7 @@ class QueryRequests:
 
     async def hot(self, _request: web.Request) -> web.Response:
         """How partitions stand: read from memory, on the loop, for who is to ask a question asks this first."""
-        facts = {"partitions": [place._asdict() for place in self._owned.progress()]}
-        return web.Response(body=orjson.dumps(facts), content_type="application/json")
+        return answer_json(200, {"partitions": [place._asdict() for place in self._owned.progress()]})
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """See the module."""

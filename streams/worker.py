@@ -87,6 +87,8 @@ def _leave(code: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # closed by who started us
                 stream.flush()
+        if code == 0 and sys.stderr is not None:
+            _logger.info("worker_stopped")
     finally:
         os._exit(code)
 

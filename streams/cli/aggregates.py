@@ -34,7 +34,7 @@ _COLUMNS = (
 )  # fmt: skip
 #: What a definition need not ask for: it takes room in a table only where a row has it.
 _SPARING = frozenset({"sum", "min", "max", "mean", "variance", "first", "last", "percentiles"})
-_LINE_COLUMNS = ("window_end", "definition", "key", "final", "revision", "count", "sum", "mean")
+_LINE_COLUMNS = ("window_start", "definition", "key", "final", "revision", "count", "sum", "mean")
 _FIELDS = (
     "definition", "version", "partition", "frame", "key", "window_start", "window_end", "window_start_us",
     "window_end_us", "revision", "final", "at_index", "count", "values", "sum", "min", "max", "mean", "variance",
@@ -116,7 +116,7 @@ def aggregates(
 
         driftledger aggregates source_10s --key pump-7 --last 50 --output jsonl
 
-        driftledger aggregates --from 2026-01-31T12:00:00Z --final-only --output csv
+        driftledger aggregates --from 2026-01-31T12:00:00Z --final-only -o csv
 
         driftledger aggregates minutes --whole --last 20
 
@@ -134,22 +134,28 @@ def aggregates(
             _follow(ledger, asked, last, None if first is None else span, partition, late=late, output=output)
         elif late:
             if not _list_late(ledger, asked, span, last, partition, output):
-                _tell_nothing(window, key)
+                _tell_nothing(ledger, window, key)
         elif whole:
             _list_whole(ledger, asked, key, span, last, output)
         else:
             records = _records(ledger, asked, last, None if first is None and to is None else span, partition, every)
             rows = (record.row() for record in records)
             if not emit(rows, _COLUMNS if output is Output.TABLE else _FIELDS, output, sparing=_SPARING):
-                _tell_nothing(window, key)
+                _tell_nothing(ledger, window, key)
     asked.tell()
 
 
-def _tell_nothing(window: str | None, key: str | None) -> None:
-    """Where a name was given, for it may be misspelt."""
+def _tell_nothing(ledger: Ledger, window: str | None, key: str | None) -> None:
+    """Why: a name may be misspelt, a window may have no results yet."""
+    if window is not None:
+        from streams.window_admin import read_windows
+
+        if all(found.definition.name != window for found in read_windows(ledger)):
+            typer.echo(f"nothing is there: no window {window!r} is in force. See `driftledger windows`", err=True)
+            return
     names = [f"{what} {name!r}" for what, name in (("window", window), ("key", key)) if name is not None]
-    if names:
-        typer.echo(f"nothing of the {' and the '.join(names)} is there", err=True)
+    of_them = f" of the {' and the '.join(names)}" if names else ""
+    typer.echo(f"nothing{of_them} is there", err=True)
 
 
 def _check_forms(

@@ -66,7 +66,9 @@ def aggregates(
 
         driftledger check aggregates --window source_10s --last 1h
 
-        driftledger check aggregates --partition 0 --from-sequence 1000000 --to-sequence 2000000 --output jsonl
+        driftledger check aggregates --from-sequence 1 --to-sequence 1000000
+
+        driftledger check aggregates --partition 0 --output jsonl
     """
     if last is not None and (first is not None or to is not None):
         raise BadInputError(

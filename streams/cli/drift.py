@@ -92,7 +92,7 @@ def anchor(
 
         driftledger drift anchor
 
-        driftledger drift anchor --source nightly --timestamp 2026-01-31T00:00:00Z
+        driftledger drift anchor --timestamp 2026-01-31T00:00:00Z --source me
     """
     from schemas.instants import parse_us
     from streams.drift_log import DriftLog
@@ -384,13 +384,21 @@ def alerts(
             emit_lines((record.row() for record in coming), _ALERT_LINE_COLUMNS, _ALERT_FIELDS, output)
             return
     rows = (record.row() for record in (oldest_first if ranged else found))
-    _emit_of(source, rows, _ALERT_COLUMNS if output is Output.TABLE else _ALERT_FIELDS, output)
+    nothing = "no alert is open" if state is Which.OPEN else "no alerts"
+    nothing = f"{nothing}. Verdicts are in `driftledger drift log`; whether lanes are live says `driftledger status`"
+    _emit_of(source, rows, _ALERT_COLUMNS if output is Output.TABLE else _ALERT_FIELDS, output, nothing)
 
 
-def _emit_of(source: str | None, rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output) -> None:
-    """Print them; of a source of which nothing was found say so, for its name may be misspelt."""
-    if not emit(rows, columns, output) and source is not None:
-        typer.echo(f"nothing of the source {source!r} is in that range", err=True)
+def _emit_of(
+    source: str | None,
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    output: Output,
+    nothing: str = "nothing is in that range",
+) -> None:
+    """Print them, or say that there is nothing; of a source by its name, for that may be misspelt."""
+    if not emit(rows, columns, output):
+        typer.echo(nothing if source is None else f"nothing of the source {source!r} is in that range", err=True)
 
 
 def coming_alerts(ledger: Ledger, positions: dict[int, int], source: str | None, state: Which) -> Iterator[AlertRecord]:

@@ -48,7 +48,7 @@ def lift(
 
     Example:
 
-        driftledger halts lift 2 --actor ada --reason "input restored from the mirror"
+        driftledger halts lift 2 --actor ada --reason "input restored"
     """
     from streams.halts import lift_with_reason
 

@@ -62,7 +62,9 @@ def put(
 
         echo '{"source": "pump-7", "value": 4.2}' | driftledger put -
 
-        driftledger put export.csv --source plant --kind temperature --worker http://127.0.0.1:8411
+        driftledger put export.csv --source plant --kind temperature
+
+        driftledger put export.csv --worker http://127.0.0.1:8411
     """
     from lifecycle.client import Client
 

@@ -37,6 +37,9 @@ class Clock(enum.StrEnum):
     AUTHORITY = "authority"
 
 
+_CLOCKS = {Clock.LOCAL: "the sources' own clocks", Clock.AUTHORITY: "the broker's"}
+
+
 class Of(enum.StrEnum):
     """What the events of a line have in common."""
 
@@ -105,7 +108,8 @@ def get(
     """
     pairs = [("source", source), *_given(at=at, frame=frame, partition=partition)]
     if not _answer(context, "/get", pairs, worker, output, explain=explain):
-        typer.echo(f"nothing of the source {source!r} is there at that time", err=True)
+        then = "" if at is None else f" at that time by {_CLOCKS[frame]}"
+        typer.echo(f"nothing of the source {source!r} is there{then}", err=True)
 
 
 def list_range(
@@ -133,16 +137,18 @@ def list_range(
 
         driftledger range --last 15m
 
-        driftledger range --from 2026-01-31T12:00:00Z --to 2026-01-31T13:00:00Z --source pump-7 --output csv
+        driftledger range --from 2026-01-31T12:00:00Z --to 2026-01-31T13:00:00Z
 
-        driftledger range --sequences 0:1-1000 --columns sequence,source,value --output arrow > rows.arrow
+        driftledger range --source pump-7 --last 1d --limit 100000 -o csv
+
+        driftledger range --columns value --limit 9 -o arrow > rows.arrow
     """
     pairs = _given(
         **{"from": first}, to=to, last=last, source=source, kind=kind, partition=partition, sequences=sequences,
         frame=frame, columns=columns, limit=limit,
     )  # fmt: skip
     if not _answer(context, "/range", pairs, worker, output, explain=explain, limit=limit):
-        typer.echo("nothing is in that range", err=True)
+        _tell_nothing(frame, timed=any((first, to, last)))
 
 
 def aggregate(
@@ -153,7 +159,9 @@ def aggregate(
     by: Annotated[Of, typer.Option(help="A line for all, for each source or for each kind.")] = Of.ALL,
     window: Annotated[str | None, typer.Option(help="A line for each time span: 500ms, 10s, 1m, 1h, 1d.")] = None,
     slide: Annotated[str | None, typer.Option(help="How far apart windows begin; their length unless given.")] = None,
-    functions: Annotated[str | None, typer.Option(help="By commas: sum,min,max,mean; all unless given.")] = None,
+    functions: Annotated[
+        str | None, typer.Option(help="By commas: sum,min,max,mean; all unless given, count always.")
+    ] = None,
     percentiles: Annotated[str | None, typer.Option(help="By commas: 50,99,99.9.")] = None,
     source: SourcesOption = None,
     kind: KindsOption = None,
@@ -173,17 +181,21 @@ def aggregate(
 
         driftledger aggregate --last 1h --window 1m --by source
 
-        driftledger aggregate --source pump-7 --percentiles 50,99 --functions mean --output jsonl
+        driftledger aggregate --source pump-7 --percentiles 50,99 -o jsonl
 
-        driftledger aggregate --from 2026-01-31T00:00:00Z --to 2026-02-01T00:00:00Z --window 1h --slide 10m --explain
+        driftledger aggregate --last 1d --window 1h --slide 10m --functions mean
+
+        driftledger aggregate --from 2026-01-31T00:00:00Z --window 1d --explain
     """
+    if slide is not None and window is None:
+        raise BadInputError("--slide moves a window, and there is none. Give --window too")
     pairs = _given(
         **{"from": first}, to=to, last=last, by=by, window_ms=_milliseconds("--window", window),
         slide_ms=_milliseconds("--slide", slide), functions=functions, percentiles=percentiles, source=source,
         kind=kind, partition=partition, sequences=sequences, frame=frame,
     )  # fmt: skip
     if not _answer(context, "/aggregate", pairs, worker, output, explain=explain):
-        typer.echo("nothing is in that range", err=True)
+        _tell_nothing(frame, timed=any((first, to, last)))
 
 
 def _answer(
@@ -196,7 +208,7 @@ def _answer(
     explain: bool,
     limit: int = 0,
 ) -> int:
-    """Ask, print, and say how many lines there were."""
+    """Ask, print, and say how many events were found."""
     from lifecycle.reader import Reader, explanation
     from lifecycle.requests import parse
     from schemas.clock import source as time_source
@@ -206,12 +218,22 @@ def _answer(
     request = _whole(parse(path, pairs, time_source().now_us()), output)
     table = Reader(worker or settings_of(context)).ask(request)
     explained = explanation(table)
-    lines = _print(path, table, output)
+    _print(path, table, output)
     if limit and explained["more"]:
-        typer.echo(f"there are more than {limit} rows. Give --limit, or a narrower range", err=True)
+        typer.echo(f"there are more than {limit} rows. Give a larger --limit, or a narrower range", err=True)
     if explain:
         _explain(explained, table.num_rows)
-    return lines
+    return sum(table["count"].to_pylist()) if path == "/aggregate" else int(table.num_rows)
+
+
+def _tell_nothing(frame: Clock, *, timed: bool) -> None:
+    """By which clock it was looked for: others may have it."""
+    if not timed:
+        typer.echo("nothing is there", err=True)
+        return
+    other = next(clock for clock in Clock if clock is not frame)
+    asks = f"`--frame {other}` asks by {_CLOCKS[other]}"
+    typer.echo(f"nothing is in that range by {_CLOCKS[frame]}; {asks}", err=True)
 
 
 def _whole(request: Request, output: Form) -> Request:
@@ -224,23 +246,21 @@ def _whole(request: Request, output: Form) -> Request:
     return replace(request, fields=tuple(Field))
 
 
-def _print(path: str, table: pa.Table, output: Form) -> int:
+def _print(path: str, table: pa.Table, output: Form) -> None:
     from lifecycle.rows import names_in, rows_in
 
-    lines: int = table.num_rows
     if output is Form.ARROW:
         from lifecycle.arrow import ipc_bytes
 
         sys.stdout.buffer.write(ipc_bytes(table))
         sys.stdout.buffer.flush()
-        return lines
+        return
     columns: Sequence[str] = names_in(table.schema)
     if output is Form.TABLE:
         chosen = [name for name in _ROW_COLUMNS if name in columns]
         every = [name for name in columns if not _is_doubled(name, columns)]
         columns = chosen if path != "/aggregate" and len(chosen) == len(_ROW_COLUMNS) else every
     emit(rows_in(table), columns, Output(output.value))
-    return lines
 
 
 def _is_doubled(name: str, names: Sequence[str]) -> bool:
@@ -253,7 +273,7 @@ def _explain(explained: dict[str, Any], rows: int) -> None:
     """How it ran, on stderr."""
     columns = ", ".join(f"{name} {count}" for name, count in explained["columns"].items()) or "none"
     lines = [
-        f"answer     {rows} rows in {explained['elapsed_us'] / 1_000:.1f} ms",
+        f"answer     {rows} {'row' if rows == 1 else 'rows'} in {explained['elapsed_us'] / 1_000:.1f} ms",
         (
             f"chunks     {explained['chunks_skipped']} skipped, {explained['chunks_statistics']} from statistics, "
             f"{explained['chunks_edges']} in part from statistics, {explained['chunks_rows']} by rows"

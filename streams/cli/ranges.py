@@ -40,9 +40,25 @@ UntilOption = Annotated[
 ]
 #: Rows of a list that was asked for without --last or a range: what a terminal shows.
 DEFAULT_LAST = 10
+
+
+def _rows(text: str | int) -> int:
+    """Raises BadInputError."""
+    if not str(text).isascii() or not str(text).isdigit() or not int(text):
+        raise BadInputError(
+            f"--last counts rows here, and {text!r:.40} is no such number. Give 1 or more; a range of time is for "
+            "--from and --to, or for `driftledger range --last 1h`"
+        )
+    return int(text)
+
+
 LastOption = Annotated[
     int | None,
-    typer.Option(min=1, help=f"So many, counted back from the end; {DEFAULT_LAST} unless a range is given."),
+    typer.Option(
+        parser=_rows,
+        metavar="<int>",
+        help=f"So many, counted back from the end; {DEFAULT_LAST} unless a range is given.",
+    ),
 ]
 FollowOption = Annotated[
     bool, typer.Option("--follow", "-f", help="List oldest first and go on with what comes, a line each, until Ctrl-C.")

@@ -87,7 +87,7 @@ def list_range(
 
         driftledger sequence range --partition 0 --last 20
 
-        driftledger sequence range --partition 0 --from 1 --to 1000 --output jsonl
+        driftledger sequence range --partition 0 --from 1 --to 1000 -o jsonl
 
         driftledger sequence range --partition 0 --follow --output jsonl
     """
@@ -103,7 +103,7 @@ def list_range(
         highest = ledger.get_max_sequence(chosen)
         rows = _range(ledger, chosen, highest, first, to, last)
         if not emit(rows, EVENT_COLUMNS if output is Output.TABLE else EVENT_FIELDS, output):
-            there = f"has the sequences 1 to {highest}" if highest else "is empty"
+            there = f"has the sequences 1 to {highest}" if highest else "is empty; `driftledger status` tells why"
             typer.echo(f"nothing is in that range: partition {chosen} {there}", err=True)
 
 

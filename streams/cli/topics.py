@@ -31,7 +31,9 @@ def create(
 
         driftledger topics create
 
-        driftledger --ledger meters topics create --partitions 12 --replication-factor 3
+        driftledger --ledger meters topics create --partitions 12 --lanes 4
+
+        driftledger topics create --replication-factor 3
     """
     from streams.broker import reach
     from streams.topics_admin import TopicsAdmin, specs_of

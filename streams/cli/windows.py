@@ -68,7 +68,7 @@ def resume(
 
     Example:
 
-        driftledger windows resume source_10s --actor ada --reason "the flood of sources is over"
+        driftledger windows resume source_10s --actor ada --reason "it is over"
     """
     from streams.window_admin import resume
 

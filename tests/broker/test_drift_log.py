@@ -585,8 +585,8 @@ def test_the_command_follows_until_it_is_interrupted(
     following = subprocess.Popen([*command, "--output", output], stdout=subprocess.PIPE, text=True)
     try:
         assert following.stdout is not None
-        if output == "csv":
-            assert following.stdout.readline().startswith("id,")
+        if output != "jsonl":
+            assert following.stdout.readline().startswith("id," if output == "csv" else ("recorded at ", "created at "))
         assert all("early" in following.stdout.readline() for _ in range(count))
         produce(settings, settings.input_topic, messages(0, 5, "later", 7_000_000))
         sequence(settings)

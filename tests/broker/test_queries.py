@@ -322,6 +322,19 @@ def test_without_topics_it_says_how_to_make_them(
     assert "Run `driftledger topics create`" in capsys.readouterr().err
 
 
+def test_a_ledger_that_is_not_there_is_no_outage(
+    kafka: Any, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kafka is up, and says that it has no such topic; also where stores are asked before the ledger."""
+    monkeypatch.setenv("DRIFTLEDGER_BOOTSTRAP", kafka.bootstrap)
+    monkeypatch.setenv("DRIFTLEDGER_PREFIX", prefix)
+    assert main(["--ledger", "nosuch", "get", "pump-7"]) == 3
+    told = capsys.readouterr().err
+    assert f"topic {prefix}.nosuch.sequenced does not exist" in told
+    assert "topics create` with the same --ledger" in told
+    assert "Is it up?" not in told
+
+
 def test_a_broker_that_goes_away_is_an_error_not_a_wait_without_end(written: Settings) -> None:
     """Nothing listens there."""
     with pytest.raises(UnreachableError):

@@ -225,11 +225,16 @@ def test_the_commands_answer(capsysbinary: pytest.CaptureFixture[bytes]) -> None
     assert main(["range", "--source", "s4", "--limit", "7", "--output", "csv", "--columns", "event_id,value"]) == 0
     captured = capsysbinary.readouterr()
     assert captured.out.decode().splitlines()[:2] == ["event_id,value", f"e4,{VALUES[4]}"]
-    assert b"more than 7 rows" in captured.err
+    assert b"more than 7 rows. Give a larger --limit" in captured.err
     assert main(["aggregate", "--by", "kind", "--percentiles", "50", "--explain"]) == 0
     captured = capsysbinary.readouterr()
     assert b"k2" in captured.out
     assert b"asked      http://127.0.0.1:" in captured.err
+    assert b"answer     3 rows in " in captured.err
+    assert main(["aggregate", "--functions", "count,mean", "--explain", "--output", "csv"]) == 0
+    captured = capsysbinary.readouterr()
+    assert captured.out.splitlines()[0] == b"count,values,mean"
+    assert b"answer     1 row in " in captured.err
     assert main(["range", "--columns", "sequence", "--limit", "9", "--output", "arrow"]) == 0
     assert pa.ipc.open_stream(capsysbinary.readouterr().out).read_all().num_rows == 9
     assert main(["get", "nobody"]) == 0

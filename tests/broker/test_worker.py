@@ -87,6 +87,7 @@ def test_fausts_command_runs_the_same_worker(kafka: Any, prefix: str, tmp_path: 
         assert process.wait(60) == 0, output()
         assert (time.monotonic_ns() - begun_ns) / 1e9 < STOP_WITHIN_S
         assert "Traceback" not in output(), output()
+        assert output().count("worker_stopped") == 1
     finally:
         if process.poll() is None:
             process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -98,7 +99,31 @@ def test_the_first_page_names_the_others(worker: Worker) -> None:
     assert measured[0] == 200
     assert "driftledger_dead_letters_total" in measured[1]
     assert "_created" not in measured[1]
-    assert unknown[0] == 404
+    assert unknown == (404, '{"error":"there is no \'/elsewhere\'. GET / lists the paths"}\n')
+
+
+def test_what_a_path_is_not_for_is_said(worker: Worker) -> None:
+    """As every other error: a line of JSON."""
+    api = Api(worker, 0)
+
+    async def posted() -> tuple[int, str | None, str]:
+        await api.start()
+        try:
+            async with ClientSession(api.address) as client, client.post("/health") as answer:
+                return answer.status, answer.headers.get("Allow"), await answer.text()
+        finally:
+            await api.stop()
+
+    status, allow, text = asyncio.run(posted())
+    assert (status, allow) == (405, "GET, HEAD")
+    assert text == '{"error":"/health is not for POST. Send GET, HEAD"}\n'
+
+
+def test_an_answer_in_json_is_a_line(worker: Worker) -> None:
+    """So that a shell's prompt stands below it."""
+    [(_, text)] = asyncio.run(_pages(worker, "/health"))
+    assert json.loads(text)["worker"] == worker.worker_id
+    assert text.endswith("}\n")
 
 
 def test_a_worker_is_healthy_without_lanes_but_not_without_its_membership(worker: Worker) -> None:

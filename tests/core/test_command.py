@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import structlog
 import typer
 
+from lifecycle.arrow_stream import ENDING
 from schemas.errors import BadInputError, DriftledgerError, HaltCode, HaltError, UnreachableError
-from streams.cli import aggregates
+from streams.cli import aggregates, drift
 from streams.cli import main as command
 from streams.cli.context import settings_of
 from streams.merge import Whole
 from streams.whole_windows import WholeWindow
+from streams.window_admin import WindowInForce
 from streams.windows import WindowDefinition
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -42,6 +46,20 @@ def test_every_command_explains_itself(words: list[str], capsys: pytest.CaptureF
     assert command.main([*words, "--help"]) == 0
     out = capsys.readouterr().out
     assert "Commands:" in out or "Example" in out
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_no_example_is_broken_on_a_narrow_terminal(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each can be copied: a line, and a command in each line."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert command.main([*words, "--help"]) == 0
+    _, found, examples = capsys.readouterr().out.partition("  Example")
+    examples = re.split(r"^(?:Arguments|Options):", examples, flags=re.MULTILINE)[0]
+    lines = [line for line in examples.splitlines()[1:] if line.strip()]
+    assert bool(lines) == bool(found)
+    assert [line for line in lines if "driftledger " not in line] == []
 
 
 def test_the_version_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,12 +126,110 @@ def test_an_option_that_would_do_nothing_is_refused(
 def test_a_window_of_which_there_is_nothing_is_named(
     late: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its name may be misspelt."""
+    """Its key may be misspelt, or its own name: then no window is in force by it."""
     monkeypatch.setattr(aggregates, "opened", lambda _context: contextlib.nullcontext())
     monkeypatch.setattr(aggregates, "_records", lambda *_: [])
     monkeypatch.setattr("streams.aggregates.between", lambda *_, **__: [])
-    assert command.main(["aggregates", "nobody", "--key", "pump-7", *late]) == 0
-    assert "nothing of the window 'nobody' and the key 'pump-7' is there" in capsys.readouterr().err
+    in_force = WindowInForce(0, WindowDefinition("minutes", 60_000_000), 2, None)
+    monkeypatch.setattr("streams.window_admin.read_windows", lambda _ledger: [in_force])
+    told = {
+        "minutes": "nothing of the window 'minutes' and the key 'pump-7' is there",
+        "nobody": "nothing is there: no window 'nobody' is in force. See `driftledger windows`",
+    }
+    for name, line in told.items():
+        assert command.main(["aggregates", name, "--key", "pump-7", *late]) == 0
+        assert capsys.readouterr().err == f"{line}\n"
+    assert command.main(["aggregates", *late]) == 0
+    assert capsys.readouterr().err == "nothing is there\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["aggregates"], ["sequence", "range"], ["drift", "log"], ["drift", "warnings"], ["drift", "alerts"]]
+)
+@pytest.mark.parametrize("last", ["1h", "0", "-1", "1.5"])
+def test_a_time_is_no_number_of_rows(words: list[str], last: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Some commands take --last as a time; those that count say so. No broker is asked."""
+    assert command.main([*words, "--last", last]) == 2
+    assert capsys.readouterr().err == (
+        f"driftledger: --last counts rows here, and '{last}' is no such number. Give 1 or more; a range of time is for "
+        "--from and --to, or for `driftledger range --last 1h`\n"
+    )
+
+
+@pytest.mark.parametrize(("words", "told"), [([], "no alerts. "), (["--state", "open"], "no alert is open. ")])
+def test_that_there_are_no_alerts_is_said(
+    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And where to look; of a source by its name."""
+    monkeypatch.setattr(drift, "opened", lambda _context: contextlib.nullcontext())
+    monkeypatch.setattr("streams.alert_log.ends", lambda *_: {})
+    monkeypatch.setattr("streams.alert_log.newest_alerts", lambda *_, **__: [])
+    monkeypatch.setattr("streams.alert_log.open_alerts", lambda *_, **__: [])
+    assert command.main(["drift", "alerts", *words]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith(told)
+    assert "`driftledger status`" in err
+    assert command.main(["drift", "alerts", *words, "--source", "s"]) == 0
+    assert capsys.readouterr().err == "nothing of the source 's' is in that range\n"
+
+
+class _Answers:
+    """A reader with one answer."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def ask(self, _request: object) -> pa.Table:
+        """It."""
+        return self.table
+
+
+_ROWS: dict[str, list[Any]] = {"sequence": [], "source": []}
+_ZEROS = {"count": [0], "values": [0], "sum": [0.0]}
+
+
+@pytest.mark.parametrize(
+    ("words", "columns", "told"),
+    [
+        (["get", "nosuch"], _ROWS, "nothing of the source 'nosuch' is there"),
+        (
+            ["get", "nosuch", "--at", "5"],
+            _ROWS,
+            "nothing of the source 'nosuch' is there at that time by the sources' own clocks",
+        ),
+        (["range", "--source", "s"], _ROWS, "nothing is there"),
+        (
+            ["range", "--last", "1m", "--source", "day-ahead"],
+            _ROWS,
+            ("nothing is in that range by the sources' own clocks; `--frame authority` asks by the broker's"),
+        ),
+        (
+            ["aggregate", "--last", "1m", "--frame", "authority"],
+            _ZEROS,
+            "nothing is in that range by the broker's; `--frame local` asks by the sources' own clocks",
+        ),
+        (["aggregate", "--source", "nosuch"], _ZEROS, "nothing is there"),
+    ],
+)
+def test_an_answer_that_holds_nothing_says_by_which_clock(
+    words: list[str],
+    columns: dict[str, list[Any]],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A row of zeros holds nothing, too."""
+    table = pa.table(columns).replace_schema_metadata({ENDING: b'{"more": false}'})
+    monkeypatch.setattr("lifecycle.reader.Reader", lambda _worker: _Answers(table))
+    assert command.main(words) == 0
+    assert capsys.readouterr().err == f"{told}\n"
+
+
+def test_what_moves_no_window_is_refused_by_the_name_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not by that of the parameter it becomes."""
+    assert command.main(["aggregate", "--last", "1m", "--slide", "10s"]) == 2
+    told = "driftledger: --slide moves a window, and there is none. Give --window too\n"
+    assert capsys.readouterr().err == told
 
 
 def test_wholes_of_several_definitions_stand_in_order_of_their_ends(

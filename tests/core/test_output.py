@@ -6,11 +6,13 @@ import csv
 import enum
 import io
 import json
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from streams.cli.output import Output, emit, emit_lines
+from streams.cli.output import Output, emit, emit_lines, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,11 +79,73 @@ def test_the_rows_written_are_counted(capsys: pytest.CaptureFixture[str], output
 
 
 def test_a_table_shows_a_dash_for_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    """And does not cut a hash or read markup in a value."""
+    """And does not read markup in a value."""
     emit([{"id": "[red]x", "hash": "f" * 64, "delta_ms": None}], ("id", "hash", "delta_ms"), Output.TABLE)
     out = capsys.readouterr().out
     assert "delta ms" in out
-    assert out.splitlines()[-2].split() == ["[red]x", "f" * 64, "-"]
+    assert out.splitlines()[-2].split() == ["[red]x", "f" * 12 + "...", "-"]
+
+
+@pytest.mark.parametrize("digest", [b"\xab" * 32, "ab" * 32])
+def test_only_a_table_shortens_a_hash(capsys: pytest.CaptureFixture[str], digest: bytes | str) -> None:
+    """To 12 digits; a program finds all 64, and what only looks like a hash is whole everywhere."""
+    rows = [{"hash": digest, "other": "ab" * 31, "upper": "AB" * 32}]
+    emit(rows, ("hash", "other", "upper"), Output.TABLE)
+    assert capsys.readouterr().out.splitlines()[-2].split() == ["ab" * 6 + "...", "ab" * 31, "AB" * 32]
+    for output in (Output.JSONL, Output.CSV):
+        emit(rows, ("hash",), output)
+        assert "ab" * 32 in capsys.readouterr().out
+
+
+_INSTANT = "2026-11-22T14:09:11.123Z"
+_TEXT = f"a pump is 98188312.040 s ahead (RED) since {_INSTANT}, sequence 3:1, and so on"
+_ALERT = {"recorded_at": _INSTANT, "state": "OPENED", "source": "valve-2", "worst_ms": 98188312040, "alert_id": "7:1"}
+
+
+def _shown(
+    row: dict[str, Any], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[str, str]:
+    """A table of two rows on a terminal so wide, without its colours; and what stderr says."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert emit([row, row], tuple(row), Output.TABLE) == 2
+    printed = capsys.readouterr()
+    return re.sub(r"\x1b\[[0-9;]*m", "", printed.out), printed.err
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 120, 200])
+def test_a_terminal_breaks_no_instant_and_leaves_out_whole_columns(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A text is folded; what there is no room for is named on stderr, with where it is."""
+    out, err = _shown({**_ALERT, "text": _TEXT}, columns, monkeypatch, capsys)
+    assert all(len(line) <= columns for line in out.splitlines())
+    titles = re.split(" {2,}", out.splitlines()[1].strip())
+    for name, value in _ALERT.items():
+        shown = name.replace("_", " ") in titles
+        assert len(re.findall(rf"^.* {value} ", out, re.MULTILINE)) == (2 if shown else 0)
+        assert (name.replace("_", " ") in err) != shown
+    assert titles[-1] == "text"
+    assert f"{_INSTANT}, " in out
+    assert ("--output jsonl has all" in err) == (columns < 100)
+
+
+def test_a_pipe_has_room_for_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each row, however long."""
+    emit([{"source": "a b" * 100, "text": _TEXT * 3}], ("source", "text"), Output.TABLE)
+    printed = capsys.readouterr()
+    assert f" {'a b' * 100}   {_TEXT * 3} " in printed.out
+    assert printed.err == ""
+
+
+def test_the_columns_that_fit_are_those_that_matter() -> None:
+    """Texts first, then from the left whatever still has room, what is secondary last; at least one."""
+    widths = {"a": 10, "kind": 5, "b": 30, "c": 5, "text": 90}
+    assert fitting(widths, 2 + 10 + 3 + 5 + 3 + 25) == ["a", "c", "text"]
+    assert fitting(widths, 2 + 10 + 3 + 5 + 3 + 5 + 3 + 25) == ["a", "kind", "c", "text"]
+    assert fitting(widths, 2 + 10 + 3 + 30 + 3 + 5 + 3 + 25) == ["a", "b", "c", "text"]
+    assert fitting(widths, 10) == ["text"]
+    assert fitting({"a": 20}, 5) == ["a"]
 
 
 def test_a_table_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,9 +168,9 @@ def test_each_row_is_out_before_the_next_is_asked_for(capsys: pytest.CaptureFixt
 
 
 def test_lines_that_come_for_ever_are_as_wide_as_the_widest_up_to_now(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each at once, without what would steer a terminal; programs get their form."""
+    """Each at once, below their names, without what would steer a terminal; programs get their form."""
     rows: list[dict[str, Any]] = [{"a": "1", "b": None}, {"a": "long", "b": "\x1b[2J"}, {"a": "2", "b": "x"}]
-    emit_lines(rows, ("a", "b"), ("b",), Output.TABLE)
-    assert capsys.readouterr().out == "1  -\nlong  \ufffd[2J\n2     x\n"
+    emit_lines([{**row, "b_us": row["b"]} for row in rows], ("a", "b_us"), ("b",), Output.TABLE)
+    assert capsys.readouterr().out == "a  b us\n1  -\nlong  \ufffd[2J\n2     x\n"
     emit_lines(rows[:1], ("a", "b"), ("b",), Output.JSONL)
     assert capsys.readouterr().out == '{"b":null}\n'

@@ -99,6 +99,13 @@ def test_what_is_wrong_is_named(path: str, pairs: dict[str, str], says: str) -> 
     assert says in str(refused.value)
 
 
+def test_a_count_may_be_asked_for_by_name() -> None:
+    """As in the functions of a window; it is always told."""
+    asked = [parse("/aggregate", [("functions", text)], 0) for text in ("count,mean", "mean", "count", "")]
+    assert asked[0] == asked[1]
+    assert [request.aggregation.functions for request in asked[2:]] == [frozenset()] * 2  # type: ignore[union-attr]
+
+
 def test_what_may_be_given_once_is_refused_twice() -> None:
     """Whichever was meant."""
     pairs: list[Any] = [("limit", "1"), ("limit", "2")]
