@@ -139,11 +139,12 @@ class Reader:
     ) -> pa.Table:
         """Counts and functions of values over the counted rows, a line for each window and name that has any.
 
-        by: source, kind or all; windows are tumbling unless slide_ms is given.
+        by: source, kind or all; windows are tumbling unless slide_ms is given. A count, which functions may name, is
+        always told.
         """
         question = _question(start, end, sources, kinds, partitions, sequences, frame)
         window = None if window_ms is None else Window(window_ms * US_PER_MS, (slide_ms or 0) * US_PER_MS)
-        chosen = frozenset(_member(name, Function) for name in _several(functions, "functions"))
+        chosen = frozenset(_member(name, Function) for name in _several(functions, "functions") if name != "count")
         thousandths = parse_percentiles(",".join(map(str, _several(percentiles, "percentiles"))))
         return self.ask(Aggregate(question, Aggregation(_member(by, By), window, chosen, thousandths)))
 

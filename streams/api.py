@@ -190,7 +190,7 @@ def health(worker: Worker) -> dict[str, Any]:
 def suspended(worker: Worker) -> dict[str, int]:
     """In how many partitions of a worker each of its windows is suspended; 0 for one that works wherever it is."""
     lanes = [host.lane for host in worker.hosts.values() if host.lane is not None]
-    states = [part.states for lane in lanes for part in lane.parts.values() if part.states is not None]
+    states = [part.states for lane in lanes for part in list(lane.parts.values()) if part.states is not None]
     found: Counter[str] = Counter()
     for state in states:
         found.update({name: int(run.suspended is not None) for name, run in state.derive.running.items()})

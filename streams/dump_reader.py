@@ -12,7 +12,6 @@ import numpy as np
 
 from schemas.faults import MAX_SOURCE_BYTES
 from streams import sources
-from streams.alerts import WATCH_COLUMNS
 from streams.fold import FoldError
 
 if TYPE_CHECKING:
@@ -80,5 +79,4 @@ def names_at(reader: DumpReader, count: int) -> sources.Sources:
     if len({names[start:end] for start, end in pairwise([0, *ends])}) < count:
         reader.refuse("a name of it is there twice")
     hot = np.zeros((count, sources.HOT_COLUMNS), np.int64)
-    watch = np.zeros((0, WATCH_COLUMNS), np.int64)
-    return sources.rebuilt(hot, watch, lengths, np.frombuffer(names, np.uint8), count)
+    return sources.rebuilt(hot, None, lengths, np.frombuffer(names, np.uint8), count)

@@ -266,18 +266,19 @@ def lengths_of(sources: Sources) -> NDArray[np.int64]:
 
 def rebuilt(
     hot: NDArray[np.int64],
-    watch: NDArray[np.int64],
+    watch: NDArray[np.int64] | None,
     lengths: NDArray[np.int64],
     names: NDArray[np.uint8],
     last_number: int,
 ) -> Sources:
     """A table from number, last sequence and state of each source (columns of hot), its watch and its name.
 
-    A watch of no rows makes a table of names only.
+    None for the watch makes a table of names only.
     """
-    sources = _with_room(len(lengths) + 1, len(names) + MAX_SOURCE_BYTES, watched=watch.size > 0)
+    sources = _with_room(len(lengths) + 1, len(names) + MAX_SOURCE_BYTES, watched=watch is not None)
     sources.hot[: len(lengths)] = hot
-    sources.watch[: len(watch)] = watch
+    if watch is not None:
+        sources.watch[: len(lengths)] = watch
     sources.arena[: len(names)] = names
     sources.used[:] = len(lengths), last_number, len(names)
     _read_names(sources, address_of(sources.arena), lengths)

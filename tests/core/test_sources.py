@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from schemas.memory import JIT, address_of
+from streams.alerts import WATCH_COLUMNS
 from streams.sources import (
     COUNT,
+    HOT_COLUMNS,
     LAST_SEQUENCE,
     NUMBER,
     STATE,
@@ -22,9 +24,11 @@ from streams.sources import (
     least_needed,
     lengths_of,
     name_of,
+    no_names,
     no_sources,
     only,
     rebuilt,
+    with_names,
 )
 
 
@@ -138,3 +142,15 @@ def test_a_table_rebuilt_from_its_parts_finds_the_same() -> None:
     assert again.hot[:count].tobytes() == table.hot[:count].tobytes()
     for number, name in enumerate(family, 1):
         assert again.hot[_put(again, names, name)[1], NUMBER] == number
+
+
+def test_only_a_table_of_names_has_no_room_for_watches() -> None:
+    """However few sources there are, one that is judged has a watch for each that fits, rebuilt and grown too."""
+    none = np.zeros((0, HOT_COLUMNS), np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)
+    hot, lengths, names = none
+    judged = (no_sources(), rebuilt(hot, np.zeros((0, WATCH_COLUMNS), np.int64), lengths, names, 0))
+    unwatched = (no_names(), with_names(5, 50), rebuilt(hot, None, lengths, names, 0))
+    for table in (*judged, *map(grown, judged), *(only(table, np.arange(0)) for table in judged)):
+        assert table.watch.shape == (table.hot.shape[0], WATCH_COLUMNS)
+    for table in (*unwatched, *map(grown, unwatched), *(only(table, np.arange(0)) for table in unwatched)):
+        assert table.watch.shape == (0, WATCH_COLUMNS)
