@@ -128,15 +128,16 @@ def merged(
         if asked(result):
             listed.add((body, result.window_start_us, result.key))
     closed: dict[str, list[Closed]] = {}
-    for partition, version, definition, end_us in ((s.partition, s.version, s.definition, s.closed_us) for s in silent):
-        seen_from_us = versions.seen_from_us(partition, version, definition)
-        closed.setdefault(definition.canonical(), []).append(Closed(partition, seen_from_us, end_us))
+    for one in silent:
+        seen_from_us = versions.seen_from_us(one.partition, one.version, one.definition)
+        of_body = closed.setdefault(one.definition.canonical(), [])
+        of_body.append(Closed(one.partition, seen_from_us, one.closed_us))
     found = []
     for body in sorted(parts, key=lambda body: (known[body].name, body)):
         of_it = [part for _, part in parts[body].values()]
         wholes = merge_windows(of_it, ledger.partitions, closed.get(body, ()))
-        of_body = [one for one in wholes if (body, one.window_start_us, one.key) in listed]
-        found += [WholeWindow(known[body], whole) for whole in of_body]
+        of_asked = (whole for whole in wholes if (body, whole.window_start_us, whole.key) in listed)
+        found += [WholeWindow(known[body], whole) for whole in of_asked]
     return found
 
 

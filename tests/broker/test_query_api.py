@@ -438,7 +438,7 @@ def test_a_kind_is_asked_for_by_its_name(asked: Ledger, rows: list[Row], capsys:
     ]
 
     assert main(["range", "--kind", "k9"]) == 0
-    assert "nothing is in that range" in capsys.readouterr().err
+    assert "nothing is there" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------------------------- explained
@@ -465,7 +465,7 @@ def _explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> Told:
     answer, of_chunks, decoded, rows, *said = captured.err.splitlines()
     assert decoded.startswith("decoded ")
     found = [
-        re.fullmatch(r"answer     (\d+) rows in [0-9.]+ ms", answer),
+        re.fullmatch(r"answer     (\d+) rows? in [0-9.]+ ms", answer),
         re.fullmatch(
             r"chunks     (\d+) skipped, (\d+) from statistics, (\d+) in part from statistics, (\d+) by rows", of_chunks
         ),
@@ -495,7 +495,7 @@ def test_rows_and_the_last_event_are_explained(
     assert row["event_id"] == json.loads(told.out)["event_id"]
     assert (last["more"], last["partitions"]) == (False, [0, 1, 2, 3])
     assert (last["explain"]["rows_scanned"], last["explain"]["rows_unsealed"]) == (told.scanned, told.unsealed)
-    said = [f"asked      {address}: partitions 0", "nothing of the source 's3' is there at that time"]
+    said = [f"asked      {address}: partitions 0", "nothing of the source 's3' is there"]
     assert _explained(capsys, "get", "s3", "--partition", "0") == ("", said, 0, 0, 0, 0, 0, 0, 0)
 
 
