@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.recount import floored
-from streams.windows import Kind
+from streams.windows import By, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from streams.windows import WindowDefinition
 
 #: Events in windows that one query gathers, unless one window has more: about 100 bytes each.
-SLICE_EVENTS: Final = 2_000_000
-#: Of all results of a window, each counted with what it holds.
-REVISED_VALUES: Final = 250_000
+SLICE_EVENTS: Final = 500_000
+#: Of all results of a window, each counted with what it holds. DuckDB takes 2,048 results at a time, and copies to each
+#: the values of its window: with these two bounds 10 million at most.
+REVISED_VALUES: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ def fill(sql: duckdb.DuckDBPyConnection, definition: WindowDefinition, of: Slice
         " 'm2': a.m2 + (b.x - a.mean) * (b.x - (a.mean + (b.x - a.mean) / (a.n + 1)))}).m2"
     )
     variance = welford if "variance" in {str(function) for function in definition.functions} else "NULL::DOUBLE"
+    key = "NULL::VARCHAR" if definition.by is By.ALL else "of_key"
     sql.execute("DROP TABLE IF EXISTS expected")
     sql.execute(
         f"""CREATE TABLE expected AS
@@ -95,7 +97,7 @@ def fill(sql: duckdb.DuckDBPyConnection, definition: WindowDefinition, of: Slice
             SELECT of_key, start_us, i, row_number() OVER upto AS count, count(v) OVER upto AS "values"
             FROM placed WINDOW upto AS (PARTITION BY of_key, start_us ORDER BY i ROWS UNBOUNDED PRECEDING)),
         gathered AS (
-            SELECT of_key, start_us, any_value(key) AS key, list(v ORDER BY i) FILTER (v IS NOT NULL) AS vs
+            SELECT of_key AS full_key, start_us, list(v ORDER BY i) FILTER (v IS NOT NULL) AS vs
             FROM placed GROUP BY of_key, start_us),
         closed AS (
             SELECT start_us, steps.i AS closed_i
@@ -117,10 +119,11 @@ def fill(sql: duckdb.DuckDBPyConnection, definition: WindowDefinition, of: Slice
                 upto AS (PARTITION BY told.of_key, told.start_us ORDER BY at_index, turn ROWS UNBOUNDED PRECEDING)),
         folded AS (
             SELECT *, list_reduce(vs, lambda a, b: a + b) AS total, list_sort(vs) AS ordered, {variance} AS m2
-            FROM (SELECT results.*, key, CASE WHEN "full" AND "values" > 0 THEN vs[1:"values"] END AS vs
-                FROM results JOIN gathered USING (of_key, start_us)))
-        SELECT key, start_us, start_us + {definition.size_us} AS end_us, revision, stands, turn > 0 AS final, "full",
-            1 AS results, at_index, count, "values", total AS sum, ordered[1] AS min, ordered[-1] AS max,
+            FROM (SELECT results.*, CASE WHEN "values" > 0 THEN vs[1:"values"] END AS vs
+                FROM (SELECT *, CASE WHEN "full" THEN of_key END AS full_key FROM results) AS results
+                LEFT JOIN gathered USING (full_key, start_us)))
+        SELECT {key} AS key, start_us, start_us + {definition.size_us} AS end_us, revision, stands, turn > 0 AS final,
+            "full", 1 AS results, at_index, count, "values", total AS sum, ordered[1] AS min, ordered[-1] AS max,
             total / "values" AS mean, m2 / "values" AS variance, vs[1] AS first, vs[-1] AS last,
             [{ranks}]::DOUBLE[] AS percentiles
         FROM folded"""

@@ -58,7 +58,7 @@ def aggregates(
 
     windows: those that are final; events: in them; results: compared, with early ones and revisions. late: events that
     were late or ahead whose counts were compared, from the beginning only. gone: windows whose results the topic no
-    longer keeps. A window whose results hold more than 250,000 values in all is compared in full in the last of them.
+    longer keeps. A window whose results hold more than 50,000 values in all is compared in full in the last of them.
 
     Examples:
 
