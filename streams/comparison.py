@@ -229,11 +229,13 @@ class Comparison:
         """Counts of late events and of those ahead, by source and by the entry at which they must be told."""
         begin = f"(SELECT coalesce(min(i), {INT64_MAX}) FROM reports WHERE i >= {self._oldest_index})"
         kept = "true" if not self._oldest_index else f"i > {begin}"
+        ended = one.until - one.suspended <= self.recount.last_index  # then it has no more to tell
+        beyond = f" UNION ALL SELECT {INT64_MAX}" if ended else ""
         rows = self.recount.sql.execute(
             f"""WITH told AS (
                 SELECT source, reports.i, sum(late) AS late, sum(ahead) AS ahead FROM (
                     SELECT * FROM reported WHERE name = '{one.definition.name}' AND version = {one.version}) AS r
-                ASOF JOIN reports ON r.at_index <= reports.i GROUP BY ALL)
+                ASOF JOIN (FROM reports{beyond}) AS reports ON r.at_index <= reports.i GROUP BY ALL)
             SELECT source, i, e.late, e.ahead, f.late, f.ahead
             FROM ({self.recount.late_counts(one.definition)}) AS e FULL JOIN told AS f USING (source, i)
             WHERE {kept} ORDER BY i, source"""
@@ -243,7 +245,7 @@ class Comparison:
             check.late += (late or 0) + (ahead or 0)
             for name, expected, found in (("late", late, found_late), ("ahead", ahead, found_ahead)):
                 if expected != found:
-                    text = f"{name} at index {index}"
+                    text = f"{name} {'after its end' if index == INT64_MAX else f'at index {index}'}"
                     check.add(
                         Difference(
                             one.definition.name, one.version, self._partition, source, None, text, expected, found

@@ -4,7 +4,7 @@ A definition has another version in each partition, the index of its entry there
 entries say the same.
 
 A definition that comes again, resumed for one, begins anew: what the earlier version had open is lost. So a version
-answers for those windows alone that start max_ahead or more after the authority time at which it came into force; one
+answers for those windows alone that start more than max_ahead after the authority time at which it came into force; one
 that came before the first event, for all. Of a window that two versions saw in one partition the final result of the
 one that answers for it counts, else the later version's.
 
@@ -82,7 +82,7 @@ class _Versions:
         if place not in self._seen_from_us:
             self._seen_from_us[place] = _begun_us(self._ledger, partition, version)
         begun_us = self._seen_from_us[place]
-        return begun_us if begun_us == INT64_MIN else begun_us + definition.max_ahead_us
+        return begun_us if begun_us == INT64_MIN else begun_us + definition.max_ahead_us + 1
 
 
 def _begun_us(ledger: Ledger, partition: int, version: int) -> int:

@@ -503,6 +503,20 @@ def _copied(batches: Iterable[Entries]) -> Iterator[Entries]:
 _KEPT: list[NDArray[np.uint8]] = []
 
 
+def test_a_definition_that_has_ended_tells_of_no_late_events() -> None:
+    """Nor does one count cover for another."""
+    with Comparison(PARTITION) as comparison:
+        run = run_over(comparison, ledger_of(history(random.Random(0), 1_200, sources=1)).batches(every(97)))
+        last_index = comparison.recount.last_index
+        one = next(one for one in comparison.recount.in_force() if one.until < last_index)
+        name, version = one.definition.name, one.version
+        stray = LateCounts(0, PARTITION, 0, name, version, last_index, source="s", late=2, ahead=0)
+        checks = Run(comparison, [*run.records, stray]).checks()
+    told = f"window {name} version {version}, source 's': late after its end is 2, recomputed None"
+    assert len(differences(checks)) == 2
+    assert told in differences(checks)[0]
+
+
 # --------------------------------------------------------------------------------------------------------- records
 
 
