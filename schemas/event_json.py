@@ -59,7 +59,7 @@ def _text(member: str, value: Any, most: int, fault: Fault, least: int = 0) -> s
     if not isinstance(value, str):
         raise _error(Fault.BAD_JSON, f"{member} is {_shown(value)}, it must be text")
     try:
-        length = len(value.encode())
+        length = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
         raise _error(Fault.BAD_UTF8, f"{member} has half a surrogate pair") from None
     if not least <= length <= most:
@@ -140,8 +140,8 @@ def event_from_document(document: Any) -> dict[str, Any]:
     """The Event, as codec.encode takes it, in a JSON value that has been parsed already. Raises DecodeError."""
     if not isinstance(document, dict):
         raise _error(Fault.BAD_JSON, f"it is {_shown(document)}, it must be an object")
-    unknown = sorted(map(str, document.keys() - _MEMBERS))
-    if unknown:
+    if not document.keys() <= _MEMBERS:
+        unknown = sorted(map(str, document.keys() - _MEMBERS))
         raise _error(
             Fault.BAD_JSON, f"unknown member {_shown(unknown[0])}; the members are {', '.join(sorted(_MEMBERS))}"
         )

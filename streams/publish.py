@@ -226,10 +226,12 @@ def _event(number: int, document: Any, defaults: Mapping[str, str]) -> Accepted 
     absent = []
     if isinstance(document, dict):
         absent = [name for name in _MAY_BE_ABSENT if document.get(name) is None]
-        given = {name: value for name, value in document.items() if value is not None}
-        document = {**defaults, **given, **dict.fromkeys(absent, "0")}
+        if None in document.values():
+            document = {name: value for name, value in document.items() if value is not None}
+        document = {**defaults, **document, **dict.fromkeys(absent, "0")}
     try:
         event = event_from_document(document)
     except DecodeError as error:
         return Rejected(number, error.detail)
-    return Accepted(number, {**event, **dict.fromkeys(absent)})
+    event.update(dict.fromkeys(absent))
+    return Accepted(number, event)
