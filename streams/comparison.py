@@ -227,10 +227,11 @@ class Comparison:
 
     def _compare_late(self, one: InForce, check: DefinitionCheck) -> None:
         """Counts of late events and of those ahead, by source and by the entry at which they must be told."""
-        begin = f"(SELECT coalesce(min(i), {INT64_MAX}) FROM reports WHERE i >= {self._oldest_index})"
-        kept = "true" if not self._oldest_index else f"i > {begin}"
-        ended = one.until - one.suspended <= self.recount.last_index  # then it has no more to tell
-        beyond = f" UNION ALL SELECT {INT64_MAX}" if ended else ""
+        kept = "true"
+        if self._oldest_index:  # of the first report that is still there others may be gone
+            first = f"SELECT coalesce(min(i), {INT64_MAX}) FROM reports WHERE i >= {self._oldest_index}"
+            kept = f"i > ({first})"
+        beyond = f" UNION ALL SELECT {INT64_MAX}" if self.recount.has_ended(one) else ""  # where nothing may be told
         rows = self.recount.sql.execute(
             f"""WITH told AS (
                 SELECT source, reports.i, sum(late) AS late, sum(ahead) AS ahead FROM (

@@ -73,6 +73,11 @@ class InForce:
     until: int
     suspended: bool = False
 
+    @property
+    def stops_at(self) -> int:
+        """Index of the first entry whose event goes into no window of it: of that which suspends or replaces it."""
+        return self.until - self.suspended
+
 
 class Recount:
     """Of one partition. Take all entries in order, then `settle`, then `mark` each definition.
@@ -244,17 +249,20 @@ class Recount:
                 SELECT *, CASE WHEN frontier_us IS NOT NULL THEN f - {definition.max_behind_us}
                     WHEN near AND t >= {_TIME_MIN_US} THEN least(t, a) - {definition.lateness_us} END AS candidate
                 FROM taken)
-            SELECT i, s, t, key, v, source, clock_us, clock_before_us, counted AND i < {one.until - one.suspended}
-                AS counted, near, near AND t >= {_TIME_MIN_US} AND i < {one.until - one.suspended} AS in_time,
+            SELECT i, s, t, key, v, source, clock_us, clock_before_us, counted AND i < {one.stops_at} AS counted, near,
+                near AND t >= {_TIME_MIN_US} AND i < {one.stops_at} AS in_time,
                 max(candidate) OVER (ORDER BY i ROWS UNBOUNDED PRECEDING) AS w FROM candidates"""
         )
         self.sql.execute("CREATE TABLE steps AS SELECT w, min(i) AS i FROM marked WHERE w IS NOT NULL GROUP BY w")
         early = _crosses(definition.early_us) if definition.early_us else "false"
         self.sql.execute(f"CREATE TABLE crossings AS SELECT i FROM marked WHERE {early}")
         self.sql.execute(f"CREATE TABLE reports AS SELECT i FROM marked WHERE {_crosses(_REPORT_US)}")
-        end = one.until - one.suspended
-        if end <= self.last_index:
-            self.sql.execute(f"INSERT INTO reports SELECT {end} WHERE {end} NOT IN (FROM reports)")
+        if self.has_ended(one):
+            self.sql.execute(f"INSERT INTO reports SELECT {one.stops_at} WHERE {one.stops_at} NOT IN (FROM reports)")
+
+    def has_ended(self, one: InForce) -> bool:
+        """Whether it is suspended, withdrawn or replaced within the entries taken."""
+        return one.stops_at <= self.last_index
 
     def late_counts(self, definition: WindowDefinition) -> str:
         """In SQL, of the definition that was marked: source, i (where they must be reported by), late, ahead."""
