@@ -79,6 +79,8 @@ ADOPT_TIMEOUT_S: Final = 10
 STOP_TIMEOUT_S: Final = 15
 REACH_TIMEOUT_S: Final = 10
 POLL_S: Final = 0.05
+EXEC_MAX_S: Final = 2.0
+EXEC_POLL_S: Final = 0.001
 #: Another process may take a port between its choice and its use.
 PORT_ATTEMPTS: Final = 3
 OUTPUT_TAIL_BYTES: Final = 2_000
@@ -377,8 +379,8 @@ class Cluster:
 
     def _check_alive(self) -> None:
         for node in self._nodes():
-            if not (self._folder(node) / "pid").exists() or self._pid(node) is not None:
-                continue  # the launcher is on its way, or the node runs
+            if self._pid(node) is not None or (self.detached and not (self._folder(node) / "pid").exists()):
+                continue  # the node runs, or its launcher is on its way
             tail = self._output_tail(node)
             if "Address already in use" in tail or "BindException" in tail:
                 raise _PortTakenError
@@ -403,13 +405,15 @@ class Cluster:
         return read_layout(self.directory)
 
     def _pid(self, node: int) -> int | None:
-        """The node's process, if its pid file names one that runs this node's configuration."""
+        """The node's process: our own child, or the one of its pid file, if that runs this node's configuration."""
         child = self._children.get(node)
-        if child is not None and child.poll() is not None:
+        if child is not None:
+            if child.poll() is None:
+                return child.pid
             del self._children[node]
         try:
             pid = int((self._folder(node) / "pid").read_text(encoding="ascii"))
-            command = psutil.Process(pid).cmdline()
+            command = _command_of(pid)
         except (OSError, ValueError, psutil.Error):
             return None
         return pid if command and command[-1] == str(self._folder(node) / "server.properties") else None
@@ -435,8 +439,6 @@ class Cluster:
             if _time.monotonic_ns() > deadline_ns:
                 return False
             _time.sleep_s(POLL_S)
-        for other in [n for n in self._children if node in (None, n)]:
-            self._children.pop(other).wait()  # a zombie until then
         return True
 
     @contextlib.contextmanager
@@ -445,6 +447,20 @@ class Cluster:
         with (self.directory / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _command_of(pid: int) -> list[str]:
+    """The command line of a process. Raises psutil.Error.
+
+    While the kernel puts another program into a process, as our launcher asks, it tells none (0.1 ms, more on a busy
+    machine); so none is believed only after EXEC_MAX_S.
+    """
+    process = psutil.Process(pid)
+    deadline_ns = _time.monotonic_ns() + int(EXEC_MAX_S * NS_PER_S)
+    command: list[str] = []
+    while not (command := process.cmdline()) and _time.monotonic_ns() < deadline_ns:
+        _time.sleep_s(EXEC_POLL_S)
+    return command
 
 
 def reach(settings: Settings) -> str:

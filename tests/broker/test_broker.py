@@ -94,6 +94,18 @@ def test_a_stopped_broker_starts_again_with_its_data_and_its_address(cluster: Cl
     assert values_of(address, 2) == [b"one", b"two"]
 
 
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_node_starts_though_the_kernel_tells_no_command_line_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, detached: bool
+) -> None:
+    """As while a process becomes another program; on a busy machine that was taken for a node that had ended."""
+    told, untold = psutil.Process.cmdline, iter(range(10))
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda process: told(process) if next(untold, None) is None else [])
+    with Cluster(tmp_path, detached=detached) as cluster:
+        assert cluster.answers(5)
+    assert cluster.pids == []
+
+
 def test_a_killed_broker_starts_again_with_what_it_acknowledged(cluster: Cluster) -> None:
     """kill -9 of the JVM, not of the machine."""
     topic_with(cluster.bootstrap, [b"%d" % n for n in range(1000)])
