@@ -24,6 +24,13 @@ from schemas.errors import BadInputError
 PORT_MIN: Final = 10_000
 EPHEMERAL_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 HOST: Final = "127.0.0.1"
+#: A broker whose heartbeats stay away for so long is fenced: its partitions have no leader, and markers that end a
+#: transaction then are dropped for good (see broker.Cluster), which halts the lanes that wait for them. A single broker
+#: has nobody to take over from it, and on a busy machine 2 s pass without a heartbeat. Three are to go on soon.
+ALONE_SESSION_MS: Final = "300000"
+AMONG_OTHERS_SESSION_MS: Final = "6000"
+#: While controllers wait for the sessions of killed nodes to end, with no broker at work.
+ENDED_SESSION_MS: Final = "2000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +93,7 @@ def node_properties(node: int, layout: Layout, log: Path | str) -> dict[str, str
         # Voters by configuration, not in the log: so the ports may differ at the next start.
         "controller.quorum.voters": ",".join(f"{n}@{HOST}:{p.controller}" for n, p in enumerate(layout.ports, start=1)),
         "log.dirs": str(log),
-        # A killed node may come back only when its old session has run out: 9 s by default.
-        "broker.session.timeout.ms": "2000" if len(layout.ports) == 1 else "6000",
+        "broker.session.timeout.ms": ALONE_SESSION_MS if len(layout.ports) == 1 else AMONG_OTHERS_SESSION_MS,
         "broker.heartbeat.interval.ms": "500",
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": "0",
@@ -110,6 +116,7 @@ def controller_properties(node: int, layout: Layout, log: Path | str) -> dict[st
     del properties["advertised.listeners"]
     return properties | {
         "process.roles": "controller",
+        "broker.session.timeout.ms": ENDED_SESSION_MS,
         "listeners": f"CONTROLLER://{HOST}:{layout.ports[node - 1].controller}",
     }
 
