@@ -61,6 +61,11 @@ def _spoilt() -> list[tuple[bytes | None, Fault]]:
     ]
 
 
+def _severity(behind_us: int) -> Severity:
+    """Of an event whose instant is so far before its authority's."""
+    return Severity.GREEN if behind_us < 999_500 else Severity.YELLOW if behind_us < 4_999_500 else Severity.RED
+
+
 class _Sent(NamedTuple):
     """A record of the input."""
 
@@ -178,7 +183,10 @@ def test_a_value_over_the_limit_is_omitted_and_one_at_the_limit_is_not(kafka: An
 def test_numbers_that_are_none_and_instants_out_of_this_world_are_judged(
     kafka: Any, prefix: str, tmp_path: Path
 ) -> None:
-    """NaN and infinities are judged and counted; instants up to the ends of int64 are RED and warned."""
+    """NaN and infinities are judged and counted; instants up to the ends of int64 are RED and warned.
+
+    What the others are depends on how long a busy machine took to send them.
+    """
     ledger = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 1}).create()
     now_us = time.now_us()
     strange = [math.nan, math.inf, -math.inf]
@@ -186,16 +194,16 @@ def test_numbers_that_are_none_and_instants_out_of_this_world_are_judged(
         YEAR_1_US, YEAR_9999_US, INT64_MIN, INT64_MAX, INT64_MIN + 1, INT64_MAX - 1,
         now_us + 25 * DAY_US, now_us - 25 * DAY_US, now_us + 116 * DAY_US, now_us - 116 * DAY_US,
     ]  # fmt: skip
-    values = [event_value(f"n{i}", f"sane-{i}", time.now_us(), value) for i, value in enumerate(strange)]
+    values = [event_value(f"n{i}", f"sane-{i}", now_us, value) for i, value in enumerate(strange)]
     values += [event_value(f"t{i}", f"lost-{i}", local_us) for i, local_us in enumerate(instants)]
     values += [event_value(f"u{i}", "lost", local_us) for i, local_us in enumerate(instants)]
-    values.append(_good(1))
+    values.append(event_value("last", "pump", now_us))
     _send(ledger, [_Sent(b"pump", value) for value in values])
-    by_severity = [f'severity_total{{severity="{severity.name}"}}' for severity in (Severity.RED, Severity.GREEN)]
-    counts = _run(ledger, "not_finite_total", *by_severity, "drift_warnings_total")
+    by_severity = [f'severity_total{{severity="{severity.name}"}}' for severity in Severity]
+    not_finite, warnings, *counts = _run(ledger, "not_finite_total", "drift_warnings_total", *by_severity)
     assert check_exactly_once(ledger) == len(values)
     assert _dead_letters(ledger) == []
-    assert counts == [len(strange), 2 * len(instants), len(strange) + 1, 2 * len(instants)]
+    assert not_finite == len(strange)
 
     judge = Judge()
     with ledger.log() as log:
@@ -208,8 +216,14 @@ def test_numbers_that_are_none_and_instants_out_of_this_world_are_judged(
         outputs = judge.step(state, batch.entries)
         severities, flags = outputs.verdicts.severity[data], outputs.verdicts.flags[data] & Flag.WARNED
         verdicts += zip(severities.tolist(), flags.tolist(), strict=True)
-    green, red = (int(Severity.GREEN), 0), (int(Severity.RED), int(Flag.WARNED))
-    assert verdicts == [green] * len(strange) + [red] * 2 * len(instants) + [green]
+    lost = (int(Severity.RED), int(Flag.WARNED))
+    behind_us = [row.appended_ms * 1_000 - now_us for row in read_ledger(ledger, 0).data]
+    assert verdicts == [
+        lost if len(strange) <= row < len(values) - 1 else (_severity(us), Flag.WARNED if us > 5_000_000 else 0)
+        for row, us in enumerate(behind_us)
+    ]
+    assert counts == [sum(severity == one for severity, _ in verdicts) for one in Severity]
+    assert warnings == sum(flags == Flag.WARNED for _, flags in verdicts)
     # One source was beyond for ten events in a row: an alert, whose numbers no instant has overflowed.
     [(key, alert)] = [(record.key(), record.value()) for record in ledger.records(ledger.names.drift_alerts, 0)]
     assert key == b"lost"
