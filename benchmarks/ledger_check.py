@@ -19,6 +19,7 @@ from schemas.columns import Scratch, allocate_entries, decode_entries
 from schemas.errors import DriftledgerError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, kernel, sha256_final, sha256_init, sha256_update
 from streams.address import find_workers
+from streams.fold import Target
 from streams.folds import FOLDS, States
 from streams.log import Log
 from streams.rdkafka import NativeConsumer
@@ -149,8 +150,8 @@ def check(bootstrap: str, names: TopicNames, loaded: Loaded, *, judged: bool) ->
             checker = PartitionCheck(partition)
             states = States(FOLDS.judge.new_state(partition), FOLDS.derive.new_state(partition))
             aggregates = _Digest()
-            alerts: list[tuple[bytes | None, bytes]] = []
-            letters: list[tuple[bytes | None, bytes]] = []
+            estimates = _Digest()
+            told: dict[Target, list[tuple[bytes | None, bytes]]] = {target: [] for target in Target}
             end = log.bounds(names.sequenced, partition).stable_end
             held = 0
             for entries, times_ms in _read(bootstrap, names.sequenced, partition, end):
@@ -162,15 +163,17 @@ def check(bootstrap: str, names: TopicNames, loaded: Loaded, *, judged: bool) ->
                 if judged:
                     outputs, derived = FOLDS.step(states, entries)
                     aggregates.add(*derived.aggregates[1:5])
-                    alerts += outputs.alert_messages()
-                    letters += outputs.dead_letter_messages()
+                    estimates.add(*outputs.estimates[1:5])
+                    for target in Target:
+                        told[target] += outputs.messages(target)
                     judged_total += outputs.counts.events
                     green_total += outputs.counts.green
             checker.finish(events, loaded.digests[partition])
-            _compare(log, names.drift_alerts, partition, alerts)
-            _compare(log, names.dead_letters, partition, letters)
+            _compare(log, names.drift_alerts, partition, told[Target.DRIFT_ALERTS])
+            _compare(log, names.dead_letters, partition, told[Target.DEAD_LETTERS])
             if judged:
-                _compare_aggregates(bootstrap, log, names.aggregates, partition, aggregates)
+                for topic, digest in ((names.aggregates, aggregates), (names.drift_estimates, estimates)):
+                    _compare_digest(bootstrap, log, topic, partition, digest)
             entries_total += held
             markers_total += end - held
     finally:
@@ -232,7 +235,7 @@ def _compare(log: Log, topic: str, partition: int, expected: list[tuple[bytes | 
         )
 
 
-def _compare_aggregates(bootstrap: str, log: Log, topic: str, partition: int, expected: _Digest) -> None:
+def _compare_digest(bootstrap: str, log: Log, topic: str, partition: int, expected: _Digest) -> None:
     found = _Digest()
     for batch in _batches(bootstrap, topic, partition, log.bounds(topic, partition).stable_end):
         records = batch.records
@@ -240,7 +243,7 @@ def _compare_aggregates(bootstrap: str, log: Log, topic: str, partition: int, ex
         found.add(*(column[: batch.rows] for column in columns_of))
     if (found.count, found.hex()) != (expected.count, expected.hex()):
         raise CheckFailedError(
-            f"{topic}[{partition}] holds {found.count} results, a second folding of the ledger gives {expected.count}, "
+            f"{topic}[{partition}] holds {found.count} records, a second folding of the ledger gives {expected.count}, "
             "and they are not equal. No figure counts"
         )
 

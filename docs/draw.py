@@ -1,4 +1,4 @@
-"""Draws the pictures of windows.md from runs of the fold: `python -m docs.draw [FOLDER]`, without one docs/pictures.
+"""Draws the pictures of windows.md and clocks.md from runs of folds: `python -m docs.draw [FOLDER]`, else in place.
 
 GUARANTEE with the locked matplotlib the same bytes each time: no date, no random name, letters as outlines of the font
 that matplotlib brings. The ground is opaque, so that they read alike on light and dark pages.
@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from docs.clock_faults import HONEST, all_slow, all_slow_patient, backlog, cases, day_ahead, measure, silent, slow
+from docs.draw_clocks import CLOCK_PICTURES
 from docs.histories import FIRST_INDEX, SECOND, START_MS, Event, aside, beats, fold, read
 from streams.windows import By, Frame, Function, Late, WindowDefinition
 
@@ -453,7 +454,7 @@ def report() -> dict[str, Any]:
 
 def draw(folder: str, form: str = "svg") -> None:
     """Write all of them."""
-    for name, picture in PICTURES.items():
+    for name, picture in {**PICTURES, **CLOCK_PICTURES}.items():
         with rc_context(_STYLE):
             nameless = {"Date": None, "Creator": None} if form == "svg" else None
             picture().savefig(f"{folder}/{name}.{form}", metadata=nameless, dpi=110)

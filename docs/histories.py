@@ -150,6 +150,14 @@ def entries_of(steps: Sequence[Step], definition: WindowDefinition) -> tuple[Ent
     """The definition, then the steps, as columns; and the memory they point into."""
     values = [_control("Definition", name=entry_name(definition.name), body=definition.canonical())]
     values += [_value(step, number) for number, step in enumerate(steps)]
+    is_event = np.array([False] + [isinstance(step.said, Event) for step in steps])
+    return columns_of(values, is_event, START_MS + np.array([0] + [step.said.at_ms for step in steps]))
+
+
+def columns_of(
+    values: Sequence[bytes], is_event: NDArray[np.bool_], authority_ms: NDArray[np.int64]
+) -> tuple[Entries, NDArray[np.uint8]]:
+    """Entries of these values as columns, the others CONTROL; and the memory they point into."""
     memory = np.frombuffer(b"".join(values), np.uint8)
     entries = allocate_entries(len(values))
     entries.index[:] = np.arange(1, len(values) + 1)
@@ -157,12 +165,11 @@ def entries_of(steps: Sequence[Step], definition: WindowDefinition) -> tuple[Ent
     entries.value_address[:] = address_of(memory) + np.cumsum(entries.value_length) - entries.value_length
     entries.value_state[:] = ValueState.PRESENT
     entries.key_length[:] = -1
-    is_event = np.array([False] + [isinstance(step.said, Event) for step in steps])
     entries.kind[:] = np.where(is_event, EntryKind.DATA, EntryKind.CONTROL)
     entries.sequence[:] = np.cumsum(is_event)
     entries.input_offset[:] = entries.sequence - 1
     entries.control_offset[:] = np.cumsum(~is_event) - 1
-    entries.authority_ms[:] = START_MS + np.array([0] + [step.said.at_ms for step in steps])
+    entries.authority_ms[:] = authority_ms
     return entries, memory
 
 

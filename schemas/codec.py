@@ -48,6 +48,7 @@ RECORDS = {
     "LedgerEntry": "ledger_entry.v1.avsc",
     "Control": "control.v1.avsc",
     "DriftAlert": "drift_alert.v1.avsc",
+    "DriftEstimate": "drift_estimate.v1.avsc",
     "Aggregate": "aggregate.v1.avsc",
     "DeadLetter": "dead_letter.v1.avsc",
     "Progress": "progress.v1.avsc",
@@ -56,7 +57,7 @@ RECORDS = {
 }
 
 #: Records whose JSON is the fields of their schema.
-_PLAIN_JSON = frozenset({"DriftAlert", "Aggregate"})
+_PLAIN_JSON = frozenset({"DriftAlert", "DriftEstimate", "Aggregate"})
 
 _MARKER = b"\xc3\x01"
 _PREFIX_BYTES = 10

@@ -18,6 +18,9 @@ ledger recognises the duplicate. An event sent again with a new id is a new even
 GUARANTEE an event that this process dates does not look late because of the connection: before the first one `send`
 waits, CONNECT_TIMEOUT_S at most, for the producer id. librdkafka asks for it by a timer of half a second, and holds all
 records back until then. What is left is the connection to a partition's leader: some ms, once each.
+GUARANTEE of sources whose events this process dates, an event each ten seconds carries an acknowledged round trip of an
+earlier one (see `round_trips`), so that a judge knows their clock from both sides. For that a thread of the producer
+waits for acknowledgements, from the first such event on: read later, they would bound the clock no better than a guess.
 HAZARD without local_timestamp_us the event is dated by this process at `send`, before it waits in the queue. An event
 that is older than that must carry its own time; so must one that is sent while the broker may be away.
 HAZARD not across fork: a child process makes its own producer.
@@ -26,16 +29,20 @@ HAZARD not across fork: a child process makes its own producer.
 from __future__ import annotations
 
 import secrets
+import threading
 import uuid
+import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Producer
 
-from . import clock
+from . import clock as clocks
 from .codec import Framing, encode
 from .errors import DriftledgerError
 from .instants import NS_PER_S, US_PER_MS
+from .round_trips import RoundTrip, RoundTrips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +67,7 @@ _POLL_S: Final = 0.1
 #: librdkafka's largest: what is too long is for the broker to say, which knows the topic's limit.
 _MESSAGE_BYTES_MAX: Final = 1_000_000_000
 #: A broker is waited for in true time, whatever dates the events.
-_system: Final = clock.SystemTime()
+_system: Final = clocks.SystemTime()
 
 #: Answers that are about the record and not about the cluster.
 _REFUSALS: Final = frozenset(
@@ -75,7 +82,10 @@ _REFUSALS: Final = frozenset(
 
 
 class Delivery(NamedTuple):
-    """What became of one event. error: None when it is in the log, at offset, dated by the broker with appended_ms."""
+    """What became of one event. error: None when it is in the log, at offset, dated by the broker with appended_ms.
+
+    appended_ms: -1 where the topic keeps the time of the record instead, as no input of a ledger does.
+    """
 
     event_id: str
     source: str
@@ -136,7 +146,13 @@ class EventProducer:
         self._connect_timeout_s = min(delivery_timeout_s, CONNECT_TIMEOUT_S)
         self._reported = 0
         self._first_failure: Delivery | None = None
-        self._time = time_source or clock.source()
+        #: Deliveries in the order in which they became known, for the next send, flush or close to tell.
+        self._known: deque[tuple[Delivery, Callable[[Delivery], None] | None]] = deque()
+        self._trips = RoundTrips()
+        self._trips_lock = threading.Lock()
+        self._waiter: threading.Thread | None = None
+        self._raised: Exception | None = None
+        self._time = time_source or clocks.source()
         self._producer = Producer(
             {
                 "log_level": 0,
@@ -181,6 +197,7 @@ class EventProducer:
         payload: bytes = b"",
         event_id: str | None = None,
         local_timestamp_us: int | None = None,
+        clock: TimeSource | None = None,
         hlc: int | None = None,
         causes: Sequence[Mapping[str, int]] = (),
         exchange: Mapping[str, int] | None = None,
@@ -189,44 +206,60 @@ class EventProducer:
         """Queue one event and return its id; waits while the queue is full.
 
         source: whose clock stamped it, 1 to 256 bytes of UTF-8. event_id: unique within its source; a UUIDv7 unless
-        given. local_timestamp_us: the source's clock; now unless given. causes: {partition, sequence} of events this
-        one knew of. exchange: the acknowledged round trip of an earlier event of this source (schemas/event.v1.avsc).
-        on_delivery is called within a later send, flush or close, once.
+        given. local_timestamp_us: when it was made, by the source's clock; now unless given. clock: of this source, in
+        a process that speaks for several: it dates the event and its round trip; the producer's own unless given.
+        causes: {partition, sequence} of events this one knew of. exchange: the acknowledged round trip of an earlier
+        event of this source (schemas/event.v1.avsc); of events that are dated here it comes by itself. on_delivery is
+        called within a later send, flush or close, once.
 
         Raises BadInputError, and queues nothing, when the event cannot be encoded; DeliveryError when this producer has
         failed for good.
         """
-        now_us = self._time.now_us()
+        time = clock or self._time
+        now_us = time.now_us()
         identity = event_id if event_id is not None else str(uuid7(now_us, secrets.token_bytes(8)))
+        dated = local_timestamp_us is None
+        told = self._round_trip(source, now_us) if exchange is None and dated else exchange
         event = {
             "event_id": identity,
             "source": source,
-            "local_timestamp": local_timestamp_us if local_timestamp_us is not None else now_us,
+            "local_timestamp": now_us if local_timestamp_us is None else local_timestamp_us,
             "kind": kind,
             "value": value,
             "payload": payload,
             "hlc": hlc,
             "causes": [dict(cause) for cause in causes],
-            "exchange": None if exchange is None else dict(exchange),
+            "exchange": None if told is None else dict(told),
         }
         encoded = encode("Event", event, self.framing)
-        if local_timestamp_us is None and not self._waited:
+        if dated and not self._waited:
             self.connect()
-            encoded = encode("Event", event | {"local_timestamp": self._time.now_us()}, self.framing)
+            now_us = time.now_us()
+            encoded = encode("Event", event | {"local_timestamp": now_us}, self.framing)
+        if dated and self._waiter is None:
+            self._waiter = threading.Thread(
+                target=_wait_for_deliveries, args=(weakref.ref(self),), name="acknowledgements", daemon=True
+            )
+            self._waiter.start()
 
         def delivered(error: KafkaError | None, message: Message) -> None:
-            self._count(identity, source, error, message, on_delivery)
+            delivery = _delivery_of(identity, source, error, message)
+            if dated and delivery.appended_ms >= 0:
+                trip = RoundTrip(delivery.partition, delivery.offset, now_us, time.now_us(), delivery.appended_ms)
+                with self._trips_lock:
+                    self._trips.acknowledged(source, trip)
+            self._known.append((delivery, on_delivery))
 
         while True:
             try:
                 self._producer.produce(self.topic, encoded, source.encode(), on_delivery=delivered)
             except BufferError:
-                self._producer.poll(_POLL_S)
+                self._poll(_POLL_S)
             except KafkaException as error:
                 self._fail(Delivery(identity, source, -1, -1, -1, error.args[0]))
                 self._raise_failures()
             else:
-                self._producer.poll(0)
+                self._poll(0)
                 return identity
 
     def flush(self) -> None:
@@ -239,6 +272,9 @@ class EventProducer:
         if not self._closed:
             self._drain()
             self._closed = True
+            waiter = self._waiter
+            if waiter is not None:
+                waiter.join()
             self._producer.close()
         self._raise_failures()
 
@@ -262,32 +298,38 @@ class EventProducer:
 
     def _drain(self) -> None:
         while self._producer.flush(_POLL_S):
-            pass
+            self._tell()
+        self._tell()
 
-    def _count(
-        self,
-        event_id: str,
-        source: str,
-        error: KafkaError | None,
-        message: Message,
-        on_delivery: Callable[[Delivery], None] | None,
-    ) -> None:
-        partition, offset = message.partition(), message.offset()
-        appended_ms = message.timestamp()[1] if error is None else -1
-        delivery = Delivery(
-            event_id,
-            source,
-            -1 if partition is None else partition,
-            -1 if offset is None or error is not None else offset,
-            appended_ms,
-            error,
-        )
-        if error is None:
-            self.delivered += 1
-        else:
-            self._fail(delivery)
-        if on_delivery is not None:
-            on_delivery(delivery)
+    def _poll(self, timeout_s: float) -> None:
+        self._producer.poll(timeout_s)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Count what became known, and say so to who asked."""
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+        while self._known:
+            delivery, on_delivery = self._known.popleft()
+            if delivery.error is None:
+                self.delivered += 1
+            else:
+                self._fail(delivery)
+            if on_delivery is not None:
+                on_delivery(delivery)
+
+    def _round_trip(self, source: str, now_us: int) -> dict[str, int] | None:
+        with self._trips_lock:
+            return self._trips.to_tell(source, now_us)
+
+    def _wait(self) -> bool:
+        """Wait for deliveries; whether there may be more. What a callback of client_config raises is kept."""
+        try:
+            self._producer.poll(_POLL_S)
+        except Exception as error:  # noqa: BLE001 - the next send, flush or close raises it
+            self._raised, self._waiter = error, None
+        return self._raised is None and not self._closed
 
     def _fail(self, delivery: Delivery) -> None:
         self.failed += 1
@@ -299,6 +341,28 @@ class EventProducer:
             failed, first = self.failed - self._reported, self._first_failure
             self._reported, self._first_failure = self.failed, None
             raise DeliveryError(self.topic, failed, first)
+
+
+def _wait_for_deliveries(producer: weakref.ref[EventProducer]) -> None:
+    """So that an acknowledgement is read when it comes, not when the next event is sent; while there is a producer."""
+    while True:
+        there = producer()
+        if there is None or not there._wait():  # noqa: SLF001 - a method but for what it must not keep alive
+            return
+        del there
+
+
+def _delivery_of(event_id: str, source: str, error: KafkaError | None, message: Message) -> Delivery:
+    partition, offset = message.partition(), message.offset()
+    kind, appended_ms = message.timestamp()
+    return Delivery(
+        event_id,
+        source,
+        -1 if partition is None else partition,
+        -1 if offset is None or error is not None else offset,
+        appended_ms if error is None and kind == TIMESTAMP_LOG_APPEND_TIME else -1,
+        error,
+    )
 
 
 def uuid7(instant_us: int, random: bytes) -> uuid.UUID:

@@ -10,6 +10,7 @@ setting, each difference with its remedy in words. Nothing here talks to a broke
     control         {prefix}.{ledger}.control      none            N, 1:1      delete   30 d       Control
     sequenced       {prefix}.{ledger}.sequenced    as input        N, 1:1      delete   unlimited  LedgerEntry
     drift_alerts    {prefix}.{ledger}.drift.alerts source          N, 1:1      delete   30 d       DriftAlert
+    drift_estimates {prefix}.{ledger}.drift.estimates source       N, 1:1      delete   30 d       DriftEstimate
     aggregates      {prefix}.{ledger}.aggregates   window          N, 1:1      delete   30 d       Aggregate
     dead_letters    {prefix}.{ledger}.dead.letters as input        N, 1:1      delete   30 d       DeadLetter
     progress        {prefix}.{ledger}.progress     fold; halt/p    one a lane  compact  last       Progress, Halt
@@ -61,6 +62,7 @@ class TopicNames(NamedTuple):
     control: str
     sequenced: str
     drift_alerts: str
+    drift_estimates: str
     aggregates: str
     dead_letters: str
     progress: str
@@ -121,6 +123,14 @@ TABLE: Final = (
         "drift_alerts",
         "source",
         "DriftAlert",
+        holds_batches=True,
+        retention_ms=30 * _DAY_MS,
+        retention_ms_min=30 * _DAY_MS,
+    ),
+    Topic(
+        "drift_estimates",
+        "source",
+        "DriftEstimate",
         holds_batches=True,
         retention_ms=30 * _DAY_MS,
         retention_ms_min=30 * _DAY_MS,

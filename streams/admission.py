@@ -85,7 +85,9 @@ def deployment(log: Log, names: TopicNames, partition: int) -> Deployment:
             raise topic_missing(partition, name)
         facts[name] = found
     partitions = facts[names.input].partitions
-    for name in (names.control, names.sequenced, names.drift_alerts, names.aggregates, names.dead_letters):
+    for name in (
+        names.control, names.sequenced, names.drift_alerts, names.drift_estimates, names.aggregates, names.dead_letters,
+    ):  # fmt: skip
         if facts[name].partitions != partitions:
             detail = f"{names.input} has {partitions} partitions, {name} has {facts[name].partitions}"
             raise HaltError(partition, HaltCode.TOPIC_CHANGED, detail, _COUNT_REMEDY)
@@ -175,10 +177,11 @@ def _find_genesis(log: Log, names: TopicNames, partition: int, now: Deployment) 
 
 
 def outputs_end(log: Log, names: TopicNames, partition: int) -> list[Caused]:
-    """What the last alert, dead letter and window's result are of."""
+    """What the last alert, estimate, dead letter and window's result are of."""
     found = []
     for topic, record, framing, field in (
         (names.drift_alerts, "DriftAlert", Framing.JSON, "last_sequence"),
+        (names.drift_estimates, "DriftEstimate", Framing.JSON, "sequence"),
         (names.dead_letters, "DeadLetter", Framing.SINGLE_OBJECT, "sequence"),
     ):
         message = log.last(topic, partition)

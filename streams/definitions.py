@@ -30,8 +30,12 @@ JUDGE: Final = "judge"
 CONFIRM_EVENTS_MAX: Final = 10_000
 #: 48 bytes for each sequence of the horizon, in memory and per partition: 96 MB at the limit.
 DEDUPE_HORIZON_MAX: Final = 2_000_000
-#: About 260 bytes for each source, and its name: 260 MB at the limit.
+#: Longer than it takes any clock to become wrong.
+ESTIMATE_INTERVAL_MAX_MS: Final = 86_400_000
+#: About 1 KB for each source, and its name: 1 GB at the limit.
 SOURCES_MAX: Final = 1_000_000
+#: Fields that came later, and what holds where a body was written without them.
+_LATER: Final = {"estimate_interval_ms": 60_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class JudgeSettings:
     framing: how input values are framed. threshold_us: a warning is given strictly beyond it. confirm_events: events
     in a row with the same new severity before the severity of their source changes. dedupe_horizon: sequences within
     which a repeated (source, event_id) is recognised; 0 recognises none. sources_max: sources judged one by one in a
-    partition. Raises BadInputError naming the field.
+    partition. estimate_interval_ms: of authority time, in which the estimate of a clock is told once. Raises
+    BadInputError naming the field.
     """
 
     framing: Framing = Framing.SINGLE_OBJECT
@@ -49,6 +54,7 @@ class JudgeSettings:
     confirm_events: int = 3
     dedupe_horizon: int = 100_000
     sources_max: int = 200_000
+    estimate_interval_ms: int = 60_000
 
     def __post_init__(self) -> None:
         if not isinstance(self.framing, Framing):
@@ -57,26 +63,34 @@ class JudgeSettings:
         _check("confirm_events", self.confirm_events, 1, CONFIRM_EVENTS_MAX)
         _check("dedupe_horizon", self.dedupe_horizon, 0, DEDUPE_HORIZON_MAX)
         _check("sources_max", self.sources_max, 1, SOURCES_MAX)
+        _check("estimate_interval_ms", self.estimate_interval_ms, 1, ESTIMATE_INTERVAL_MAX_MS)
 
     def canonical(self) -> str:
         """The body of a DEFINITION entry."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return _canonical(asdict(self))
 
     @classmethod
     def parse(cls, body: str) -> JudgeSettings:
-        """Settings from canonical JSON; anything else, also the same object written differently, is a BadInputError."""
+        """Settings from canonical JSON; anything else, also the same object written differently, is a BadInputError.
+
+        A body from before a field was added lacks it, and its default holds.
+        """
         try:
             fields: Any = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise BadInputError(f"judge settings are not JSON: {error}. Write JudgeSettings.canonical()") from error
-        if not isinstance(fields, dict) or sorted(fields) != sorted(cls.__slots__):
+        if not isinstance(fields, dict) or sorted({**_LATER, **fields}) != sorted(cls.__slots__):
             raise BadInputError(f"judge settings must have exactly the fields {', '.join(sorted(cls.__slots__))}")
         if fields["framing"] not in tuple(Framing):
             raise BadInputError(f"framing = {fields['framing']!r} is not one of {', '.join(Framing)}. Name one of them")
-        settings = cls(**{**fields, "framing": Framing(fields["framing"])})
-        if settings.canonical() != body:
+        settings = cls(**{**_LATER, **fields, "framing": Framing(fields["framing"])})
+        if _canonical(fields) != body:
             raise BadInputError("judge settings are not in canonical form: keys ascending, no spaces, plain integers")
         return settings
+
+
+def _canonical(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 def threshold_us_from_ms(threshold_ms: float | Decimal | str) -> int:

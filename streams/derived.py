@@ -6,13 +6,14 @@ each definition's in its own order: no batch shows in it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import orjson
 
 from schemas.memory import address_of
 from streams.derive_kernel import N_RESULTS
+from streams.fold import NO_MESSAGES, Messages
 from streams.results import AT_INDEX, encode_results
 
 if TYPE_CHECKING:
@@ -24,23 +25,6 @@ if TYPE_CHECKING:
     from streams.results import Layout, Results
 
     Int64s = NDArray[np.int64]
-
-
-class Messages(NamedTuple):
-    """Records of one topic as columns of int64: where each key and value lies, and how long it is.
-
-    at_index: the entry that caused it. keep: the memory they lie in.
-    """
-
-    at_index: Int64s
-    key_address: Int64s
-    key_length: Int64s
-    value_address: Int64s
-    value_length: Int64s
-    keep: list[object]
-
-
-_NO_MESSAGES: Final = Messages(*(np.zeros(0, np.int64),) * 5, [])
 
 
 class WindowCounts(NamedTuple):
@@ -99,7 +83,7 @@ class Gathered:
 
     def all(self) -> Derived:
         """Everything, in order. Definitions must have been gone through in order of name."""
-        aggregates = self._aggregates() if self._parts else _NO_MESSAGES  # as a rule
+        aggregates = self._aggregates() if self._parts else NO_MESSAGES  # as a rule
         letters = sorted(self.letters, key=lambda record: record.at_index)
         return Derived(aggregates, letters, self.counts, self.suspended, self.refused)
 

@@ -12,21 +12,20 @@ million entries.
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING
 
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.drift_entries import rows_of_source
 from streams.judge import Judge
+from streams.judge_states import judge_at, reader_of, snapshots_of
 from streams.ledger_reader import decode_entry
 from streams.order import merge, newest_first
-from streams.restore import entries_between, restore
-from streams.snapshots import read_snapshots
+from streams.restore import restore
 from streams.warning_log import warnings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -91,7 +90,7 @@ def _between(ledger: Ledger, partition: int, first: int, last: int | None, sourc
     offset = ledger.offset_of(partition, tail, first)
     message = next(ledger.log.scan(ledger.names.sequenced, partition, offset, offset + 1))
     before = decode_entry(partition, message.value())["index"] - 1
-    for placed in _behind(ledger, partition, tail, before, _snapshots(ledger, partition), source):
+    for placed in _behind(ledger, partition, tail, before, snapshots_of(ledger, partition), source):
         sequence = placed[1].sequence
         if last is not None and sequence > last:
             return
@@ -105,7 +104,7 @@ def _last(ledger: Ledger, partition: int, most: int, source: str | None) -> dequ
     tail = ledger.tail(partition)
     if tail is None:
         return found
-    snapshots = _snapshots(ledger, partition)
+    snapshots = snapshots_of(ledger, partition)
     for index in [*(snapshot.index for snapshot in snapshots if snapshot.index <= tail.head.index), 0]:
         found.clear()
         found.extend(_behind(ledger, partition, tail, index, snapshots, source))
@@ -119,44 +118,24 @@ def follow_warnings(
 ) -> Iterator[DriftWarning]:
     """Warnings of what comes behind those tails, by partition, as it is committed, for ever."""
     judge = Judge()
-    states = {
-        p: judge.new_state(p)
-        if tail is None
-        else restore(judge, p, _snapshots(ledger, p), tail.head.index, _reader(ledger, p, tail))
-        for p, tail in tails.items()
-    }
+    states = {p: judge.new_state(p) if tail is None else judge_at(ledger, p, tail) for p, tail in tails.items()}
     positions = {p: ledger.end(p) if tail is None else tail.offset + 1 for p, tail in tails.items()}
     for p, batch in ledger.follow(positions):
         outputs, rows = _step(judge, states[p], batch.entries, source)
         yield from warnings_of(p, batch.entries, outputs, rows)
 
 
-def _snapshots(ledger: Ledger, partition: int) -> list[Packed]:
-    """Judge's snapshots of a partition, newest first."""
-    judge, lane = Judge(), ledger.lane_of(partition)
-    return [
-        packed
-        for packed in read_snapshots(ledger.log, ledger.names.snapshots, lane, (judge.name,), partition)
-        if (packed.fold, packed.version, packed.partition) == (judge.name, judge.version, partition)
-    ]
-
-
 def _behind(
     ledger: Ledger, partition: int, tail: Tail, index: int, snapshots: list[Packed], source: str | None
 ) -> Iterator[_Placed]:
     """Warnings of the entries behind an index, 0 for all entries, up to the tail."""
-    judge, read = Judge(), _reader(ledger, partition, tail)
+    judge, read = Judge(), reader_of(ledger, partition, tail)
     state = restore(judge, partition, snapshots, index, read)
     for entries in read(index + 1, tail.head.index):
         outputs, rows = _step(judge, state, entries, source)
         yield from (
             (warning.authority_timestamp_ms, warning) for warning in warnings_of(partition, entries, outputs, rows)
         )
-
-
-def _reader(ledger: Ledger, partition: int, tail: Tail) -> Callable[[int, int], Iterator[Entries]]:
-    """Entries with first <= index <= last, as far as that tail."""
-    return partial(entries_between, ledger.log, ledger.bootstrap, ledger.names.sequenced, partition, tail)
 
 
 def _step(judge: Judge, state: JudgeState, entries: Entries, source: str | None) -> tuple[Outputs, NDArray[np.int64]]:

@@ -36,9 +36,14 @@ bounds and grids that are constants too, like the 100,000 late sources of `deriv
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
 
 from schemas.errors import DriftledgerError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class FoldError(DriftledgerError):
@@ -62,3 +67,20 @@ class Record(NamedTuple):
     at_index: int
     key: bytes | None
     value: bytes
+
+
+class Messages(NamedTuple):
+    """Records of one topic as columns of int64: where each key and value lies, and how long it is.
+
+    at_index: the entry that caused it. keep: the memory they lie in.
+    """
+
+    at_index: NDArray[np.int64]
+    key_address: NDArray[np.int64]
+    key_length: NDArray[np.int64]
+    value_address: NDArray[np.int64]
+    value_length: NDArray[np.int64]
+    keep: list[object]
+
+
+NO_MESSAGES: Final = Messages(*(np.zeros(0, np.int64),) * 5, [])

@@ -67,13 +67,13 @@ class Stepped(NamedTuple):
 
     def any(self) -> bool:
         """Whether there is a record for a topic."""
-        judged = self.judged is not None and bool(self.judged.records)
+        judged = self.judged is not None and bool(self.judged.records or self.judged.estimates.at_index.size)
         derived = self.derived is not None and bool(self.derived.aggregates.at_index.size or self.derived.letters)
         return judged or derived
 
     def alerts(self) -> list[Message]:
         """Key and value of each alert record, in order."""
-        return [] if self.judged is None else self.judged.alert_messages()
+        return [] if self.judged is None else self.judged.messages(Target.DRIFT_ALERTS)
 
     def dead_letters(self) -> list[Message]:
         """Key and value of each dead letter, in order of the entries; of one entry judge's first."""

@@ -7,10 +7,10 @@ For each DATA entry exactly one of:
 - it cannot be read: one dead letter with the name of the fault and the original bytes. Erased values are only
   counted: they were read once, and their bytes are gone on purpose.
 - DUPLICATE or CONFLICT (see `dedupe`): severity and delta are computed, for the drift log, and it is counted. It
-  takes no part in alerts, warnings or the counts by severity: a retry is stamped when first sent, so its distance is
-  that of the network.
-- judged: severity, warning, alert machine (see `alerts`). A value that is NaN or infinite is flagged and
-  counted, its clock is judged like any other.
+  takes no part in alerts, estimates, warnings or the counts by severity: a retry is stamped when first sent, so its
+  distance is that of the network.
+- judged: severity, warning, the estimate of its source's clock (see `estimate`), alert machine (see `alerts`). A value
+  that is NaN or infinite is flagged and counted, its clock is judged like any other.
 
 CONTROL entries change two things only. A DEFINITION named "judge" puts its settings in force from its own index on: a
 smaller dedupe_horizon forgets at once, a larger one remembers more from now on, a smaller sources_max takes effect
@@ -42,10 +42,14 @@ from streams.alerts import DriftAlert, Reading, change_record, forgotten_record
 from streams.control import decode_control
 from streams.dead_letters import dead_letter
 from streams.definitions import JUDGE, JudgeSettings
-from streams.fold import FoldError, Record, Target
+from streams.estimate_kernel import workspace
+from streams.estimates import TOLD_COLUMNS, estimate_messages
+from streams.fold import FoldError, Messages, Record, Target
 from streams.judge_kernel import (
     MESSAGE_BYTES,
     NO_SEVERITY,
+    NUMBER_SEQUENCE,
+    NUMBER_TOLD,
     REPORT_COLUMNS,
     REPORT_PREVIOUS,
     REPORT_ROW,
@@ -96,24 +100,21 @@ class Counts(NamedTuple):
 class Outputs(NamedTuple):
     """Of one step: records for the topics, columns for later folds, numbers for metrics.
 
-    events: the decoded rows; where verdicts.fault is not NONE only their fault is valid. warned: rows with Flag.WARNED,
-    ascending. keep: what `events` points into beside the batch itself.
+    estimates: those that are told. events: the decoded rows; where verdicts.fault is not NONE only their fault is
+    valid. warned: rows with Flag.WARNED, ascending. keep: what `events` points into beside the batch itself.
     """
 
     records: list[Record]
+    estimates: Messages
     events: Events
     verdicts: Verdicts
     warned: NDArray[np.int64]
     counts: Counts
     keep: list[object]
 
-    def alert_messages(self) -> list[tuple[bytes | None, bytes]]:
-        """Key and value of each alert record, in order."""
-        return [(record.key, record.value) for record in self.records if record.target is Target.DRIFT_ALERTS]
-
-    def dead_letter_messages(self) -> list[tuple[bytes | None, bytes]]:
-        """Key and value of each dead letter, in order."""
-        return [(record.key, record.value) for record in self.records if record.target is Target.DEAD_LETTERS]
+    def messages(self, target: Target) -> list[tuple[bytes | None, bytes]]:
+        """Key and value of each record for a topic, in order."""
+        return [(record.key, record.value) for record in self.records if record.target is target]
 
 
 def slice_outputs(outputs: Outputs, start: int, stop: int) -> Outputs:
@@ -143,6 +144,7 @@ class _Batch(NamedTuple):
     verdicts: Verdicts
     tally: NDArray[np.int64]
     records: list[Record]
+    told: list[NDArray[np.int64]]
     keep: list[object]
 
 
@@ -172,7 +174,7 @@ class Judge:
         """
         rows = entries.kind.size
         events = allocate_events(rows)
-        batch = _Batch(blank_verdicts(rows), np.zeros(len(Tally), np.int64), [], [])
+        batch = _Batch(blank_verdicts(rows), np.zeros(len(Tally), np.int64), [], [], [])
         controls = np.flatnonzero(entries.kind == _CONTROL)
         evicted = refused = start = 0
         for row in controls.tolist():
@@ -197,6 +199,7 @@ class Judge:
         tally = batch.tally.tolist()
         return Outputs(
             records=sorted(batch.records + letters, key=lambda record: record.at_index),
+            estimates=estimate_messages(state.partition, np.concatenate(batch.told)),
             events=events,
             verdicts=batch.verdicts,
             warned=np.flatnonzero(batch.verdicts.flags & _WARNED),
@@ -264,20 +267,24 @@ class Judge:
         identify(events, marks, message, message + MESSAGE_BYTES, message + MESSAGE_BYTES + SHA256_CONTEXT_BYTES)
         content = entries.value_hash.view(np.int64)
         reports = np.empty((_REPORTS_MAX, REPORT_COLUMNS), np.int64)
-        numbers = np.array([state.last_sequence], np.int64)
-        settings = state.settings
+        told = np.empty((rows, TOLD_COLUMNS), np.int64)
+        numbers = np.zeros(2, np.int64)
+        numbers[NUMBER_SEQUENCE] = state.last_sequence
+        settings, room = state.settings, workspace()
         evicted = row = 0
         while True:
             row, stop, reported = judge_rows(
                 row, entries, events, marks, content, verdicts, state.sources, address_of(state.sources.arena),
                 state.memory, numbers, settings.threshold_us, settings.confirm_events, settings.dedupe_horizon,
-                settings.sources_max, batch.tally, reports,
+                settings.sources_max, settings.estimate_interval_ms, room, batch.tally, reports,
+                told,
             )  # fmt: skip
-            state.last_sequence = int(numbers[0])
+            state.last_sequence = int(numbers[NUMBER_SEQUENCE])
             for report in reports[:reported].tolist():
                 batch.records.append(self._change(state.partition, entries, events, report))
             match stop:
                 case Stop.DONE:
+                    batch.told.append(told[: numbers[NUMBER_TOLD]])
                     return evicted
                 case Stop.GROW:
                     state.sources = sources.grown(state.sources)
@@ -334,6 +341,8 @@ def blank_verdicts(rows: int) -> Verdicts:
         flags=np.zeros(rows, np.uint8),
         delta_ms=np.zeros(rows, np.int64),
         source=np.full(rows, -1, np.int64),
+        offset_us=np.zeros(rows, np.int64),
+        bound_us=np.full(rows, -1, np.int64),
     )
 
 
@@ -345,4 +354,6 @@ def _verdict_rows(verdicts: Verdicts, start: int, stop: int) -> Verdicts:
         flags=verdicts.flags[start:stop],
         delta_ms=verdicts.delta_ms[start:stop],
         source=verdicts.source[start:stop],
+        offset_us=verdicts.offset_us[start:stop],
+        bound_us=verdicts.bound_us[start:stop],
     )

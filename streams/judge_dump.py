@@ -4,7 +4,7 @@ All integers little-endian. Sources stand in order of number, dedupe rows in ord
 have equal bytes. No checksum and no compression: a snapshot has its own.
 
     magic "DLJ" and version, 4 | partition i32 | written_by i32 | last_sequence i64 | last_number i64
-    settings bytes u32 | sources u32 | names bytes u32 | watched u32 | dedupe rows u32
+    settings bytes u32 | sources u32 | names bytes u32 | watched u32 | points u32 | dedupe rows u32
     settings, canonical JSON
     each source: number i64                         one column after another
     each source: sequence of its last event i64
@@ -12,6 +12,8 @@ have equal bytes. No checksum and no compression: a snapshot has its own.
     each source: length of its name u16
     names, end to end
     watched: 18 x i64                               the watch of each source whose alert state is not 0
+    each source: 30 x i64                           what is known of its clock, see estimate_kernel
+    each point of each source: 4 x i32              in the order of the sources, as many of each as its clock says
     dedupe rows: 4 x i64                            the last min(horizon, last_sequence) sequences, see dedupe
 
 GUARANTEE load refuses bytes whose length or counts do not fit, whose partition or version is another, or whose
@@ -31,6 +33,7 @@ from schemas.faults import MAX_SOURCE_BYTES
 from streams.alerts import WATCH_COLUMNS
 from streams.dedupe import RING_COLUMNS, Memory, remembered, restored
 from streams.definitions import JudgeSettings
+from streams.estimate_kernel import CLOCK_COLUMNS, POINT_COLUMNS, POINTS, POINTS_MAX, SAMPLES, STRETCH_MS
 from streams.fold import FoldError
 from streams.sources import (
     ARENA_USED,
@@ -41,6 +44,7 @@ from streams.sources import (
     NUMBER,
     STATE,
     Sources,
+    Watched,
     lengths_of,
     rebuilt,
 )
@@ -54,8 +58,9 @@ VERSION: Final = 1
 FIRST_VERSION: Final = 1
 
 _MAGIC: Final = b"DLJ" + bytes([VERSION])
-_HEAD: Final = struct.Struct("<4siiqqIIIII")
+_HEAD: Final = struct.Struct("<4siiqqIIIIII")
 _LONG: Final = 8
+_INT: Final = 4
 _SHORT: Final = 2
 
 
@@ -77,10 +82,12 @@ def dump(image: Image) -> bytes:
     settings = image.settings.canonical().encode()
     states = table.hot[:count, STATE]
     watched = table.watch[:count][states != 0]
+    clocks = table.clocks[:count]
+    points = table.points[:count][np.arange(POINTS_MAX) < clocks[:, POINTS, None]]
     rows = remembered(image.memory, image.settings.dedupe_horizon, image.last_sequence)
     head = _HEAD.pack(
         _MAGIC, image.partition, image.written_by, image.last_sequence, int(table.used[LAST_NUMBER]),
-        len(settings), count, names, len(watched), len(rows),
+        len(settings), count, names, len(watched), len(points), len(rows),
     )  # fmt: skip
     return b"".join(
         (
@@ -92,6 +99,8 @@ def dump(image: Image) -> bytes:
             lengths_of(table).astype("<u2").tobytes(),
             table.arena[:names].tobytes(),
             watched.tobytes(),
+            clocks.tobytes(),
+            points.tobytes(),
             rows.tobytes(),
         )
     )
@@ -101,15 +110,16 @@ def load(partition: int, data: bytes) -> Image:
     """The state that was dumped."""
     if len(data) < _HEAD.size:
         _refuse(partition, f"it has {len(data)} bytes, fewer than its head")
-    magic, of, written_by, last_sequence, last_number, settings_bytes, count, names, watched, rows = _HEAD.unpack_from(
-        data
-    )
+    magic, of, written_by, last_sequence, last_number, *sizes = _HEAD.unpack_from(data)
+    settings_bytes, count, names, watched, used, rows = sizes
     if magic != _MAGIC:
         _refuse(partition, f"it begins with {magic!r}, not {_MAGIC!r}")
     if of != partition:
         _refuse(partition, f"it is of partition {of}")
-    lengths = (settings_bytes, *(count * _LONG,) * 3, count * _SHORT, names, watched * WATCH_COLUMNS * _LONG,
-               rows * RING_COLUMNS * _LONG)  # fmt: skip
+    lengths = (
+        settings_bytes, *(count * _LONG,) * 3, count * _SHORT, names, watched * WATCH_COLUMNS * _LONG,
+        count * CLOCK_COLUMNS * _LONG, used * POINT_COLUMNS * _INT, rows * RING_COLUMNS * _LONG,
+    )  # fmt: skip
     if _HEAD.size + sum(lengths) != len(data):
         _refuse(partition, f"it has {len(data)} bytes where its head says {_HEAD.size + sum(lengths)}")
     ends = np.cumsum((_HEAD.size, *lengths)).tolist()
@@ -131,9 +141,24 @@ def load(partition: int, data: bytes) -> Image:
         _refuse(partition, "its watches do not belong to its sources")
     watch = np.zeros((count, WATCH_COLUMNS), np.int64)
     watch[alive] = _matrix(parts[6], WATCH_COLUMNS)
-    table = rebuilt(hot, watch, name_lengths, np.frombuffer(parts[5], np.uint8), last_number)
-    memory = restored(_matrix(parts[7], RING_COLUMNS), settings.dedupe_horizon, last_sequence)
+    clocks, points = _clocks_in(partition, parts[7], parts[8])
+    watches = Watched(watch, clocks, points)
+    table = rebuilt(hot, watches, name_lengths, np.frombuffer(parts[5], np.uint8), last_number)
+    memory = restored(_matrix(parts[9], RING_COLUMNS), settings.dedupe_horizon, last_sequence)
     return Image(partition, last_sequence, written_by, settings, table, memory)
+
+
+def _clocks_in(partition: int, columns: bytes, kept: bytes) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Clocks, and their points at their places."""
+    clocks = _matrix(columns, CLOCK_COLUMNS)
+    used = clocks[:, POINTS]
+    if np.any((used < 0) | (used > POINTS_MAX)) or used.sum() * POINT_COLUMNS * _INT != len(kept):
+        _refuse(partition, "its points do not belong to its sources")
+    if np.any((clocks[:, SAMPLES] > 0) & (clocks[:, STRETCH_MS] <= 0)):
+        _refuse(partition, "a clock of it has stretches of no length")
+    points = np.zeros((len(clocks), POINTS_MAX, POINT_COLUMNS), np.int32)
+    points[np.arange(POINTS_MAX) < used[:, None]] = np.frombuffer(kept, "<i4").reshape(-1, POINT_COLUMNS)
+    return clocks, points
 
 
 def _matrix(part: bytes, columns: int) -> NDArray[np.int64]:

@@ -19,6 +19,8 @@ from schemas.faults import MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES
 from schemas.memory import copy, kernel, load_i64, sha256_final, sha256_init, sha256_update, store_i64
 from streams.alerts import WATCH_COLUMNS, observe, settle
 from streams.dedupe import Memory, forget, home, remember, seek
+from streams.estimate_kernel import CLOCK_COLUMNS, STEP_MS, STEP_US, due, estimate, is_known, offset_of
+from streams.estimates import tell
 from streams.prefetch import prefetch
 from streams.severity_kernel import delta_ms_of, is_warned, severity_of
 from streams.sources import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from schemas.columns import Entries, Events
+    from streams.estimate_kernel import Workspace
 
 
 class Stop(enum.IntEnum):
@@ -77,15 +80,24 @@ class Tally(enum.IntEnum):
     NOT_FINITE = 6
 
 
+# Columns of Events.exchange.
+SENT_US: Final = 2
+ACKED_US: Final = 3
+APPENDED_MS: Final = 4
+
 #: In the severity column: the row was not judged (CONTROL, or it could not be decoded).
 NO_SEVERITY: Final = 255
 
-# Columns of a report: the row, the severities before and after, the source's watch as `observe` left it.
+# Columns of a report: row, severity before and after, then the watch as `observe` left it.
 REPORT_ROW: Final = 0
 REPORT_PREVIOUS: Final = 1
 REPORT_SEVERITY: Final = 2
 REPORT_WATCH: Final = 3
 REPORT_COLUMNS: Final = REPORT_WATCH + WATCH_COLUMNS
+
+# Places of the running numbers: the last sequence, and how many estimates are told.
+NUMBER_SEQUENCE: Final = 0
+NUMBER_TOLD: Final = 1
 
 #: The message that is hashed: length of the source, source, event_id.
 MESSAGE_BYTES: Final = 8 + MAX_SOURCE_BYTES + MAX_EVENT_ID_BYTES
@@ -104,6 +116,8 @@ _N_NOT_FINITE: Final = int(Tally.NOT_FINITE)
 _AHEAD: Final = 8
 _ENTRY_BYTES: Final = 8
 _HOT_BYTES: Final = 8 * HOT_COLUMNS
+_CLOCK_BYTES: Final = 8 * CLOCK_COLUMNS
+_LINE_BYTES: Final = 64
 
 
 class Verdicts(NamedTuple):
@@ -111,6 +125,7 @@ class Verdicts(NamedTuple):
 
     fault: as decoded. severity: a Severity, or NO_SEVERITY. flags: a set of Flag. delta_ms: local minus authority,
     rounded half away from zero; 0 where not judged. source: the number of the source, -1 where not judged.
+    offset_us, bound_us: the estimate of the source's clock after this row; a bound of -1 where there is none.
     """
 
     fault: NDArray[np.uint8]
@@ -118,6 +133,8 @@ class Verdicts(NamedTuple):
     flags: NDArray[np.uint8]
     delta_ms: NDArray[np.int64]
     source: NDArray[np.int64]
+    offset_us: NDArray[np.int64]
+    bound_us: NDArray[np.int64]
 
 
 @kernel
@@ -157,25 +174,33 @@ def judge_rows(
     confirm_events: int,
     horizon: int,
     sources_max: int,
+    estimate_interval_ms: int,
+    room: Workspace,
     tally: NDArray[np.int64],
     reports: NDArray[np.int64],
+    told: NDArray[np.int64],
 ) -> tuple[int, int, int]:
     """Judge rows from start; returns (row, Stop, reports written).
 
-    content: value_hash as int64[n, 4]. numbers: int64[1], the last sequence. tally: int64[len(Tally)], added to.
+    content: value_hash as int64[n, 4]. numbers: int64[2], see NUMBER_SEQUENCE. room: for the fits of clocks. tally:
+    int64[len(Tally)], added to. told: int64[n, TOLD_COLUMNS], an estimate for each row at most.
     """
     places, hot, watch, arena = sources.places, sources.hot, sources.watch, sources.arena
+    clocks, points, exchange = sources.clocks, sources.points, events.exchange
     ring, table = memory.ring, memory.table
     table_address, places_address, hot_address = table.ctypes.data, places.ctypes.data, hot.ctypes.data
+    clocks_address = clocks.ctypes.data
     rows = events.fault.size
     reported = 0
-    last_sequence = numbers[0]
+    last_sequence = numbers[NUMBER_SEQUENCE]
     for row in range(start, rows):
         ahead = row + _AHEAD
         if ahead < rows and events.fault[ahead] == _NO_FAULT:
             prefetch(places_address + _ENTRY_BYTES * (marks[ahead, 2] & (places.size - 1)))
             entry = places[marks[row + _AHEAD // 2, 2] & (places.size - 1)]
             prefetch(hot_address + _HOT_BYTES * slot_in(entry))
+            for line in range(0, _CLOCK_BYTES, _LINE_BYTES):
+                prefetch(clocks_address + _CLOCK_BYTES * slot_in(entry) + line)
             if horizon > 0:
                 expiring = ring[entries.sequence[ahead] % horizon, 1]
                 prefetch(table_address + _ENTRY_BYTES * home(marks[ahead, 1], table.size))
@@ -184,7 +209,7 @@ def judge_rows(
             continue
         sequence = entries.sequence[row]
         if sequence != last_sequence + 1:
-            numbers[0] = last_sequence
+            numbers[NUMBER_SEQUENCE] = last_sequence
             return row, _OUT_OF_ORDER, reported
         if events.fault[row] != _NO_FAULT:
             last_sequence = sequence
@@ -202,7 +227,7 @@ def judge_rows(
         elif slot < 0 and not has_room(sources):
             stop = _GROW
         if stop != _DONE:
-            numbers[0] = last_sequence
+            numbers[NUMBER_SEQUENCE] = last_sequence
             return row, stop, reported
         if slot < 0:
             slot = add(sources, arena_address, address, length, int(marks[row, 2]))
@@ -230,6 +255,19 @@ def judge_rows(
             if is_warned(local_us, authority_ms, threshold_us):
                 flags = _WARNED
                 tally[_N_WARNED] += 1
+            step_ms, step_us = clocks[slot, STEP_MS], clocks[slot, STEP_US]
+            estimate(
+                clocks, points, slot, sequence, authority_ms, local_us, events.has_exchange[row],
+                exchange[row, SENT_US], exchange[row, ACKED_US], exchange[row, APPENDED_MS], room,
+            )  # fmt: skip
+            stepped = clocks[slot, STEP_MS] != step_ms or clocks[slot, STEP_US] != step_us
+            why = due(clocks, slot, authority_ms, stepped, estimate_interval_ms)
+            if why != 0:
+                tell(
+                    told, numbers[NUMBER_TOLD], clocks, slot, why, entries.index[row], address, length, sequence,
+                    authority_ms,
+                )  # fmt: skip
+                numbers[NUMBER_TOLD] += 1
             state = hot[slot, STATE]
             if state != 0 or severity != 0:
                 after, action = observe(
@@ -255,5 +293,7 @@ def judge_rows(
         verdicts.flags[row] = flags
         verdicts.delta_ms[row] = delta_ms
         verdicts.source[row] = hot[slot, NUMBER]
-    numbers[0] = last_sequence
+        if is_known(clocks, slot, authority_ms):
+            verdicts.offset_us[row], verdicts.bound_us[row] = offset_of(clocks, slot, authority_ms)
+    numbers[NUMBER_SEQUENCE] = last_sequence
     return rows, _DONE, reported

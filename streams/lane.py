@@ -378,6 +378,8 @@ class Lane:
             ):
                 if messages:
                     outgoing.append((topic, byte_rows(number, messages)))
+            if outputs.judged is not None:
+                outgoing.append((names.drift_estimates, message_rows(number, outputs.judged.estimates)))
             if outputs.derived is not None:
                 outgoing.append((names.aggregates, message_rows(number, outputs.derived.aggregates)))
         if progress:
@@ -515,7 +517,8 @@ class Lane:
     def _wait_stable(self, log: Log, free: list[int]) -> None:
         """An earlier owner's transaction has been ended by the fence; its markers may still be on their way."""
         names = self._names
-        outputs = [(topic, p) for p in free for topic in (names.drift_alerts, names.aggregates, names.dead_letters)]
+        written = (names.drift_alerts, names.drift_estimates, names.aggregates, names.dead_letters)
+        outputs = [(topic, p) for p in free for topic in written]
         for topic, partition in [(names.progress, self.number), *outputs]:
             if not wait_stable(log, topic, partition, self._settings.transaction_timeout_ms):
                 detail = f"a foreign transaction stays open on {topic}[{partition}]"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from streams.derived import Messages
+    from streams.fold import Messages
     from streams.sequence import Sequenced
 
 

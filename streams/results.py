@@ -1,7 +1,6 @@
 """Results of windows as records: columns in, the keys and JSON values of the aggregates topic out.
 
-Problem: a batch can close a hundred thousand windows at once, and each result has a dozen numbers. A dict and a call of
-`json.dumps` for each would take longer than everything that led to them.
+Problem: a batch can close a hundred thousand windows at once, and each result has a dozen numbers.
 
     key     DEFINITION/WINDOW_START_US/KEY     KEY: the bytes of the window's key, none where that is null
     value   the fields of schemas/aggregate.v1.avsc as one JSON object, in their order; functions and percentiles that
@@ -9,10 +8,9 @@ Problem: a batch can close a hundred thousand windows at once, and each result h
 
 GUARANTEE the value is byte for byte what `json.dumps` writes of the same fields, without spaces and with the key's
 characters as they are: so numbers read back as the same doubles, and equal results are equal bytes.
-HAZARD keys are taken for UTF-8 unseen: decoding the events has checked them (schemas/columns.py).
 
 How: what is the same in each result of a definition is laid out once, piece by piece between the numbers. One kernel
-pass copies pieces and writes numbers (see `float_text`) into memory whose size was bounded before.
+pass copies pieces and writes numbers (see `json_text`, `float_text`) into memory whose size was bounded before.
 """
 
 from __future__ import annotations
@@ -24,8 +22,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from schemas.memory import address_of, copy, kernel, load_u8, store_u8
+from schemas.memory import address_of, copy, kernel, store_u8
 from streams.float_text import FLOAT_BYTES_MAX, INT_BYTES_MAX, put_float, put_int
+from streams.json_text import PIECE_BYTES, TEXT_FACTOR, padded, put_null, put_piece, put_text
 from streams.quantiles import RELATIVE_ERROR
 from streams.windows import Function, percentile_text
 
@@ -62,8 +61,6 @@ _COLUMN_OF: Final = {
 }
 _ERROR_OF: Final = {Method.EXACT: 0, Method.DDSKETCH: RELATIVE_ERROR, Method.NONE: None}
 
-#: Bytes of a piece between two numbers, copied whole whatever is used of them: two vector registers.
-_PIECE_BYTES: Final = 32
 _BEFORE_INTS: Final = (b',"window_start_us":', b',"window_end_us":', b',"revision":')
 _BEFORE_INDEX: Final = (b',"final":false,"at_index":', b',"final":true,"at_index":')
 _BEFORE_COUNTS: Final = (b',"count":', b',"values":')
@@ -74,23 +71,9 @@ _P_FLOATS: Final = _P_COUNTS + len(_BEFORE_COUNTS)
 #: START_US, END_US, REVISION, AT_INDEX, COUNT, VALUES.
 _INTS: Final = 6
 
-#: A byte of a key is six of JSON at most, "\u001f", and one of the record's key.
-_KEY_FACTOR: Final = 7
-_QUOTE, _BACKSLASH, _SLASH, _ZERO, _UNICODE = (ord(character) for character in '"\\/0u')
-_NULL: Final = int.from_bytes(b"null", "little")
-_HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
-
-
-def _escapes() -> NDArray[np.uint8]:
-    """What stands behind the backslash for each byte of a text, 0 for a byte that stands as it is."""
-    escapes = np.zeros(256, np.uint8)
-    escapes[:32] = _UNICODE
-    for byte, letter in zip(b'\b\t\n\f\r"\\', b'btnfr"\\', strict=True):
-        escapes[byte] = letter
-    return escapes
-
-
-_ESCAPES: NDArray[np.uint8] = _escapes()
+#: A byte of a key is written into the record's key, too.
+_KEY_FACTOR: Final = TEXT_FACTOR + 1
+_SLASH: Final = ord("/")
 
 
 class Results(NamedTuple):
@@ -116,7 +99,7 @@ class Encoded(NamedTuple):
 class _Pieces(NamedTuple):
     """What all results of a definition have in common: addresses and lengths, as the kernel takes them.
 
-    name and head: before the key, in the record's key and in its value. table: pieces of _PIECE_BYTES; lengths
+    name and head: before the key, in the record's key and in its value. table: pieces of PIECE_BYTES; lengths
     int64[n]: what is used of each. columns int64[m]: those of floats that are asked for, in their order. ends: address
     of the three ends, one for each Method; end_lengths int64[3].
     """
@@ -155,11 +138,11 @@ class Layout:
             opening = b","
         ends = [_end(method) if definition.percentiles else b"}" for method in Method]
         table = [*_BEFORE_INTS, *_BEFORE_INDEX, *_BEFORE_COUNTS, *before]
-        padded = b"".join(piece.ljust(_PIECE_BYTES) for piece in table)
-        self._memory = np.frombuffer(padded + b"".join(ends) + name + head, np.uint8)
+        pieces = padded(table)
+        self._memory = np.frombuffer(pieces + b"".join(ends) + name + head, np.uint8)
         lengths, end_lengths = (np.array([len(piece) for piece in pieces], np.int64) for pieces in (table, ends))
         at = address_of(self._memory)
-        at_name = at + len(padded) + int(end_lengths.sum())
+        at_name = at + len(pieces) + int(end_lengths.sum())
         self.pieces = _Pieces(
             name=at_name,
             name_length=len(name),
@@ -168,7 +151,7 @@ class Layout:
             table=at,
             lengths=lengths,
             columns=np.array(columns, np.int64),
-            ends=at + len(padded),
+            ends=at + len(pieces),
             end_lengths=end_lengths,
         )
         self.float_columns = FLOAT_COLUMNS + len(definition.percentiles)
@@ -200,7 +183,7 @@ def encode_results(layout: Layout, results: Results, count: int) -> Encoded:
 def _room(layout: Layout, results: Results, count: int) -> int:
     """Bytes that the kernel stays within: the longest texts, and a piece that is copied whole."""
     keys = int(np.maximum(results.ints[:count, KEY_LENGTH], 0).sum())
-    return count * layout.bytes_max + keys * _KEY_FACTOR + _PIECE_BYTES
+    return count * layout.bytes_max + keys * _KEY_FACTOR + PIECE_BYTES
 
 
 def _compact(value: object) -> bytes:
@@ -210,44 +193,6 @@ def _compact(value: object) -> bytes:
 def _end(method: Method) -> bytes:
     """Of a value with percentiles, from the brace that closes them."""
     return b"}," + _compact({"method": method.name.lower(), "relative_error": _ERROR_OF[method]})[1:]
-
-
-@kernel
-def _put_text(target: int, source: int, length: int) -> int:
-    """UTF-8 as JSON text with its quotes; returns the address after it."""
-    store_u8(target, _QUOTE)
-    target += 1
-    for i in range(length):
-        byte = load_u8(source + i)
-        letter = int(_ESCAPES[byte])
-        if letter:
-            store_u8(target, _BACKSLASH)
-            store_u8(target + 1, letter)
-            target += 2
-            if letter == _UNICODE:
-                store_u8(target, _ZERO)
-                store_u8(target + 1, _ZERO)
-                store_u8(target + 2, _ZERO + (byte >> 4))
-                store_u8(target + 3, int(_HEX[byte & 15]))
-                target += 4
-        else:
-            store_u8(target, byte)
-            target += 1
-    store_u8(target, _QUOTE)
-    return target + 1
-
-
-@kernel
-def _put_null(target: int) -> int:
-    for i in range(4):
-        store_u8(target + i, _NULL >> (8 * i))
-    return target + 4
-
-
-@kernel
-def _put_piece(target: int, pieces: _Pieces, place: int) -> int:
-    copy(target, pieces.table + place * _PIECE_BYTES, _PIECE_BYTES)
-    return target + int(pieces.lengths[place])
 
 
 @kernel
@@ -275,17 +220,17 @@ def _encode(
         start = at
         copy(at, pieces.head, pieces.head_length)
         at += pieces.head_length
-        at = _put_null(at) if key_length < 0 else _put_text(at, key, key_length)
+        at = put_null(at) if key_length < 0 else put_text(at, key, key_length)
         for i in range(_P_INDEX):
-            at = put_int(_put_piece(at, pieces, i), int(ints[row, START_US + i]))
+            at = put_int(put_piece(at, pieces.table, pieces.lengths, i), int(ints[row, START_US + i]))
         final = 1 if ints[row, FINAL] else 0
-        at = put_int(_put_piece(at, pieces, _P_INDEX + final), int(ints[row, AT_INDEX]))
-        at = put_int(_put_piece(at, pieces, _P_COUNTS), int(ints[row, COUNT]))
-        at = put_int(_put_piece(at, pieces, _P_COUNTS + 1), int(ints[row, VALUES]))
+        at = put_int(put_piece(at, pieces.table, pieces.lengths, _P_INDEX + final), int(ints[row, AT_INDEX]))
+        at = put_int(put_piece(at, pieces.table, pieces.lengths, _P_COUNTS), int(ints[row, COUNT]))
+        at = put_int(put_piece(at, pieces.table, pieces.lengths, _P_COUNTS + 1), int(ints[row, VALUES]))
         for i in range(pieces.columns.size):
-            at = _put_piece(at, pieces, _P_FLOATS + i)
+            at = put_piece(at, pieces.table, pieces.lengths, _P_FLOATS + i)
             value = floats[row, pieces.columns[i]]
-            at = put_float(at, value) if math.isfinite(value) else _put_null(at)
+            at = put_float(at, value) if math.isfinite(value) else put_null(at)
         method = int(ints[row, METHOD])
         end = pieces.ends
         for i in range(method):

@@ -21,8 +21,8 @@ GUARANTEE a Settings object is valid: every limit is in range and the relations 
 checks them again. A value that is refused is named with the place it came from and the remedy; nothing has been started
 by then.
 HAZARD folds see no setting. What a judge must know (framing, drift_threshold_ms, confirm_events, dedupe_horizon,
-sources_max) and each window become DEFINITION entries of the ledger and take effect there; changing them here changes
-nothing that is already sequenced.
+sources_max, estimate_interval_ms) and each window become DEFINITION entries of the ledger and take effect there;
+changing them here changes nothing that is already sequenced.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from schemas.topics import TABLE, VALUE_BYTES_MAX
 from streams.definitions import (
     CONFIRM_EVENTS_MAX,
     DEDUPE_HORIZON_MAX,
+    ESTIMATE_INTERVAL_MAX_MS,
     SOURCES_MAX,
     JudgeSettings,
     threshold_us_from_ms,
@@ -141,6 +142,8 @@ class Settings(BaseSettings):
     dedupe_horizon: int = Field(default=100_000, ge=0, le=DEDUPE_HORIZON_MAX)
     #: Sources judged one by one in a partition; beyond it the longest silent one is forgotten.
     sources_max: int = Field(default=200_000, ge=1, le=SOURCES_MAX)
+    #: In each such interval of authority time the estimate of a source's clock is told once, while it sends.
+    estimate_interval_ms: int = Field(default=60_000, ge=1, le=ESTIMATE_INTERVAL_MAX_MS)
     #: Longer values stay in the input; the ledger keeps their hash and length.
     max_value_bytes: int = Field(default=1_048_576, ge=1, le=VALUE_BYTES_MAX)
     #: Input records of one transaction, at most; the control records that may go in come on top.
@@ -254,6 +257,7 @@ class Settings(BaseSettings):
             confirm_events=self.confirm_events,
             dedupe_horizon=self.dedupe_horizon,
             sources_max=self.sources_max,
+            estimate_interval_ms=self.estimate_interval_ms,
         )
 
     @property

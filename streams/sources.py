@@ -12,15 +12,17 @@ decoded event), those with an open alert only after all those without; what happ
 HAZARD the hash has no secret: who may choose names freely can make them collide, and slow (never mislead) the lookup,
 up to sources_max comparisons an event. Producers that are not trusted with names need quotas before they need this.
 
-How: three arrays over slots, in order of number, and an arena of names in the same order.
+How: five arrays over slots, in order of number, and an arena of names in the same order.
 
     places   int64[twice the slots]   bits 32-62 hash, bits 0-31 slot + 1; 0 for empty; linear probing
     hot      int64[slots, 8]          one cache line: number, name (arena offset << 9 | length), last sequence, alert
                                       state, hash, the first 24 bytes of the name, zero padded
-    watch    int64[slots, 18]         see `alerts`; touched only for sources that are not plainly GREEN. Of a table of
-                                      names only, int64[0, 18]
+    watch    int64[slots, 18]         see `alerts`; touched only for sources that are not plainly GREEN
+    clocks   int64[slots, 30]         what is known of its clock, and
+    points   int32[slots, 32, 4]      from which readings: see `estimate_kernel`; points are touched once a stretch
 
-So a GREEN event of a short-named source touches one line of places and one of hot.
+Of a table of names only the last three have no rows. So a GREEN event of a short-named source touches one line of
+places, one of hot and four or five of clocks.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import numpy as np
 from schemas.faults import MAX_SOURCE_BYTES
 from schemas.memory import address_of, copy, kernel, load_i64, load_u8
 from streams.alerts import WATCH_COLUMNS
+from streams.estimate_kernel import CLOCK_COLUMNS, POINT_COLUMNS, POINTS_MAX
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +75,8 @@ class Sources(NamedTuple):
     places: NDArray[np.int64]
     hot: NDArray[np.int64]
     watch: NDArray[np.int64]
+    clocks: NDArray[np.int64]
+    points: NDArray[np.int32]
     arena: NDArray[np.uint8]
     used: NDArray[np.int64]
 
@@ -207,6 +212,8 @@ def _with_room(slots: int, arena_bytes: int, *, watched: bool) -> Sources:
         places=np.zeros(2 * capacity, np.int64),
         hot=_lines(capacity),
         watch=np.zeros((capacity if watched else 0, WATCH_COLUMNS), np.int64),
+        clocks=np.zeros((capacity if watched else 0, CLOCK_COLUMNS), np.int64),
+        points=np.zeros((capacity if watched else 0, POINTS_MAX, POINT_COLUMNS), np.int32),
         arena=np.zeros(max(arena_bytes, _ARENA_BYTES_A_SLOT * capacity), np.uint8),
         used=np.zeros(3, np.int64),
     )
@@ -264,21 +271,31 @@ def lengths_of(sources: Sources) -> NDArray[np.int64]:
     return sources.hot[: int(sources.used[COUNT]), NAME] & _LENGTH_MASK
 
 
+class Watched(NamedTuple):
+    """What a table remembers of its sources beside their names, in slot order."""
+
+    watch: NDArray[np.int64]
+    clocks: NDArray[np.int64]
+    points: NDArray[np.int32]
+
+
 def rebuilt(
     hot: NDArray[np.int64],
-    watch: NDArray[np.int64] | None,
+    watched: Watched | None,
     lengths: NDArray[np.int64],
     names: NDArray[np.uint8],
     last_number: int,
 ) -> Sources:
-    """A table from number, last sequence and state of each source (columns of hot), its watch and its name.
+    """A table from number, last sequence and state of each source (columns of hot), what it remembers, and its name.
 
-    None for the watch makes a table of names only.
+    None makes a table of names only.
     """
-    sources = _with_room(len(lengths) + 1, len(names) + MAX_SOURCE_BYTES, watched=watch is not None)
+    sources = _with_room(len(lengths) + 1, len(names) + MAX_SOURCE_BYTES, watched=watched is not None)
     sources.hot[: len(lengths)] = hot
-    if watch is not None:
-        sources.watch[: len(lengths)] = watch
+    if watched is not None:
+        sources.watch[: len(lengths)] = watched.watch
+        sources.clocks[: len(lengths)] = watched.clocks
+        sources.points[: len(lengths)] = watched.points
     sources.arena[: len(names)] = names
     sources.used[:] = len(lengths), last_number, len(names)
     _read_names(sources, address_of(sources.arena), lengths)
@@ -297,6 +314,8 @@ def _filled(target: Sources, origin: Sources, slots: NDArray[np.int64]) -> Sourc
     target.hot[: len(slots), NAME] = starts << LENGTH_BITS | lengths
     if origin.watch.size:
         target.watch[: len(slots)] = origin.watch[slots]
+        target.clocks[: len(slots)] = origin.clocks[slots]
+        target.points[: len(slots)] = origin.points[slots]
     target.used[:] = len(slots), origin.used[LAST_NUMBER], used
     _reindex(target)
     return target

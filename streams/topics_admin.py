@@ -125,7 +125,7 @@ class TopicsAdmin:
         configs = self._configs(there)
         return {
             name: None
-            if description is None
+            if description is None or name not in configs  # it may go between the two questions
             else FoundTopic(
                 name,
                 str(description.topic_id),
@@ -190,26 +190,18 @@ class TopicsAdmin:
 
     def _describe(self, names: Sequence[str]) -> dict[str, TopicDescription | None]:
         futures = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT_S)
-        found: dict[str, TopicDescription | None] = {}
-        for name, future in futures.items():
-            try:
-                found[name] = future.result()
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise self._failed(f"topic {name}", error) from error
-                found[name] = None
-        return found
+        return {name: self._if_there(name, future) for name, future in futures.items()}
 
     def _configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
         if not resources:
             return {}
         futures = self._admin.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_S)
+        answers = {resource.name: self._if_there(resource.name, future) for resource, future in futures.items()}
         return {
-            resource.name: {
-                key: entry.value or "" for key, entry in self._answer(f"topic {resource.name}", future).items()
-            }
-            for resource, future in futures.items()
+            name: {key: entry.value or "" for key, entry in entries.items()}
+            for name, entries in answers.items()
+            if entries is not None
         }
 
     def _offsets(
@@ -278,6 +270,15 @@ class TopicsAdmin:
             self._offsets(log, places, OFFSET_END)
 
     # --------------------------------------------------------------------------------------------------------- errors
+
+    def _if_there(self, name: str, future: Future[Answer]) -> Answer | None:
+        """What is answered about a topic, None where there is none of that name."""
+        try:
+            return future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise self._failed(f"topic {name}", error) from error
+            return None
 
     def _answer(self, what: str, future: Future[Answer]) -> Answer:
         try:

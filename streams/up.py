@@ -267,7 +267,7 @@ class Fleet:
     def _send(self, producer: EventProducer, source: Source, clock: SkewedTime, count: int) -> None:
         values = self._series[source.series]
         value = values[(source.first_value + count) % len(values)]
-        producer.send(source=source.name, kind=source.series, value=value, local_timestamp_us=clock.now_us())
+        producer.send(source=source.name, kind=source.series, value=value, clock=clock)
         self.sent += 1
 
 

@@ -41,6 +41,9 @@ from schemas.errors import DriftledgerError
 from schemas.instants import NS_PER_S, US_PER_MS
 from schemas.memory import address_of, sources_state
 from streams import sequence
+from streams.estimate_kernel import WHY_KNOWN
+from streams.estimates import TOLD_COLUMNS, WHY, estimate_messages
+from streams.fold import NO_MESSAGES
 from streams.folds import FOLDS
 from streams.judge import Counts, Outputs, blank_verdicts
 from streams.rdkafka import warm_kernels
@@ -192,6 +195,9 @@ def _warm_ledger() -> None:
     kept = store.new_state(0)
     store.step(kept, sequenced.entries, judged)
     store_dump.load(0, store_dump.dump(kept))
+    told = np.zeros((1, TOLD_COLUMNS), np.int64)
+    told[0, WHY] = WHY_KNOWN
+    estimate_messages(0, told)
     warm_queries(sequenced.entries, judged)
     warm_kernels()
     nothing = np.zeros(0, np.int64)
@@ -252,7 +258,7 @@ def _two_judged() -> tuple[Entries, Outputs]:
     events.source_address[:] = events.kind_address[:] = address_of(name)
     events.source_length[:] = events.kind_length[:] = name.size
     counts = Counts(2, 2, 0, 0, 0, 0, 0, 0, unreadable={}, evicted_sources=0, refused_definitions=0)
-    return entries, Outputs([], events, blank_verdicts(2), np.zeros(0, np.int64), counts, [name])
+    return entries, Outputs([], NO_MESSAGES, events, blank_verdicts(2), np.zeros(0, np.int64), counts, [name])
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ _NAME = "driftledger"
 #: What there is to try: words after `driftledger`, and what they show.
 SUGGESTIONS = (
     ("drift alerts --last 5", "who is off, by how much, since when"),
+    ("drift sources --limit 5", "where each clock is, to the ms, and its rate"),
     ("drift log --last 5", "the last verdicts, bound to the chain"),
     ("aggregates all_10s --last 5", "windows that closed, each final once"),
     ("aggregate --last 1m --frame authority --explain", "ask the stored events, by any clock"),

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from schemas.columns import Entries
     from schemas.errors import HaltError
-    from streams.derived import Derived
+    from streams.fold import Messages
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: A machine with two cores and much else to do: what is not a bar of its own gets this long.
@@ -308,9 +308,14 @@ class Ledger:
             return list(log.scan(topic, partition, bounds.start, bounds.stable_end))
 
     def outputs(self) -> dict[tuple[str, int], Output]:
-        """Keys and values of alerts, aggregates and dead letters, in order, by kind and partition."""
+        """Keys and values of alerts, estimates, aggregates and dead letters, in order, by kind and partition."""
         names = self.names
-        topics = {"alerts": names.drift_alerts, "aggregates": names.aggregates, "dead": names.dead_letters}
+        topics = {
+            "alerts": names.drift_alerts,
+            "estimates": names.drift_estimates,
+            "aggregates": names.aggregates,
+            "dead": names.dead_letters,
+        }
         return {
             (kind, p): [(record.key(), record.value()) for record in self.records(topic, p)]
             for kind, topic in topics.items()
@@ -584,9 +589,9 @@ def _short(row: Row) -> str:
     return f"{row._replace(key=(row.key or b'')[:80], headers=row.headers[:80])}"
 
 
-def aggregates_of(derived: Derived) -> Output:
-    """Key and value of each record for the aggregates, in order."""
-    columns = [column.tolist() for column in derived.aggregates[1:5]]
+def records_of(messages: Messages) -> Output:
+    """Key and value of each, in order."""
+    columns = [column.tolist() for column in messages[1:5]]
     return [
         (bytes_at(key, key_length), bytes_at(value, value_length))
         for key, key_length, value, value_length in zip(*columns, strict=True)
@@ -600,9 +605,7 @@ def refold(
     folds = Folds(judge, derive)
     outputs: dict[tuple[str, int], Output] = {}
     for partition in ledger.partitions:
-        alerts: Output = []
-        aggregates: Output = []
-        dead: Output = []
+        parts: dict[str, Output] = {"alerts": [], "estimates": [], "aggregates": [], "dead": []}
         states = States(judge.new_state(partition), derive.new_state(partition))
         with ledger.log() as log:
             tail = read_tail(log, ledger.names.sequenced, partition)
@@ -612,13 +615,13 @@ def refold(
             ledger.bootstrap, ledger.names.sequenced, partition, start, tail.offset + 1, rows_max=rows_max
         ):
             stepped = Stepped(*folds.step(states, batch.entries))
+            assert stepped.judged is not None
             assert stepped.derived is not None
-            alerts += stepped.alerts()
-            aggregates += aggregates_of(stepped.derived)
-            dead += stepped.dead_letters()
-        outputs["alerts", partition] = alerts
-        outputs["aggregates", partition] = aggregates
-        outputs["dead", partition] = dead
+            parts["alerts"] += stepped.alerts()
+            parts["estimates"] += records_of(stepped.judged.estimates)
+            parts["aggregates"] += records_of(stepped.derived.aggregates)
+            parts["dead"] += stepped.dead_letters()
+        outputs |= {(kind, partition): output for kind, output in parts.items()}
     return outputs
 
 

@@ -13,7 +13,7 @@ from schemas.errors import HaltCode
 from schemas.memory import bytes_at
 from streams.broker import Cluster
 from streams.derive import Derive
-from streams.derived import Messages
+from streams.fold import Messages
 from streams.progress import read_lane
 from streams.transactions import Point
 from streams.window_run import WindowRun, first_numbers

@@ -73,15 +73,15 @@ def jsonl(text: str) -> list[dict[str, Any]]:
 
 
 def test_created_topics_are_as_the_table_wants_them(admin: TopicsAdmin, settings: Settings) -> None:
-    """All eight, with the counts of the settings, and no difference when checked at once."""
+    """All nine, with the counts of the settings, and no difference when checked at once."""
     wanted = specs_of(settings)
     creation = admin.create(wanted)
     assert creation.created == [spec.name for spec in wanted]
     assert creation.differences == []
     assert admin.check(wanted) == []
     found = admin.find(names(settings))
-    assert [topic.partitions if topic else None for topic in found.values()] == [3] * 6 + [2] * 2
-    assert len({topic.topic_id for topic in found.values() if topic}) == 8
+    assert [topic.partitions if topic else None for topic in found.values()] == [3] * 7 + [2] * 2
+    assert len({topic.topic_id for topic in found.values() if topic}) == 9
 
 
 def test_creating_again_changes_nothing(admin: TopicsAdmin, settings: Settings) -> None:
@@ -182,7 +182,7 @@ def test_the_commands_create_check_and_inspect(
 ) -> None:
     """Missing, created, as wanted, altered: exit codes 1, 0, 0, 1 and rows for each."""
     assert main(["topics", "check", "--output", "jsonl"]) == 1
-    assert [row["found"] for row in jsonl(capsys.readouterr().out)] == ["missing"] * 8
+    assert [row["found"] for row in jsonl(capsys.readouterr().out)] == ["missing"] * 9
     assert main(["topics", "inspect", "--output", "jsonl"]) == 1
     assert "missing: " in capsys.readouterr().err
 
@@ -193,10 +193,10 @@ def test_the_commands_create_check_and_inspect(
 
     assert main(["topics", "check"]) == 0
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "all 8 topics are as they must be\n")
+    assert (told.out, told.err) == ("", "all 9 topics are as they must be\n")
     assert main(["topics", "inspect", "--output", "jsonl"]) == 0
     rows = jsonl(capsys.readouterr().out)
-    assert len(rows) == 6 * 3 + 2 * 2
+    assert len(rows) == 7 * 3 + 2 * 2
     assert {row["end_offset"] for row in rows} == {0}
 
     alter(names(settings).control, "retention.ms", "1000")
@@ -284,6 +284,20 @@ def test_a_lost_topic_is_made_again_only_when_asked(
     assert before is not None
     assert after is not None
     assert after.topic_id != before.topic_id
+
+
+def test_a_topic_that_goes_while_it_is_asked_about_is_not_there(
+    admin: TopicsAdmin, kafka: Any, settings: Settings, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the question what it is and the one for its settings."""
+    name = settings.input_topic
+    admin.create(specs_of(settings))
+    described = admin._describe([name])
+    client = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    client.delete_topics([name])[name].result()
+    wait_until(lambda: admin._describe([name]) == {name: None}, 10, "the topic is gone")
+    monkeypatch.setattr(admin, "_describe", lambda _names: described)
+    assert admin.find([name]) == {name: None}
 
 
 @pytest.mark.parametrize("command", ["create", "check", "inspect"])

@@ -31,6 +31,7 @@ from schemas.codec import decode
 from schemas.columns import Entries, Scratch, allocate_entries, decode_entries
 from schemas.memory import address_of, bytes_at
 from streams import heap
+from streams.fold import Target
 from streams.judge import Judge
 from streams.outbox import byte_rows
 from streams.rdkafka import NativeConsumer, NativeProducer
@@ -332,8 +333,8 @@ def read_over_and_over(bootstrap: str, topic: str, records: int, rounds: int) ->
                 heads[slot], sequenced = advance(heads[slot], rows, EntryKind.DATA, MEBIBYTE)
                 outputs = judge.step(states[slot], sequenced.entries)
                 done += outputs.counts.events
-                letters += len(outputs.dead_letter_messages())
-                alerts += len(outputs.alert_messages())
+                letters += len(outputs.messages(Target.DEAD_LETTERS))
+                alerts += len(outputs.messages(Target.DRIFT_ALERTS))
             batch.release()
         consumer.close()
         assert letters > records // 30, letters

@@ -22,6 +22,8 @@ from schemas.faults import DecodeError
 from schemas.instants import format_ms
 from schemas.memory import address_of
 from streams.definitions import JudgeSettings
+from streams.estimate import coherent_s
+from tests.core.clock_oracle import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,6 +112,8 @@ class Verdict(NamedTuple):
     flags: int
     delta_ms: int
     source: int
+    offset_us: int = 0
+    bound_us: int = -1
 
 
 class Reading(NamedTuple):
@@ -132,6 +136,7 @@ class Source:
     """All that ever happened to it."""
 
     number: int
+    clock: Clock = field(default_factory=Clock)
     readings: list[Reading] = field(default_factory=list)
     last_sequence: int = 0
     severity: int = 0
@@ -224,10 +229,51 @@ class Oracle:
         else:
             self.first[key] = (self.sequence, content)
             flags = int(abs(local_us - row.authority_ms * 1000) > self.settings.threshold_us)
+            trip = fields["exchange"]
+            told = (trip["sent_us"], trip["acked_us"], trip["appended_ms"]) if trip else None
+            before = (source.clock.step_ms, source.clock.step_us)
+            source.clock.read(self.sequence, row.authority_ms, local_us, told)
+            self._tell(
+                index,
+                name,
+                source.clock,
+                row.authority_ms,
+                stepped=(source.clock.step_ms, source.clock.step_us) != before,
+            )
             self._watch(index, name, source, reading)
         if fields["value"] is not None and not abs(fields["value"]) < float("inf"):
             flags |= 8
-        self.verdicts.append(Verdict("NONE", reading.severity, flags, delta_ms, source.number))
+        offset_us, bound_us = source.clock.known_offset(row.authority_ms)
+        self.verdicts.append(Verdict("NONE", reading.severity, flags, delta_ms, source.number, offset_us, bound_us))
+
+    def _tell(self, index: int, name: str, clock: Clock, authority_ms: int, *, stepped: bool) -> None:
+        offset_us, bound_us = clock.known_offset(authority_ms)
+        interval = authority_ms // self.settings.estimate_interval_ms
+        if bound_us < 0 or (clock.told == interval and not stepped):
+            return
+        why = "KNOWN" if clock.told is None else "STEP" if stepped else "INTERVAL"
+        clock.told = interval
+        size_ms = (abs(offset_us) + 500) // 1_000
+        fields = {
+            "partition": self.partition,
+            "source": name,
+            "sequence": self.sequence,
+            "authority_timestamp": authority_ms,
+            "why": why,
+            "method": "ONE_WAY" if clock.reach_us is None else "TWO_WAY",
+            "offset_us": offset_us,
+            "bound_us": bound_us,
+            "skew_ppb": clock.skew_ppb,
+            "skew_error_ppb": clock.error_ppb,
+            "samples": clock.samples,
+            "span_ms": authority_ms - clock.begun_ms,
+            "severity": NAMES[exact_severity(size_ms)],
+            "coherent_s": coherent_s(offset_us, bound_us, clock.skew_ppb, clock.error_ppb),
+            "disturbances": clock.disturbances,
+            "step_sequence": clock.step_sequence if clock.disturbances else None,
+            "step_us": clock.step_us if clock.disturbances else None,
+        }
+        self.records.append(("drift.estimates", index, name.encode(), fields))
 
     def _source(self, index: int, name: str) -> Source:
         if name in self.sources:
@@ -324,5 +370,5 @@ def _offset(reading: Reading) -> str:
 
 def read_record(target: str, value: bytes) -> dict[str, Any]:
     """The fields of a record that the fold wrote."""
-    fields: dict[str, Any] = orjson.loads(value) if target == "drift.alerts" else decode("DeadLetter", value)
+    fields: dict[str, Any] = decode("DeadLetter", value) if target == "dead.letters" else orjson.loads(value)
     return fields

@@ -81,6 +81,29 @@ def _alert(last: int, closed: int | None) -> bytes:
     return encode("DriftAlert", record, Framing.JSON)
 
 
+def _estimate(sequence: int) -> bytes:
+    record = {
+        "partition": 0,
+        "source": "a",
+        "sequence": sequence,
+        "authority_timestamp": 1_000,
+        "why": "KNOWN",
+        "method": "ONE_WAY",
+        "offset_us": 0,
+        "bound_us": 50_000,
+        "skew_ppb": 0,
+        "skew_error_ppb": 500_000,
+        "samples": 3,
+        "span_ms": 5_000,
+        "severity": "GREEN",
+        "coherent_s": 1,
+        "disturbances": 0,
+        "step_sequence": None,
+        "step_us": None,
+    }
+    return encode("DriftEstimate", record, Framing.JSON)
+
+
 SUSPENDED = b'{"definition": "w", "version": 2, "partition": 0, "at_index": 40, "suspended": "too many"}'
 
 
@@ -89,6 +112,7 @@ SUSPENDED = b'{"definition": "w", "version": 2, "partition": 0, "at_index": 40, 
     [
         ({NAMES.drift_alerts: _alert(9, None)}, "sequence", 9),
         ({NAMES.drift_alerts: _alert(9, 12)}, "sequence", 12),  # closed by an event after the last that was not GREEN
+        ({NAMES.drift_estimates: _estimate(9)}, "sequence", 9),
         ({NAMES.aggregates: SUSPENDED}, "index", 40),
     ],
 )
@@ -104,5 +128,5 @@ def test_an_output_past_the_end_of_the_ledger_is_told(lasts: dict[str, bytes], b
 
 def test_what_is_no_record_of_ours_says_nothing() -> None:
     """Nor do topics without any."""
-    noise = {NAMES.drift_alerts: b"{", NAMES.dead_letters: b"x", NAMES.aggregates: b"[]"}
+    noise = {NAMES.drift_alerts: b"{", NAMES.drift_estimates: b"[]", NAMES.dead_letters: b"x", NAMES.aggregates: b"[]"}
     assert outputs_end(cast("Log", _Lasts(noise)), NAMES, 0) == outputs_end(cast("Log", _Lasts({})), NAMES, 0) == []

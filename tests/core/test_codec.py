@@ -44,6 +44,11 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "severity": "RED", "previous_severity": "GREEN", "first_sequence": 7, "last_sequence": 9, "events": 3,
         "at_open": READING, "worst": READING, "at_close": None, "text": "s is RED",
     },
+    "DriftEstimate": {
+        "partition": 0, "source": "s", "sequence": 9, "authority_timestamp": 1, "why": "STEP", "method": "ONE_WAY",
+        "offset_us": -5, "bound_us": 50_000, "skew_ppb": 41_000, "skew_error_ppb": 900, "samples": 8, "span_ms": 60_000,
+        "severity": "GREEN", "coherent_s": 86_400, "disturbances": 1, "step_sequence": 7, "step_us": 2_000_000,
+    },
     "Aggregate": {
         "definition": "d", "version": 5, "partition": 0, "frame": "local", "key": "s", "window_start_us": -10,
         "window_end_us": 0, "revision": 1, "final": True, "at_index": 9, "count": 3, "values": 2, "sum": 3.5,

@@ -16,7 +16,8 @@ from schemas.errors import BadInputError
 from streams.definitions import JudgeSettings, threshold_us_from_ms
 
 DEFAULT_BODY = (
-    '{"confirm_events":3,"dedupe_horizon":100000,"framing":"single_object","sources_max":200000,"threshold_us":5000000}'
+    '{"confirm_events":3,"dedupe_horizon":100000,"estimate_interval_ms":60000,"framing":"single_object",'
+    '"sources_max":200000,"threshold_us":5000000}'
 )
 
 settings = st.builds(
@@ -26,6 +27,7 @@ settings = st.builds(
     confirm_events=st.integers(1, 10_000),
     dedupe_horizon=st.integers(0, 2_000_000),
     sources_max=st.integers(1, 1_000_000),
+    estimate_interval_ms=st.integers(1, 86_400_000),
 )
 
 
@@ -38,6 +40,12 @@ def test_the_canonical_form_of_the_defaults_is_pinned() -> None:
 def test_settings_come_back_from_their_canonical_form(chosen: JudgeSettings) -> None:
     """As they were."""
     assert JudgeSettings.parse(chosen.canonical()) == chosen
+
+
+def test_a_body_from_before_a_field_was_added_holds_with_its_default() -> None:
+    """Ledgers outlive releases. Any other field must be there."""
+    earlier = DEFAULT_BODY.replace('"estimate_interval_ms":60000,', "").replace("100000", "7")
+    assert JudgeSettings.parse(earlier) == JudgeSettings(dedupe_horizon=7)
 
 
 @given(settings, settings)
@@ -60,6 +68,8 @@ def test_different_settings_have_different_bodies(one: JudgeSettings, other: Jud
         ("dedupe_horizon", 2_000_001),
         ("sources_max", 0),
         ("sources_max", 1_000_001),
+        ("estimate_interval_ms", 0),
+        ("estimate_interval_ms", 86_400_001),
         ("framing", "json"),
     ],
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 import os
 import random
 import subprocess
 import sys
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,6 +62,19 @@ class Run(NamedTuple):
     dump: bytes
 
 
+def _told(outputs: Outputs) -> list[tuple[str, int, bytes | None, bytes]]:
+    """All records of a step by entry, of one entry the estimate first; its bytes are those of `json.dumps`."""
+    estimates: list[tuple[str, int, bytes | None, bytes]] = []
+    for at_index, key, key_length, value, value_length in zip(
+        *(column.tolist() for column in outputs.estimates[:5]), strict=True
+    ):
+        record = bytes_at(value, value_length)
+        assert json.dumps(json.loads(record), ensure_ascii=False, separators=(",", ":")).encode() == record
+        estimates.append(("drift.estimates", at_index, bytes_at(key, key_length), record))
+    records = [(str(r.target), r.at_index, r.key, r.value) for r in outputs.records]
+    return sorted([*estimates, *records], key=itemgetter(1))
+
+
 def _gather(total: dict[str, int], outputs: Outputs) -> None:
     for name, count in outputs.counts._asdict().items():
         for key, number in count.items() if isinstance(count, dict) else [(name, count)]:
@@ -76,7 +91,7 @@ def run(judge: Judge, ledger: Ledger, sizes: Iterator[int], *, reload: Callable[
         if reload():
             state = judge.load(PARTITION, judge.dump(state))
         outputs = judge.step(state, entries)
-        found.records.extend((str(r.target), r.at_index, r.key, r.value) for r in outputs.records)
+        found.records.extend(_told(outputs))
         for column, name in zip(columns, Verdicts._fields, strict=True):
             column.append(getattr(outputs.verdicts, name).tobytes())
         found.warned.extend((outputs.warned + at).tolist())
@@ -118,7 +133,7 @@ def check_against_oracle(rows: list[Row], size: int) -> None:
         outputs = judge.step(state, entries)
         columns = (column.tolist() for column in outputs.verdicts)
         verdicts += [Verdict(Fault(fault).name, *rest) for fault, *rest in zip(*columns, strict=True)]
-        records += [(str(r.target), r.at_index, r.key, read_record(r.target, r.value)) for r in outputs.records]
+        records += [(target, index, key, read_record(target, value)) for target, index, key, value in _told(outputs)]
         _gather(counts, outputs)
     for i, (ours, plain) in enumerate(zip(verdicts, oracle.verdicts, strict=True)):
         assert ours == plain, (i, rows[i])
@@ -364,8 +379,8 @@ def test_what_cannot_be_read_becomes_one_dead_letter(row: Row, fault: Fault) -> 
     assert letter["value_length"] == (-1 if row.value is None else len(row.value))
     assert outputs.counts.unreadable == {fault: 1}
     assert outputs.verdicts.severity.tolist() == [0, NO_SEVERITY, 0]
-    assert outputs.dead_letter_messages() == [(row.key, value)]
-    assert outputs.alert_messages() == []
+    assert outputs.messages(Target.DEAD_LETTERS) == [(row.key, value)]
+    assert outputs.messages(Target.DRIFT_ALERTS) == []
 
 
 def test_an_erased_value_is_counted_and_nothing_else() -> None:
@@ -417,10 +432,11 @@ def test_a_definition_that_cannot_be_read_changes_nothing_and_is_counted() -> No
 
 def test_a_ledger_that_a_newer_judge_wrote_is_refused() -> None:
     """Its own version and older ones are not; nor are other folds' versions."""
-    fine = [control("FoldVersion", fold="judge", version=1), control("FoldVersion", fold="judge-2", version=9)]
+    ours = Judge().version
+    fine = [control("FoldVersion", fold="judge", version=ours), control("FoldVersion", fold="judge-2", version=9)]
     step_once(fine)
-    with pytest.raises(FoldError, match="judge 2"):
-        step_once([control("FoldVersion", fold="judge", version=2)])
+    with pytest.raises(FoldError, match=f"judge {ours + 1}"):
+        step_once([control("FoldVersion", fold="judge", version=ours + 1)])
 
 
 def test_who_wrote_the_ledger_is_part_of_the_state() -> None:
@@ -499,7 +515,7 @@ def test_a_dump_that_is_not_whole_is_refused() -> None:
     with pytest.raises(FoldError, match="of partition 3"):
         judge.load(PARTITION + 1, data)
     with pytest.raises(FoldError, match="begins with"):
-        judge.load(PARTITION, b"DLJ\2" + data[4:])
+        judge.load(PARTITION, b"DLJ" + bytes([judge.version + 1]) + data[4:])
 
 
 def test_flipped_bytes_of_a_dump_never_crash() -> None:

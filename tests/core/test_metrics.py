@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schemas.canonical import ValueState
-from streams.derived import Derived, Messages, WindowCounts
+from streams.derived import Derived, WindowCounts
+from streams.fold import Messages
 from streams.folds import Stepped
 from streams.judge import Judge
 from streams.lane import Committed

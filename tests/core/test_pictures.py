@@ -1,4 +1,4 @@
-"""docs/windows.md: its pictures, tables and examples are those that the code gives."""
+"""docs/windows.md and docs/clocks.md: their pictures, tables and examples are those that the code gives."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs.draw import PICTURES, draw, report, result, table
+from docs.draw_clocks import CLOCK_PICTURES, figures
 from streams.quantiles import SKETCH_BINS_MAX
 from streams.sliding_table import EVENTS_MAX
 from streams.window_settings import KEYS, read_windows
@@ -49,7 +50,7 @@ def page() -> str:
     return (DOCS / "windows.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", [*PICTURES, *CLOCK_PICTURES])
 def test_a_picture_is_what_its_run_draws(drawn: Path, name: str) -> None:
     """Byte for byte; `python -m docs.draw` writes them anew."""
     assert (drawn / f"{name}.svg").read_bytes() == (COMMITTED / f"{name}.svg").read_bytes()
@@ -62,10 +63,19 @@ def test_there_are_no_other_pictures_and_none_is_large(drawn: Path) -> None:
     assert [path.name for path in COMMITTED.iterdir() if path.stat().st_size > BYTES_MAX] == []
 
 
-def test_the_page_shows_every_picture(page: str) -> None:
+@pytest.mark.parametrize(("name", "pictures"), [("windows.md", PICTURES), ("clocks.md", CLOCK_PICTURES)])
+def test_a_page_shows_every_picture(name: str, pictures: dict[str, object]) -> None:
     """Each once, with a text for those who do not see it."""
-    shown = re.findall(r"!\[([^\]]+)\]\(pictures/(\w+)\.svg\)", page)
-    assert sorted(name for _, name in shown) == sorted(PICTURES)
+    shown = re.findall(r"!\[([^\]]+)\]\(pictures/(\w+)\.svg\)", (DOCS / name).read_text(encoding="utf-8"))
+    assert sorted(picture for _, picture in shown) == sorted(pictures)
+
+
+def test_the_figures_of_the_backlog_are_what_was_drawn() -> None:
+    """Events, those whose verdict is not the clock's, and the worst estimate."""
+    found = figures()
+    said = " ".join((DOCS / "clocks.md").read_text(encoding="utf-8").split())
+    assert f"{found['judged otherwise']} of {found['events']} events" in said
+    assert f"at most {found['worst ms']} ms off" in said
 
 
 def test_the_table_of_faults_is_what_was_measured(page: str) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from schemas.memory import address_of
 from streams import results as results_module
+from streams.json_text import PIECE_BYTES
 from streams.quantiles import RELATIVE_ERROR
 from streams.results import FLOAT_COLUMNS, INT_COLUMNS, Encoded, Layout, Method, Results, encode_results
 from streams.windows import Frame, Function, WindowDefinition, percentile_text
@@ -248,12 +249,12 @@ def test_nothing_is_written_outside_the_room_that_was_bounded(definition: Window
         results_module._encode(layout.pieces, *results, len(rows), address_of(memory) + 64, places)
         assert (memory[:64] == GUARD).all()
         assert (memory[-64:] == GUARD).all()
-        assert int((places[2] + places[3]).max(initial=0)) <= room - results_module._PIECE_BYTES
+        assert int((places[2] + places[3]).max(initial=0)) <= room - PIECE_BYTES
 
 
 def test_every_piece_fits_its_place() -> None:
     """Pieces between numbers are copied whole, so none may be longer."""
-    assert Layout(WORST, 1, 0).pieces.lengths.max() <= results_module._PIECE_BYTES
+    assert Layout(WORST, 1, 0).pieces.lengths.max() <= PIECE_BYTES
 
 
 def test_only_the_first_results_are_encoded() -> None:

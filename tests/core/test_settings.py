@@ -212,7 +212,9 @@ def test_an_address_that_is_none_is_refused_before_anybody_waits_for_it(address:
         load(bootstrap=address)
 
 
-@pytest.mark.parametrize("ending", ["control", "sequenced", "drift.alerts", "dead.letters", "progress", "snapshots"])
+@pytest.mark.parametrize(
+    "ending", ["control", "sequenced", "drift.alerts", "drift.estimates", "dead.letters", "progress", "snapshots"]
+)
 def test_a_topic_of_another_ledger_is_no_input(ending: str) -> None:
     """Neither by the name of the ledger nor given; a topic of that name elsewhere is the user's."""
     with pytest.raises(BadInputError, match=rf"--ledger = .* ends in \.{ending} .* the ledger 'events'"):

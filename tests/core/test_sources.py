@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from schemas.memory import JIT, address_of
-from streams.alerts import WATCH_COLUMNS
 from streams.sources import (
     COUNT,
     HOT_COLUMNS,
@@ -16,6 +15,7 @@ from streams.sources import (
     NUMBER,
     STATE,
     Sources,
+    Watched,
     add,
     find,
     grown,
@@ -119,26 +119,30 @@ def test_those_who_stay_keep_numbers_and_names_and_the_gone_come_back_as_new() -
     family = list(dict.fromkeys(_varied_names(rng, 500)))
     for name in family:
         table, slot = _put(table, names, name)
-        table.watch[slot] = slot
+        table.watch[slot] = table.clocks[slot] = table.points[slot] = slot
     stay = np.arange(0, len(family), 3)
     table = only(table, stay)
     for slot, old in enumerate(stay.tolist()):
         assert name_of(table, slot) == family[old]
         assert table.hot[slot, NUMBER] == old + 1
-        assert table.watch[slot, 0] == old
+        assert (table.watch[slot, 0], table.clocks[slot, 0], table.points[slot, 0, 0]) == (old, old, old)
         assert _put(table, names, family[old])[1] == slot
     table, slot = _put(table, names, family[1])
     assert table.hot[slot, NUMBER] == len(family) + 1
 
 
 def test_a_table_rebuilt_from_its_parts_finds_the_same() -> None:
-    """Numbers, states, names and watches are all there is."""
+    """Numbers, states, names, watches, clocks and their points are all there is."""
     rng, names, table = random.Random(3), _Names(), no_sources()
     family = list(dict.fromkeys(_varied_names(rng, 300)))
     for name in family:
         table, _ = _put(table, names, name)
     count = int(table.used[COUNT])
-    again = rebuilt(table.hot[:count], table.watch[:count], lengths_of(table), table.arena[: int(table.used[2])], count)
+    table.clocks[:count] = np.arange(count)[:, None]
+    table.points[:count] = np.arange(count)[:, None, None]
+    watched = Watched(table.watch[:count], table.clocks[:count], table.points[:count])
+    again = rebuilt(table.hot[:count], watched, lengths_of(table), table.arena[: int(table.used[2])], count)
+    assert all(np.array_equal(getattr(again, name)[:count], kept) for name, kept in watched._asdict().items())
     assert again.hot[:count].tobytes() == table.hot[:count].tobytes()
     for number, name in enumerate(family, 1):
         assert again.hot[_put(again, names, name)[1], NUMBER] == number
@@ -148,9 +152,10 @@ def test_only_a_table_of_names_has_no_room_for_watches() -> None:
     """However few sources there are, one that is judged has a watch for each that fits, rebuilt and grown too."""
     none = np.zeros((0, HOT_COLUMNS), np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)
     hot, lengths, names = none
-    judged = (no_sources(), rebuilt(hot, np.zeros((0, WATCH_COLUMNS), np.int64), lengths, names, 0))
+    watched = Watched(*(getattr(no_sources(), name)[:0] for name in Watched._fields))
+    judged = (no_sources(), rebuilt(hot, watched, lengths, names, 0))
     unwatched = (no_names(), with_names(5, 50), rebuilt(hot, None, lengths, names, 0))
     for table in (*judged, *map(grown, judged), *(only(table, np.arange(0)) for table in judged)):
-        assert table.watch.shape == (table.hot.shape[0], WATCH_COLUMNS)
+        assert {len(getattr(table, name)) for name in Watched._fields} == {table.hot.shape[0]}
     for table in (*unwatched, *map(grown, unwatched), *(only(table, np.arange(0)) for table in unwatched)):
-        assert table.watch.shape == (0, WATCH_COLUMNS)
+        assert {len(getattr(table, name)) for name in Watched._fields} == {0}

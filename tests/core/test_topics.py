@@ -50,12 +50,13 @@ ALL: Final = pytest.mark.parametrize("role", TopicNames._fields)
 
 
 def test_our_topics_are_named_after_prefix_and_ledger() -> None:
-    """The eight names, dots between the words."""
+    """The nine names, dots between the words."""
     assert topic_names("driftledger", "events") == (
         "driftledger.events",
         "driftledger.events.control",
         "driftledger.events.sequenced",
         "driftledger.events.drift.alerts",
+        "driftledger.events.drift.estimates",
         "driftledger.events.aggregates",
         "driftledger.events.dead.letters",
         "driftledger.events.progress",
@@ -92,13 +93,13 @@ def test_every_topic_is_dated_by_the_broker_and_keeps_what_is_acknowledged(role:
 
 
 def test_partitions_follow_the_input_and_lanes_have_one_each() -> None:
-    """Six topics run beside the input one to one, two belong to lanes."""
-    assert [spec.partitions for spec in SPECS] == [12] * 6 + [3] * 2
+    """Seven topics run beside the input one to one, two belong to lanes."""
+    assert [spec.partitions for spec in SPECS] == [12] * 7 + [3] * 2
 
 
 def test_only_what_can_be_rebuilt_is_compacted() -> None:
     """Progress and snapshots; events, entries and outputs never are. The ledger is kept for ever."""
-    assert [spec.config["cleanup.policy"] for spec in SPECS] == ["delete"] * 6 + ["compact"] * 2
+    assert [spec.config["cleanup.policy"] for spec in SPECS] == ["delete"] * 7 + ["compact"] * 2
     assert wanted("sequenced").config["retention.ms"] == "-1"
     assert wanted("control").config["retention.ms"] == str(30 * DAY_MS)
 
@@ -107,7 +108,7 @@ def test_topics_that_lanes_write_take_a_batch_with_the_longest_value() -> None:
     """The input is created so too, though a user may set it otherwise."""
     roomy = str(1_000_000 + ENTRY_HEADROOM_BYTES)
     holding = [role for role in TopicNames._fields if wanted(role).config.get("max.message.bytes") == roomy]
-    assert holding == ["input", "sequenced", "drift_alerts", "aggregates", "dead_letters"]
+    assert holding == ["input", "sequenced", "drift_alerts", "drift_estimates", "aggregates", "dead_letters"]
 
 
 def test_one_broker_is_a_majority_of_itself() -> None:
@@ -180,6 +181,7 @@ def test_any_limit_on_the_ledger_is_refused(setting: str) -> None:
         ("control", 30 * DAY_MS, False),
         ("control", -1, False),
         ("drift_alerts", 0, True),
+        ("drift_estimates", 7 * DAY_MS, True),
         ("aggregates", 30 * DAY_MS - 1, True),
         ("dead_letters", 7 * DAY_MS, True),
         ("input", DAY_MS, False),
@@ -210,7 +212,7 @@ def test_the_size_and_durability_of_the_input_are_its_owners_choice() -> None:
     assert compare(spec, replace(found, replication_factor=1)) == []
 
 
-@pytest.mark.parametrize("role", ["sequenced", "drift_alerts", "aggregates", "dead_letters"])
+@pytest.mark.parametrize("role", ["sequenced", "drift_alerts", "drift_estimates", "aggregates", "dead_letters"])
 def test_a_topic_that_cannot_take_the_longest_value_is_refused(role: str) -> None:
     """A value at the limit would stop its lane."""
     spec = wanted(role)

@@ -29,7 +29,17 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Called from Python by commands alone.
 OF_COMMANDS = {"compare_input", "mark_source", "_verify"}
 #: In the cache because other kernels call them, for the same types.
-OF_KERNELS = {"carry", "delta_ms_of", "error_of", "partition_of", "severity_of", "signed_32", "state_fault"}
+OF_KERNELS = {
+    "agree",
+    "carry",
+    "delta_ms_of",
+    "describe",
+    "error_of",
+    "partition_of",
+    "severity_of",
+    "signed_32",
+    "state_fault",
+}
 
 
 def kernels_called() -> Iterator[Any]:

@@ -1,0 +1,220 @@
+"""What is known of each source's clock now, and how stable it was.
+
+Problem: an operator asks whose clock is wrong, by how much, and for how long the answer holds. Judge knows, in the
+state of each partition; how stable a clock is says the series of its estimates, which the estimates topic keeps.
+
+GUARANTEE the list is what a judge knows after the last entry of each partition, whichever worker runs, or none. Sources
+that judge has forgotten (more than sources_max) are not in it.
+HAZARD the offset is that at the authority time of the last entry: the bound of a silent source grows meanwhile, by 500
+ppm.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from schemas.codec import DecodeError, Framing, decode
+from schemas.instants import US_PER_MS, US_PER_S, format_ms
+from streams.estimate import Method, estimate_of
+from streams.estimate_kernel import GOOD_MS, SKEW_MAX_PPB
+from streams.judge_states import judge_at
+from streams.severity import Severity
+from streams.sources import COUNT, LAST_SEQUENCE, STATE, name_of
+from streams.stability import Deviations, best_window_s, deviations, octaves
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from streams.estimate import Estimate
+    from streams.queries import Ledger
+
+_PPB_PER_PPM: Final = 1_000
+_MS_PER_S: Final = 1_000
+_SEVERITY_MASK: Final = 3
+
+
+class SourceClock(NamedTuple):
+    """One source of a partition. at_ms: authority time of the estimate; good_ms: of the last reading that it rests on.
+
+    alert: the severity of its open alert, GREEN for none. last_sequence: of its last event.
+    """
+
+    partition: int
+    source: str
+    last_sequence: int
+    alert: Severity
+    at_ms: int
+    good_ms: int
+    estimate: Estimate
+
+    def order(self, by: str) -> tuple[bool, float, str, int]:
+        """By which a list is sorted: the largest offset, skew or bound first, or else by name; unknown ones last."""
+        found = self.estimate
+        size = {"offset": abs(found.offset_us), "skew": abs(found.skew_ppb), "bound": found.bound_us}.get(by, 0)
+        unknown = found.method is Method.NONE and by != "source"
+        return unknown, -size, self.source, self.partition
+
+    def row(self) -> dict[str, Any]:
+        """For a listing; what is not known is None."""
+        found = self.estimate
+        known = found.method is not Method.NONE
+        rated = known and found.skew_error_ppb < SKEW_MAX_PPB
+        return {
+            "source": self.source,
+            "offset_ms": found.offset_us / US_PER_MS if known else None,
+            "bound_ms": found.bound_us / US_PER_MS if known else None,
+            "skew_ppm": found.skew_ppb / _PPB_PER_PPM if rated else None,
+            "skew_error_ppm": found.skew_error_ppb / _PPB_PER_PPM if rated else None,
+            "severity": found.severity.name if known else None,
+            "alert": None if self.alert is Severity.GREEN else self.alert.name,
+            "method": found.method.name,
+            "samples": found.samples,
+            "span_s": found.span_ms // _MS_PER_S if found.samples else None,
+            "silent_s": max(0, self.at_ms - self.good_ms) // _MS_PER_S if found.samples else None,
+            "coherent_s": found.coherent_s if known else None,
+            "disturbances": found.disturbances,
+            "step_ms": found.step_us / US_PER_MS if found.disturbances else None,
+            "step_at": format_ms(found.step_ms) if found.disturbances else None,
+            "step_sequence": found.step_sequence if found.disturbances else None,
+            "at": format_ms(self.at_ms),
+            "partition": self.partition,
+            "last_sequence": self.last_sequence,
+        }
+
+    def in_words(self) -> str:
+        """What a person wants to know of it."""
+        found = self.estimate
+        if found.method is Method.NONE:
+            return (
+                f"{self.source}: too few events yet to tell where its clock is: {found.samples} that agree; it takes "
+                "3, over 5 s"
+            )
+        offset_s, bound_s = abs(found.offset_us) / US_PER_S, found.bound_us / US_PER_S
+        side = "ahead" if found.offset_us > 0 else "behind"
+        texts = [f"{self.source} is {offset_s:.3f} s +- {bound_s:.3f} s {side} at {format_ms(self.at_ms)}"]
+        if found.skew_error_ppb < SKEW_MAX_PPB:
+            gains = "gains" if found.skew_ppb >= 0 else "loses"
+            ppm, error_ppm = abs(found.skew_ppb) / _PPB_PER_PPM, found.skew_error_ppb / _PPB_PER_PPM
+            texts.append(f"its clock {gains} {ppm:.1f} ppm +- {error_ppm:.1f} ppm")
+        if found.coherent_s:
+            texts.append(f"it stays within 1 s for {_duration(found.coherent_s)} at least")
+        if found.disturbances:
+            by_s = found.step_us / US_PER_S
+            texts.append(f"it stepped by {by_s:+.3f} s at sequence {self.partition}:{found.step_sequence}")
+        return "; ".join(texts)
+
+
+class Stability(NamedTuple):
+    """The Allan deviations of one source at one tau, from so many samples; whether tau is the best to average over."""
+
+    source: str
+    samples: int
+    deviations: Deviations
+    best: bool
+
+    def row(self) -> dict[str, Any]:
+        """For a listing, with seven digits; None where there are too few samples."""
+        shown = {
+            name: None if math.isnan(value) else float(f"{value:.6e}")
+            for name, value in self.deviations._asdict().items()
+        }
+        return {"source": self.source, "samples": self.samples, **shown, "best": "best" if self.best else None}
+
+
+def source_clocks(ledger: Ledger, *, source: str | None = None, partition: int | None = None) -> list[SourceClock]:
+    """Of all sources, or of one, that judge knows now; by partition, in the order in which they came."""
+    found: list[SourceClock] = []
+    for p in ledger.chosen(partition):
+        tail = ledger.tail(p)
+        if tail is None:
+            continue
+        table = judge_at(ledger, p, tail).sources
+        for slot in range(int(table.used[COUNT])):
+            name = name_of(table, slot).decode()
+            if source in (None, name):
+                found.append(
+                    SourceClock(
+                        partition=p,
+                        source=name,
+                        last_sequence=int(table.hot[slot, LAST_SEQUENCE]),
+                        alert=Severity(int(table.hot[slot, STATE]) & _SEVERITY_MASK),
+                        at_ms=tail.authority_ms,
+                        good_ms=int(table.clocks[slot, GOOD_MS]),
+                        estimate=estimate_of(table.clocks, slot, tail.authority_ms),
+                    )
+                )
+    return found
+
+
+def stability(ledger: Ledger, clocks: Iterable[SourceClock], since_ms: int) -> Iterator[Stability]:
+    """Of each of these sources, from the estimates that were told since then; nothing of one with fewer than three."""
+    by_partition: dict[int, list[str]] = {}
+    for clock in clocks:
+        by_partition.setdefault(clock.partition, []).append(clock.source)
+    for p, names in sorted(by_partition.items()):
+        series = _series(ledger, p, set(names), since_ms)
+        for name in names:
+            yield from stability_of(name, *series.get(name, ([], [])))
+
+
+def stability_of(source: str, at_ms: list[int], offset_us: list[int]) -> Iterator[Stability]:
+    """Of the longest part of a series without a gap: instants, ascending, and the offset at each."""
+    phase_s, tau0_s = longest_run(np.array(at_ms, np.int64), np.array(offset_us, np.int64))
+    found = deviations(phase_s, tau0_s, octaves(phase_s.size)) if phase_s.size else []
+    best = best_window_s(found)
+    for one in found:
+        yield Stability(source, phase_s.size, one, best=one.tau_s == best)
+
+
+def longest_run(at_ms: NDArray[np.int64], offset_us: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
+    """The offsets in seconds at equal distances, and those in seconds: of the longest part of a series without a gap.
+
+    Estimates are told with the first event of each interval, so they stand an interval apart and a little more or less;
+    between two of them the offset is taken to run straight. A gap is where two are more than twice the usual apart.
+    """
+    if at_ms.size < 3:  # noqa: PLR2004 - of fewer there is no deviation
+        return np.zeros(0), 1.0
+    apart_ms = np.diff(at_ms)
+    usual_ms = max(1, int(np.median(apart_ms)))
+    edges = [0, *(np.flatnonzero(apart_ms > 2 * usual_ms) + 1).tolist(), at_ms.size]
+    length, begin = max((end - start, start) for start, end in itertools.pairwise(edges))
+    run_ms, run_us = at_ms[begin : begin + length], offset_us[begin : begin + length]
+    grid_ms = np.arange(run_ms[0], run_ms[-1] + 1, usual_ms)
+    return np.interp(grid_ms, run_ms, run_us / US_PER_S), usual_ms / _MS_PER_S
+
+
+def _series(ledger: Ledger, partition: int, names: set[str], since_ms: int) -> dict[str, tuple[list[int], list[int]]]:
+    """Instants and offsets of each of these sources, as they were told."""
+    topic = ledger.names.drift_estimates
+    [begin] = ledger.log.offsets_since(topic, [partition], max(0, since_ms)).values()
+    found: dict[str, tuple[list[int], list[int]]] = {}
+    end = ledger.log.bounds(topic, partition).stable_end
+    if begin < 0:
+        return found
+    for message in ledger.log.scan(topic, partition, begin, end):
+        key = message.key()
+        if key is None or key.decode(errors="replace") not in names:
+            continue
+        try:
+            told = decode("DriftEstimate", message.value() or b"", Framing.JSON)
+        except DecodeError:
+            continue  # none of ours
+        instants, offsets = found.setdefault(told["source"], ([], []))
+        if not instants or told["authority_timestamp"] > instants[-1]:
+            instants.append(told["authority_timestamp"])
+            offsets.append(told["offset_us"])
+    return found
+
+
+def _duration(seconds: int) -> str:
+    """In the largest unit that leaves at least two."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} seconds"
