@@ -379,8 +379,10 @@ class Cluster:
 
     def _check_alive(self) -> None:
         for node in self._nodes():
-            if self._pid(node) is not None or (self.detached and not (self._folder(node) / "pid").exists()):
-                continue  # the node runs, or its launcher is on its way
+            # Asked for in this order: a launcher that is on its way may write the file at any moment.
+            on_its_way = self.detached and not (self._folder(node) / "pid").exists()
+            if on_its_way or self._pid(node) is not None:
+                continue
             tail = self._output_tail(node)
             if "Address already in use" in tail or "BindException" in tail:
                 raise _PortTakenError

@@ -106,6 +106,25 @@ def test_a_node_starts_though_the_kernel_tells_no_command_line_for_a_moment(
     assert cluster.pids == []
 
 
+def test_a_node_whose_pid_is_written_at_this_moment_is_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its launcher may do so between any two looks; one that has written it, and does not run, has ended."""
+    cluster = Cluster(tmp_path, detached=True)
+    file = cluster.directory / "node-1" / "pid"
+    file.parent.mkdir(parents=True)
+    (file.parent / "output.log").touch()
+
+    def looked(_node: int) -> None:
+        file.write_text("1", encoding="ascii")
+
+    monkeypatch.setattr(cluster, "_pid", looked)
+    cluster._check_alive()
+    looked(1)
+    with pytest.raises(UnreachableError, match="node 1 ended while starting"):
+        cluster._check_alive()
+
+
 def test_a_killed_broker_starts_again_with_what_it_acknowledged(cluster: Cluster) -> None:
     """kill -9 of the JVM, not of the machine."""
     topic_with(cluster.bootstrap, [b"%d" % n for n in range(1000)])
