@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from docs.clock_faults import HONEST, all_slow, all_slow_patient, backlog, cases, day_ahead, measure, silent, slow
 from docs.draw_clocks import CLOCK_PICTURES
 from docs.histories import FIRST_INDEX, SECOND, START_MS, Event, aside, beats, fold, read
+from docs.style import BAND, EVENT, FAULTY, GREY, INK, LATE, SLOW, STYLE, WATERMARK
 from streams.windows import By, Frame, Function, Late, WindowDefinition
 
 if TYPE_CHECKING:
@@ -27,33 +28,6 @@ if TYPE_CHECKING:
     from docs.histories import Run, Step
 
 FOLDER: Final = "docs/pictures"
-_STYLE: Final[Any] = {
-    "svg.hashsalt": "driftledger",
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#57606a",
-    "axes.labelcolor": "#24292f",
-    "axes.facecolor": "#fcfcfb",
-    "figure.facecolor": "#fcfcfb",
-    "text.color": "#24292f",
-    "xtick.color": "#57606a",
-    "ytick.color": "#57606a",
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
-_INK: Final = "#24292f"
-_GREY: Final = "#8c959f"
-_BAND: Final = "#eceff2"
-_EVENT: Final = "#2f6fb3"
-_FAULTY: Final = "#b56b00"
-_SLOW: Final = "#8250df"
-_LATE: Final = "#cf222e"
-_WATERMARK: Final = "#1a7f5a"
 _S: Final = 1_000_000
 
 
@@ -81,16 +55,16 @@ def _line(axes: Axes, x: Sequence[float], watermark_ms: Sequence[int | None], **
     for at, mark in zip(x, watermark_ms, strict=True):
         if mark is not None and (not known or mark / SECOND != known[-1][1] or at == x[-1]):
             known.append((at, mark / SECOND))
-    axes.step([at for at, _ in known], [mark for _, mark in known], where="post", color=_WATERMARK, **style)
+    axes.step([at for at, _ in known], [mark for _, mark in known], where="post", color=WATERMARK, **style)
 
 
 def _dots(axes: Axes, x: Sequence[float], y: Sequence[float], **style: Any) -> None:
-    plain: dict[str, Any] = {"marker": "o", "s": 13, "color": _EVENT, "linewidths": 0, "zorder": 3}
+    plain: dict[str, Any] = {"marker": "o", "s": 13, "color": EVENT, "linewidths": 0, "zorder": 3}
     axes.scatter(list(x), list(y), **(plain | style))
 
 
 def _crosses(axes: Axes, x: Sequence[float], y: Sequence[float], **style: Any) -> None:
-    plain: dict[str, Any] = {"marker": "x", "s": 30, "color": _LATE, "linewidths": 1.6, "zorder": 4}
+    plain: dict[str, Any] = {"marker": "x", "s": 30, "color": LATE, "linewidths": 1.6, "zorder": 4}
     axes.scatter(list(x), list(y), **(plain | style))
 
 
@@ -116,8 +90,8 @@ def watermark() -> Figure:
     figure, (axes,) = _figure(8.6, 5.6)
     at_s = _seconds([step.said.at_ms for step in steps])
     for start_s in range(0, 50, 20):
-        axes.axhspan(start_s, start_s + 10, color=_BAND, zorder=0)
-    axes.plot([0, 86], [0, 86], color=_GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.axhspan(start_s, start_s + 10, color=BAND, zorder=0)
+    axes.plot([0, 86], [0, 86], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     axes.text(
         57, 58.5, "authority time", color="#57606a", rotation=45, rotation_mode="anchor", transform_rotates_text=True
     )
@@ -129,25 +103,25 @@ def watermark() -> Figure:
     _crosses(axes, [at_s[n] for n in late], [events[n].local_ms / SECOND for n in late], s=60, linewidths=2)
     for result in run.results:
         x, end_s = at_s[result["step"]], _starts_s(result) + 10
-        axes.plot([x], [end_s], marker="s", markersize=6, color=_INK, zorder=5)
+        axes.plot([x], [end_s], marker="s", markersize=6, color=INK, zorder=5)
         axes.annotate(f"closes, count {result['count']}", (x, end_s), (7, -10), textcoords="offset points", va="center")
     ahead = next(n for n in taken if events[n].local_ms - events[n].at_ms > 10 * SECOND)
     axes.annotate(
         "24.6 s ahead: counts in its window;\nthe watermark follows authority time",
         (at_s[ahead], events[ahead].local_ms / SECOND), (3, 61), ha="left",
-        arrowprops={"arrowstyle": "-", "color": _GREY, "shrinkB": 4}, va="bottom",
+        arrowprops={"arrowstyle": "-", "color": GREY, "shrinkB": 4}, va="bottom",
     )  # fmt: skip
     axes.annotate(
-        "late: its window\nhas closed", (at_s[late[0]], events[late[0]].local_ms / SECOND), (45, 23.5), color=_LATE,
-        va="center", arrowprops={"arrowstyle": "-", "color": _GREY, "shrinkB": 5},
+        "late: its window\nhas closed", (at_s[late[0]], events[late[0]].local_ms / SECOND), (45, 23.5), color=LATE,
+        va="center", arrowprops={"arrowstyle": "-", "color": GREY, "shrinkB": 5},
     )  # fmt: skip
     axes.annotate(
-        "events: event time, at most\nauthority time, less 5 s", (12.9, 7), (26, 1), va="center", color=_WATERMARK,
-        arrowprops={"arrowstyle": "-", "color": _GREY},
+        "events: event time, at most\nauthority time, less 5 s", (12.9, 7), (26, 1), va="center", color=WATERMARK,
+        arrowprops={"arrowstyle": "-", "color": GREY},
     )  # fmt: skip
     axes.annotate(
-        "silence: heartbeats,\nfrontier less 20 s", (76, 55), (70, 37), va="center", color=_WATERMARK, ha="left",
-        arrowprops={"arrowstyle": "-", "color": _GREY},
+        "silence: heartbeats,\nfrontier less 20 s", (76, 55), (70, 37), va="center", color=WATERMARK, ha="left",
+        arrowprops={"arrowstyle": "-", "color": GREY},
     )  # fmt: skip
     axes.set(xlim=(0, 87), ylim=(-6, 76), xlabel="authority time, s", ylabel="event time by its source's clock, s")
     axes.set_title("How a watermark moves: windows of 10 s, lateness 5 s, max_behind 20 s")
@@ -167,14 +141,14 @@ def frames() -> Figure:
     local = WindowDefinition("w", size_us=10 * _S, by=By.ALL, lateness_us=15 * _S)
     broker = WindowDefinition("w", size_us=10 * _S, by=By.ALL, frame=Frame.AUTHORITY)
     for y, definition in ((1.0, broker), (0.0, local)):
-        axes.plot([-12, 42], [y, y], color=_INK, linewidth=1, zorder=1)
+        axes.plot([-12, 42], [y, y], color=INK, linewidth=1, zorder=1)
         for result in fold(steps, definition).results:
             start_s, above = _starts_s(result), y > 0
             low, high = (y, y + 0.32) if above else (y - 0.32, y)
-            axes.fill_between([start_s + 0.15, start_s + 9.85], low, high, color=_BAND, linewidth=0)
+            axes.fill_between([start_s + 0.15, start_s + 9.85], low, high, color=BAND, linewidth=0)
             shown = f"count {result['count']}"
             axes.text(start_s + 5, y + (0.17 if above else -0.17), shown, ha="center", va="center", fontsize=11)
-    for colour, marker, (source, fast) in zip((_EVENT, _SLOW, _FAULTY), "osD", fast_ms.items(), strict=True):
+    for colour, marker, (source, fast) in zip((EVENT, SLOW, FAULTY), "osD", fast_ms.items(), strict=True):
         mine = [event for event in events if event.source == source]
         top, bottom = _seconds([event.at_ms for event in mine]), _seconds([event.local_ms for event in mine])
         for x_top, x_bottom in zip(top, bottom, strict=True):
@@ -185,7 +159,7 @@ def frames() -> Figure:
     axes.set(xlim=(-12, 42), ylim=(-0.6, 1.45), xlabel="s")
     axes.set_yticks([1, 0], ['frame = "authority"\nthe broker says when', 'frame = "local"\nits source says when'])
     axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0, labelcolor=_INK)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.legend(loc="lower right", ncols=3, handletextpad=0.1, columnspacing=1.2, borderaxespad=0)
     axes.set_title("The same 21 events, in windows of 10 s of either frame")
     return figure
@@ -219,10 +193,10 @@ def _results(axes: Axes, steps: Sequence[Step], results: Sequence[dict[str, Any]
     """Counts of a window as they were told; hollow: not final."""
     x = [steps[result["step"]].said.at_ms / SECOND for result in results]
     y = [result["count"] for result in results]
-    axes.step([*x, 65], [*y, y[-1]], where="post", color=_EVENT, linewidth=1.4, zorder=2)
+    axes.step([*x, 65], [*y, y[-1]], where="post", color=EVENT, linewidth=1.4, zorder=2)
     for at, result in zip(x, results, strict=True):
-        fill = _EVENT if result["final"] else "#fcfcfb"
-        axes.plot([at], [result["count"]], marker="o", markersize=7, color=_EVENT, markerfacecolor=fill, zorder=3)
+        fill = EVENT if result["final"] else "#fcfcfb"
+        axes.plot([at], [result["count"]], marker="o", markersize=7, color=EVENT, markerfacecolor=fill, zorder=3)
         text = f"revision {result['revision']}" if named else str(result["revision"])
         axes.annotate(text, (at, result["count"]), (0, 7), textcoords="offset points", ha="center", fontsize=8.5)
 
@@ -242,7 +216,7 @@ def late() -> Figure:
             x = events[number].at_ms / SECOND
             _crosses(axes, [x], [3.4], s=45)
             fate = "taken" if number in caused else "dead letter" if policy is Late.SIDE else "left out"
-            axes.text(x, 2.8, fate, ha="center", va="top", color=_LATE, fontsize=8.5, rotation=90)
+            axes.text(x, 2.8, fate, ha="center", va="top", color=LATE, fontsize=8.5, rotation=90)
         reported = sum(report["late"] for report in run.late)
         axes.set(xlim=(5, 65), ylim=(-0.4, 11.2), xlabel="authority time, s")
         axes.set_title(f'late = "{policy}"')
@@ -250,7 +224,7 @@ def late() -> Figure:
         axes.set_yticks([0, 2, 4, 6, 8, 10])
         if policy is Late.UPDATE:
             until_s = 35
-            axes.axvspan(15, until_s, color=_BAND, zorder=0)
+            axes.axvspan(15, until_s, color=BAND, zorder=0)
             axes.text(25, 5.2, "update_ms", ha="center", va="center", color="#57606a")
     panels[0].set_ylabel("count of the window 0 to 10 s")
     figure.suptitle(
@@ -270,12 +244,12 @@ def early() -> Figure:
     results = _of_first(run)
     _results(axes, steps, results, named=False)
     for line_s in range(2, 64, 2):
-        axes.axvline(line_s, color=_BAND, linewidth=0.8, zorder=0)
+        axes.axvline(line_s, color=BAND, linewidth=0.8, zorder=0)
     first_final = next(result for result in results if result["final"])
     x = steps[first_final["step"]].said.at_ms / SECOND
     axes.annotate(
         "closes: final", (x, first_final["count"]), (x - 1, first_final["count"] + 2.6), ha="center",
-        arrowprops={"arrowstyle": "-", "color": _GREY, "shrinkB": 14},
+        arrowprops={"arrowstyle": "-", "color": GREY, "shrinkB": 14},
     )  # fmt: skip
     axes.text(29.5, 8.4, "late events update it: final again,\nwith the next revision", va="top")
     axes.text(6.7, 1.1, "early: not final, where\nauthority time crosses 2 s", va="center")
@@ -294,15 +268,15 @@ def _side(axes: Axes, case: Case, x: Sequence[float], seen: _Seen, title: str) -
     honest, gone = {number for number in events if case.is_honest(number)}, set(seen.late)
     for numbers, draw, style in (
         (honest - gone, _dots, {"s": 11}),
-        (events.keys() - honest - gone, _dots, {"color": _FAULTY, "s": 14, "marker": "D"}),
-        (gone - honest, _crosses, {"color": _FAULTY, "s": 20, "linewidths": 1.2}),
+        (events.keys() - honest - gone, _dots, {"color": FAULTY, "s": 14, "marker": "D"}),
+        (gone - honest, _crosses, {"color": FAULTY, "s": 20, "linewidths": 1.2}),
         (gone & honest, _crosses, {"s": 20, "linewidths": 1.1}),
     ):
         ordered = sorted(numbers)
         draw(axes, [x[n] for n in ordered], [events[n].local_ms / SECOND for n in ordered], **style)
     if seen.closings:
         at, ends_s = zip(*seen.closings, strict=True)
-        axes.scatter([x[n] for n in at], ends_s, marker="s", s=22, color=_INK, linewidths=0, zorder=5)
+        axes.scatter([x[n] for n in at], ends_s, marker="s", s=22, color=INK, linewidths=0, zorder=5)
     axes.set_title(title, linespacing=1.5)
 
 
@@ -455,7 +429,7 @@ def report() -> dict[str, Any]:
 def draw(folder: str, form: str = "svg") -> None:
     """Write all of them."""
     for name, picture in {**PICTURES, **CLOCK_PICTURES}.items():
-        with rc_context(_STYLE):
+        with rc_context(STYLE):
             nameless = {"Date": None, "Creator": None} if form == "svg" else None
             picture().savefig(f"{folder}/{name}.{form}", metadata=nameless, dpi=110)
 

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from docs.clock_runs import Learnt, clock, cut, learn
+from docs.style import EVENT, GREY, LATE, SLOW, WATERMARK
+from streams.estimate import severity_of_offset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,16 +20,11 @@ if TYPE_CHECKING:
 
     from docs.clock_runs import Floats
 
-_INK: Final = "#24292f"
-_GREY: Final = "#8c959f"
-_EVENT: Final = "#2f6fb3"
-_TRUTH: Final = "#cf222e"
-_ESTIMATE: Final = "#1a7f5a"
-_TWO_WAY: Final = "#8250df"
+_TRUTH, _ESTIMATE, _TWO_WAY = LATE, WATERMARK, SLOW
 #: Of GREEN, YELLOW and RED.
 _SEVERITIES: Final = ("#4ac26b", "#e3b341", "#cf222e")
 _MINUTE: Final = 60.0
-_GREEN_MS, _YELLOW_MS = 1_000, 5_000
+_US_PER_MS: Final = 1_000
 _SEEN_MS: Final = 0.5
 
 
@@ -54,12 +51,6 @@ def both_ways() -> tuple[Learnt, Learnt]:
 def drifting() -> Learnt:
     """A clock that gains 60 ppm, for two hours, an event each 25 seconds."""
     return learn(clock(288, 25.0, off_ms=-150, ppm=60, least_ms=25))
-
-
-def severity_of(offset_ms: Floats) -> Floats:
-    """Of offsets, by the plain rule; NaN: unknown."""
-    size = np.abs(offset_ms)
-    return np.where(np.isnan(size), np.nan, (size >= _GREEN_MS - 0.5).astype(float) + (size >= _YELLOW_MS - 0.5))
 
 
 def _band(axes: Axes, run: Learnt, color: str, label: str, *, seen_ms: float = _SEEN_MS, steps: bool = True) -> None:
@@ -93,7 +84,7 @@ def _changes(at: Floats, *columns: Floats, seen: float = _SEEN_MS) -> tuple[Floa
 
 def _readings(axes: Axes, run: Learnt, **style: Any) -> None:
     plain: dict[str, Any] = {
-        "linestyle": "none", "marker": "o", "markersize": 1.8, "markeredgewidth": 0, "color": _EVENT,
+        "linestyle": "none", "marker": "o", "markersize": 1.8, "markeredgewidth": 0, "color": EVENT,
         "label": "events: local - authority",
     }  # fmt: skip
     axes.plot(run.appended_s / _MINUTE, run.reading_ms, **(plain | style))
@@ -124,7 +115,7 @@ def clock_backlog() -> Figure:
     whole.set(ylabel="s", title="A clock 180 ms fast; its path is cut for five minutes")
     whole.set_yticks([0, -100_000, -200_000, -300_000], ["0", "-100", "-200", "-300"])
     whole.annotate("five minutes' events, drained", (15.8, -250_000), (18.5, -220_000), va="center",
-        arrowprops={"arrowstyle": "-", "color": _GREY})  # fmt: skip
+        arrowprops={"arrowstyle": "-", "color": GREY})  # fmt: skip
     _readings(near, run)
     _band(near, run, _ESTIMATE, "the estimate, with its bound")
     _truth(near, run)
@@ -132,7 +123,8 @@ def clock_backlog() -> Figure:
     near.legend(loc="upper right", ncols=3, handletextpad=0.4, columnspacing=1.2)
     at_min = run.appended_s / _MINUTE
     _strip(strips, at_min, run.severity, "each event", 1)
-    _strip(strips, at_min, severity_of(np.where(np.isnan(run.bound_ms), np.nan, run.offset_ms)), "the clock", 0)
+    of_clock = np.array([float(severity_of_offset(round(ms * _US_PER_MS))) for ms in run.offset_ms.tolist()])
+    _strip(strips, at_min, np.where(np.isnan(run.bound_ms), np.nan, of_clock), "the clock", 0)
     strips.set(xlim=(0, 30), ylim=(-0.5, 1.5), xlabel="authority time, minutes")
     strips.set_yticks([])
     strips.spines["left"].set_visible(False)

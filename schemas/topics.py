@@ -56,7 +56,7 @@ _NAME_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + "._-"
 
 
 class TopicNames(NamedTuple):
-    """The eight topics of a ledger."""
+    """The nine topics of a ledger."""
 
     input: str
     control: str
@@ -67,6 +67,11 @@ class TopicNames(NamedTuple):
     dead_letters: str
     progress: str
     snapshots: str
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What folds write to, in the transaction of their entries."""
+        return self.drift_alerts, self.drift_estimates, self.aggregates, self.dead_letters
 
 
 class Cleanup(enum.StrEnum):

@@ -85,9 +85,7 @@ def deployment(log: Log, names: TopicNames, partition: int) -> Deployment:
             raise topic_missing(partition, name)
         facts[name] = found
     partitions = facts[names.input].partitions
-    for name in (
-        names.control, names.sequenced, names.drift_alerts, names.drift_estimates, names.aggregates, names.dead_letters,
-    ):  # fmt: skip
+    for name in (names.control, names.sequenced, *names.outputs):
         if facts[name].partitions != partitions:
             detail = f"{names.input} has {partitions} partitions, {name} has {facts[name].partitions}"
             raise HaltError(partition, HaltCode.TOPIC_CHANGED, detail, _COUNT_REMEDY)

@@ -517,8 +517,7 @@ class Lane:
     def _wait_stable(self, log: Log, free: list[int]) -> None:
         """An earlier owner's transaction has been ended by the fence; its markers may still be on their way."""
         names = self._names
-        written = (names.drift_alerts, names.drift_estimates, names.aggregates, names.dead_letters)
-        outputs = [(topic, p) for p in free for topic in written]
+        outputs = [(topic, p) for p in free for topic in names.outputs]
         for topic, partition in [(names.progress, self.number), *outputs]:
             if not wait_stable(log, topic, partition, self._settings.transaction_timeout_ms):
                 detail = f"a foreign transaction stays open on {topic}[{partition}]"

@@ -16,12 +16,14 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import structlog
 
 from schemas.codec import DecodeError, Framing, decode
 from schemas.instants import US_PER_MS, US_PER_S, format_ms
 from streams.estimate import Method, estimate_of
 from streams.estimate_kernel import GOOD_MS, SKEW_MAX_PPB
 from streams.judge_states import judge_at
+from streams.log import offset_of
 from streams.severity import Severity
 from streams.sources import COUNT, LAST_SEQUENCE, STATE, name_of
 from streams.stability import Deviations, best_window_s, deviations, octaves
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _PPB_PER_PPM: Final = 1_000
 _MS_PER_S: Final = 1_000
 _SEVERITY_MASK: Final = 3
+_logger = structlog.get_logger()
 
 
 class SourceClock(NamedTuple):
@@ -203,8 +206,11 @@ def _series(ledger: Ledger, partition: int, names: set[str], since_ms: int) -> d
             continue
         try:
             told = decode("DriftEstimate", message.value() or b"", Framing.JSON)
-        except DecodeError:
-            continue  # none of ours
+        except DecodeError as error:
+            _logger.warning(
+                "estimate_not_readable", topic=topic, partition=partition, offset=offset_of(message), error=str(error)
+            )
+            continue
         instants, offsets = found.setdefault(told["source"], ([], []))
         if not instants or told["authority_timestamp"] > instants[-1]:
             instants.append(told["authority_timestamp"])

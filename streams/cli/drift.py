@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from schemas.errors import BadInputError
 from streams.cli.drift_hot import FromLedgerOption, hot_rows
+from streams.cli.drift_sources import sources
 from streams.cli.output import Output, OutputOption, emit, emit_lines
 from streams.cli.ranges import (
     DEFAULT_LAST,
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Whose clock is off: sources, anchor, verify, log, warnings, alerts.", no_args_is_help=True)
 
-_DAY_MS = 86_400_000
+app.command()(sources)
+
 CLI_SOURCE = "CLI"
 _SEQUENCE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 NOW = "now"
@@ -65,13 +66,6 @@ _WARNING_COLUMNS = (
 )  # fmt: skip
 _WARNING_FIELDS = (*_WARNING_COLUMNS, "local_timestamp_us", "authority_timestamp_ms", "logged_at_ms", "sequence")
 _WARNING_LINE_COLUMNS = ("authority_timestamp", "drift_seconds", "source", "event_id", "id")
-_SOURCE_COLUMNS = (
-    "source", "offset_ms", "bound_ms", "skew_ppm", "skew_error_ppm", "severity", "alert", "method", "samples", "span_s",
-    "silent_s", "coherent_s", "disturbances",
-)  # fmt: skip
-_SOURCE_FIELDS = (*_SOURCE_COLUMNS, "step_ms", "step_at", "step_sequence", "at", "partition", "last_sequence")
-_STABILITY_COLUMNS = ("source", "tau_s", "samples", "adev", "oadev", "mdev", "tdev_s", "best")
-_STABILITY_FIELDS = (*_STABILITY_COLUMNS, "hdev", "ohdev", "totdev")
 _ALERT_COLUMNS = ("recorded_at", "state", "severity", "source", "events", "worst_delta_ms", "alert_id", "text")
 _ALERT_LINE_COLUMNS = ("recorded_at", "state", "severity", "text")
 _ALERT_FIELDS = (
@@ -333,79 +327,6 @@ def coming_warnings(
 def _sequence(text: str | None) -> int | None:
     """The sequence that --from or --to names, None where it names an instant or is not given."""
     return int(text) if text is not None and _SEQUENCE.fullmatch(text.strip()) else None
-
-
-class Sort(enum.StrEnum):
-    """The order of a list of clocks."""
-
-    OFFSET = "offset"
-    SKEW = "skew"
-    BOUND = "bound"
-    SOURCE = "source"
-
-
-@app.command()
-def sources(
-    context: typer.Context,
-    source: SourceOption = None,
-    partition: PartitionOption = None,
-    sort: Annotated[
-        Sort, typer.Option(help="offset, skew, bound: the largest first, whatever its sign; unknown ones last.")
-    ] = Sort.OFFSET,
-    limit: Annotated[int, typer.Option(min=1, help="So many sources at most.")] = 50,
-    stability: Annotated[
-        bool,
-        typer.Option("--stability", help="Instead: how stable each clock was: Allan deviations and the best window."),
-    ] = False,
-    since: Annotated[
-        str | None,
-        typer.Option("--from", help="With --stability: estimates from this instant on; the last day unless given."),
-    ] = None,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """List what is known of each source's clock: where it is, how fast it runs, and how long that holds.
-
-    offset is the clock minus the authority, positive is ahead, and the truth is within the bound of it. ONE_WAY was
-    found from events alone, TWO_WAY also from acknowledged round trips, which producers of driftledger tell. coherent
-    is how many seconds the clock stays within 1 s at least. severity is that of the estimate; alert that of the
-    source's open alert, which rests on single events. Answered from the ledger, with a worker or without.
-
-    Examples:
-
-        driftledger drift sources
-
-        driftledger drift sources --source pump-7
-
-        driftledger drift sources --sort skew --limit 10 --output jsonl
-
-        driftledger drift sources --source pump-7 --stability
-    """
-    from streams.source_clocks import source_clocks
-    from streams.source_clocks import stability as stability_since
-
-    if since is not None and not stability:
-        raise BadInputError("--from is for --stability: the list is of now. Give --stability, too, or leave it out")
-    begin_ms = None if since is None else span_of(since, None).first_ms
-    with opened(context) as ledger:
-        found = source_clocks(ledger, source=source, partition=partition)
-        if not found:
-            typer.echo("no source is known" if source is None else f"no source {source!r} is known", err=True)
-        shown = sorted(found, key=lambda clock: clock.order(sort))[:limit]
-        if stability:
-            begin_ms = max((clock.at_ms for clock in shown), default=0) - _DAY_MS if begin_ms is None else begin_ms
-            rows = (one.row() for one in stability_since(ledger, shown, begin_ms))
-            if not emit(rows, _STABILITY_COLUMNS if output is Output.TABLE else _STABILITY_FIELDS, output) and shown:
-                typer.echo(
-                    "no source was told of three times since then; each is, once in estimate_interval_ms", err=True
-                )
-    if stability:
-        return
-    emit((clock.row() for clock in shown), _SOURCE_COLUMNS if output is Output.TABLE else _SOURCE_FIELDS, output)
-    if len(shown) < len(found):
-        typer.echo(f"{len(shown)} of {len(found):,} sources; --limit {len(found)} lists all", err=True)
-    elif source is not None:
-        for clock in shown:
-            typer.echo(clock.in_words(), err=True)
 
 
 class Which(enum.StrEnum):

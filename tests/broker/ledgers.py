@@ -163,8 +163,7 @@ def sequence(settings: Settings, judge: Judge | None = JUDGE, *, derive: Derive 
                 assert time.monotonic_ns() < deadline_ns, "the lane does not reach the end of its input"
                 lane.commit(lane.fetch())
         # A commit is answered before its markers stand in every partition.
-        written = (names.sequenced, names.drift_alerts, names.drift_estimates, names.aggregates, names.dead_letters)
-        outputs = [(topic, p) for topic in written for p in partitions]
+        outputs = [(topic, p) for topic in (names.sequenced, *names.outputs) for p in partitions]
         for topic, partition in [(names.progress, number), *outputs]:
             assert wait_stable(log, topic, partition, LEVEL_TIMEOUT_S * 1_000), topic
     log.close()

@@ -236,8 +236,7 @@ def test_a_commit_whose_markers_were_not_written_is_one_after_a_restart(tmp_path
         cluster.kill()
         names = ledger.names
         since_ms = _lose_marker(cluster, names.sequenced, 0)
-        outputs = (names.drift_alerts, names.drift_estimates, names.aggregates, names.dead_letters)
-        for topic in (*outputs, names.progress):
+        for topic in (*names.outputs, names.progress):
             _lose_marker(cluster, topic, since_ms)
         [decided] = [log for log in cluster.directory.glob("**/__transaction_state-*/*.log") if log.stat().st_size]
         _cut(decided, _batch_ends(decided.read_bytes(), markers_only=False)[-2])  # without: it is complete
