@@ -51,7 +51,7 @@ import numpy as np
 
 from schemas.instants import US_PER_MS
 from schemas.memory import kernel
-from streams.estimate_kernel import (
+from streams.clock_columns import (
     BEGUN_MS,
     DISTURBANCES,
     REACH_US,
@@ -61,9 +61,8 @@ from streams.estimate_kernel import (
     STEP_MS,
     STEP_SEQUENCE,
     STEP_US,
-    is_known,
-    offset_of,
 )
+from streams.estimate_kernel import is_known, offset_of
 from streams.severity import Severity
 from streams.severity_kernel import severity_of
 
@@ -114,7 +113,7 @@ class Estimate(NamedTuple):
 
 
 def estimate_of(clocks: NDArray[np.int64], slot: int, at_ms: int) -> Estimate:
-    """What is known of the source in a slot. clocks: see `estimate_kernel`."""
+    """What is known of the source in a slot. clocks: see `clock_columns`."""
     row = np.empty((1, ESTIMATE_COLUMNS), np.int64)
     describe(clocks, slot, at_ms, row, 0, 0)
     method, offset_us, bound_us, skew_ppb, skew_error_ppb, samples, span_ms, severity, *rest = row[0].tolist()

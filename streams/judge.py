@@ -39,10 +39,10 @@ from schemas.errors import BadInputError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, bytes_at
 from streams import dedupe, judge_dump, sources
 from streams.alerts import DriftAlert, Reading, change_record, forgotten_record
+from streams.clock_fit import workspace
 from streams.control import decode_control
 from streams.dead_letters import dead_letter
 from streams.definitions import JUDGE, JudgeSettings
-from streams.estimate_kernel import workspace
 from streams.estimates import TOLD_COLUMNS, estimate_messages
 from streams.fold import FoldError, Messages, Record, Target
 from streams.judge_kernel import (

@@ -12,7 +12,7 @@ have equal bytes. No checksum and no compression: a snapshot has its own.
     each source: length of its name u16
     names, end to end
     watched: 18 x i64                               the watch of each source whose alert state is not 0
-    each source: 30 x i64                           what is known of its clock, see estimate_kernel
+    each source: 30 x i64                           what is known of its clock, see clock_columns
     each point of each source: 4 x i32              in the order of the sources, as many of each as its clock says
     dedupe rows: 4 x i64                            the last min(horizon, last_sequence) sequences, see dedupe
 
@@ -31,9 +31,9 @@ import numpy as np
 from schemas.errors import BadInputError
 from schemas.faults import MAX_SOURCE_BYTES
 from streams.alerts import WATCH_COLUMNS
+from streams.clock_columns import CLOCK_COLUMNS, POINT_COLUMNS, POINTS, POINTS_MAX, SAMPLES, STRETCH_MS
 from streams.dedupe import RING_COLUMNS, Memory, remembered, restored
 from streams.definitions import JudgeSettings
-from streams.estimate_kernel import CLOCK_COLUMNS, POINT_COLUMNS, POINTS, POINTS_MAX, SAMPLES, STRETCH_MS
 from streams.fold import FoldError
 from streams.sources import (
     ARENA_USED,

@@ -18,8 +18,9 @@ from schemas.columns import Fault
 from schemas.faults import MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES
 from schemas.memory import copy, kernel, load_i64, sha256_final, sha256_init, sha256_update, store_i64
 from streams.alerts import WATCH_COLUMNS, observe, settle
+from streams.clock_columns import CLOCK_COLUMNS, STEP_MS, STEP_US
 from streams.dedupe import Memory, forget, home, remember, seek
-from streams.estimate_kernel import CLOCK_COLUMNS, STEP_MS, STEP_US, due, estimate, is_known, offset_of
+from streams.estimate_kernel import due, estimate, is_known, offset_of
 from streams.estimates import tell
 from streams.prefetch import prefetch
 from streams.severity_kernel import delta_ms_of, is_warned, severity_of
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from schemas.columns import Entries, Events
-    from streams.estimate_kernel import Workspace
+    from streams.clock_fit import Workspace
 
 
 class Stop(enum.IntEnum):

@@ -20,8 +20,8 @@ import structlog
 
 from schemas.codec import DecodeError, Framing, decode
 from schemas.instants import US_PER_MS, US_PER_S, format_ms
+from streams.clock_columns import GOOD_MS, SKEW_MAX_PPB
 from streams.estimate import Method, estimate_of
-from streams.estimate_kernel import GOOD_MS, SKEW_MAX_PPB
 from streams.judge_states import judge_at
 from streams.log import offset_of
 from streams.severity import Severity

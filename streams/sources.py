@@ -19,7 +19,7 @@ How: five arrays over slots, in order of number, and an arena of names in the sa
                                       state, hash, the first 24 bytes of the name, zero padded
     watch    int64[slots, 18]         see `alerts`; touched only for sources that are not plainly GREEN
     clocks   int64[slots, 30]         what is known of its clock, and
-    points   int32[slots, 32, 4]      from which readings: see `estimate_kernel`; points are touched once a stretch
+    points   int32[slots, 32, 4]      from which readings: see `clock_columns`; points are touched once a stretch
 
 Of a table of names only the last three have no rows. So a GREEN event of a short-named source touches one line of
 places, one of hot and four or five of clocks.
@@ -34,7 +34,7 @@ import numpy as np
 from schemas.faults import MAX_SOURCE_BYTES
 from schemas.memory import address_of, copy, kernel, load_i64, load_u8
 from streams.alerts import WATCH_COLUMNS
-from streams.estimate_kernel import CLOCK_COLUMNS, POINT_COLUMNS, POINTS_MAX
+from streams.clock_columns import CLOCK_COLUMNS, POINT_COLUMNS, POINTS_MAX
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

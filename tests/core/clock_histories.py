@@ -8,23 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from schemas.memory import kernel
-from streams.estimate_kernel import (
-    CLOCK_COLUMNS,
-    POINT_COLUMNS,
-    POINTS_MAX,
-    SKEW_ERROR_PPB,
-    SKEW_PPB,
-    Place,
-    estimate,
-    is_known,
-    offset_of,
-    workspace,
-)
+from streams.clock_columns import CLOCK_COLUMNS, POINT_COLUMNS, POINTS_MAX, SKEW_ERROR_PPB, SKEW_PPB
+from streams.clock_fit import workspace
+from streams.estimate_kernel import Place, estimate, is_known, offset_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from streams.estimate_kernel import Workspace
+    from streams.clock_fit import Workspace
 
 START_MS = 1_800_000_000_000
 

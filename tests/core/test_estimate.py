@@ -10,23 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.memory import JIT
-from streams.estimate import Method, coherent_s, estimate_of, severity_of_offset
-from streams.estimate_kernel import (
+from streams.clock_columns import (
     AT_MS,
     BASE_MS,
     BASE_US,
     CLOCK_COLUMNS,
     DISTURBANCES,
     LOW_US,
-    OFFSET_MAX_US,
     POINT_HALF_US,
     POINT_MIDDLE_US,
     POINTS,
-    Place,
-    clock_delta_us,
-    estimate,
-    workspace,
 )
+from streams.clock_fit import workspace
+from streams.estimate import Method, coherent_s, estimate_of, severity_of_offset
+from streams.estimate_kernel import OFFSET_MAX_US, Place, clock_delta_us, estimate
 from streams.severity import Severity
 from tests.core import clock_oracle
 from tests.core.clock_histories import START_MS, Readings, Truth, in_order, learn, readings_of

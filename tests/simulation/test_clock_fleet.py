@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pytest
 
-from streams.estimate_kernel import DISTURBANCES
+from streams.clock_columns import DISTURBANCES
 from tests.core.clock_histories import Learnt, Readings, Truth, in_order, learn, readings_of
 
 if TYPE_CHECKING:
