@@ -1,186 +1,87 @@
-"""When a source's clock changes for the worse or the better, and the record that says so.
+"""What the records of the alerts topic say: of a source's clock that is off, or of events that arrive late.
 
-Problem: one reading proves little (a retry, a queue, a pause), so a source has a current severity that changes only
-when confirm_events of its events in a row agree on another one. Each change is one record of the alerts topic.
-
-The machine, and nothing else decides (`TRANSITIONS`; the kernel works from the same table):
-
-    current   run of    record            alert
-    GREEN     YELLOW    OPENED            begins at the first event of the run
-    GREEN     RED       OPENED            begins at the first event of the run
-    YELLOW    RED       CHANGED           goes on
-    RED       YELLOW    CHANGED           goes on
-    YELLOW    GREEN     CLOSED            ends
-    RED       GREEN     CLOSED            ends
-
-A run is of events of one source with one severity other than the current one. An event of the current severity, or of
-a third one, ends it; the third begins its own. Duplicates and conflicts take no part (see `judge`). `events` and
-`worst` count from the first event of the opening run, so the confirming run is part of the alert; `at_open` is the
-event that completed it. The worst is the largest abs(delta_ms), the first of several.
+When a record is written is the machine's (`alert_kernel`); why it is so, `causes` says. Here are its fields and its
+text. One alert is a row of records with one alert_id: OPENED, any number of CHANGED, CLOSED.
 
 GUARANTEE the bytes of a record are a function of the partition's DATA entries and DEFINITION settings: no index, no
 clock, no batch. Fields stand in the order of the schema.
-HAZARD a source that is forgotten (see `sources`) while its alert is open ends that alert with a CLOSED record whose
-`at_close` is null and whose severity is the last one known: nothing proved that its clock is right again.
-
-How: each source has a watch, a row of int64 columns that only a run or an open alert touches, and a packed state
-
-    bits 0-1 current severity | bits 2-3 severity of the run | bits 4.. length of the run, 0 for none
-
-A GREEN source without a run has state 0 and an all-zero watch. Fields that are not in use are zero, always: the watch
-is part of the snapshot, and a snapshot is the same whatever happened before.
+HAZARD a source that is forgotten (see `sources`) while an alert of it is open ends that alert with a CLOSED record
+whose `at_close` is null and whose severity is the last one known: nothing proved that its clock is right again.
 """
 
 from __future__ import annotations
 
-import enum
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
 import orjson
 
 from schemas.codec import Framing, encode
-from schemas.instants import format_ms
-from schemas.memory import kernel
-from streams.severity import GREEN, Severity, drift_seconds
+from schemas.instants import US_PER_MS, format_ms
+from streams.alert_kernel import (
+    AT_OPEN,
+    CALM_FIRST,
+    CALM_FIRST_MS,
+    CAUSE,
+    EVENTS,
+    FIRST,
+    FIRST_MS,
+    LAST,
+    READ_COLUMNS,
+    REVISION,
+    WORST,
+    AlertState,
+    Question,
+)
+from streams.causes import Cause, rounded_ms
+from streams.clock_columns import SKEW_MAX_PPB
+from streams.severity import Severity, drift_seconds
 from streams.severity_kernel import severity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-
-class AlertState(enum.IntEnum):
-    """What a record says about its alert."""
-
-    OPENED = 1
-    CHANGED = 2
-    CLOSED = 3
+_PPB_PER_PPM: Final = 1_000
 
 
-#: (current severity, severity of the completed run) to the record that is written.
-TRANSITIONS: Final[Mapping[tuple[Severity, Severity], AlertState]] = {
-    (Severity.GREEN, Severity.YELLOW): AlertState.OPENED,
-    (Severity.GREEN, Severity.RED): AlertState.OPENED,
-    (Severity.YELLOW, Severity.RED): AlertState.CHANGED,
-    (Severity.RED, Severity.YELLOW): AlertState.CHANGED,
-    (Severity.YELLOW, Severity.GREEN): AlertState.CLOSED,
-    (Severity.RED, Severity.GREEN): AlertState.CLOSED,
-}
+class Change(NamedTuple):
+    """One record to be written, as the machine left it. watch: the columns of the question's row; now: of a reading.
 
-_SEVERITIES: Final = len(Severity)
-#: The table for the kernel: 0 where there is no transition.
-_ACTIONS: Final = np.array([TRANSITIONS.get((a, b), 0) for a in Severity for b in Severity], np.int64)
-_OPENED: Final = int(AlertState.OPENED)
-_CLOSED: Final = int(AlertState.CLOSED)
-
-# Columns of a watch. A reading is four of them: sequence, authority_ms, local_us, delta_ms.
-REVISION: Final = 0
-FIRST: Final = 1
-LAST: Final = 2
-EVENTS: Final = 3
-AT_OPEN: Final = 4
-WORST: Final = 8
-RUN_FIRST: Final = 12
-RUN_FIRST_MS: Final = 13
-RUN_WORST: Final = 14
-WATCH_COLUMNS: Final = 18
-_DELTA: Final = 3
-_NOTE_COLUMNS: Final = 4
-
-_RUN_SHIFT: Final = 4
-
-
-@kernel
-def _note(
-    watch: NDArray[np.int64], slot: int, at: int, sequence: int, authority_ms: int, local_us: int, delta_ms: int
-) -> None:
-    watch[slot, at] = sequence
-    watch[slot, at + 1] = authority_ms
-    watch[slot, at + 2] = local_us
-    watch[slot, at + 3] = delta_ms
-
-
-@kernel
-def _copy_note(watch: NDArray[np.int64], slot: int, target: int, source: int) -> None:
-    for column in range(_NOTE_COLUMNS):
-        watch[slot, target + column] = watch[slot, source + column]
-
-
-@kernel
-def observe(
-    watch: NDArray[np.int64],
-    slot: int,
-    state: int,
-    severity: int,
-    confirm_events: int,
-    sequence: int,
-    authority_ms: int,
-    local_us: int,
-    delta_ms: int,
-) -> tuple[int, int]:
-    """One event of a source: its new state, and the AlertState to record (0 for none).
-
-    After a record the caller copies the watch row and then calls `settle`. Not to be called for GREEN in state 0, where
-    nothing can change.
+    previous, severity: of the alert before and after; skew_ppb, skew_error_ppb: of the source's clock.
     """
-    current = state & 3
-    if current != GREEN:
-        watch[slot, EVENTS] += 1
-        if severity != GREEN:
-            watch[slot, LAST] = sequence
-        if abs(delta_ms) > abs(watch[slot, WORST + _DELTA]):
-            _note(watch, slot, WORST, sequence, authority_ms, local_us, delta_ms)
-    if severity == current:
-        if state != current:
-            watch[slot, RUN_FIRST:WATCH_COLUMNS] = 0
-        return current, 0
-    run = state >> _RUN_SHIFT
-    if run == 0 or (state >> 2) & 3 != severity:
-        run = 0
-        watch[slot, RUN_FIRST] = sequence
-        watch[slot, RUN_FIRST_MS] = authority_ms
-        _note(watch, slot, RUN_WORST, sequence, authority_ms, local_us, delta_ms)
-    elif abs(delta_ms) > abs(watch[slot, RUN_WORST + _DELTA]):
-        _note(watch, slot, RUN_WORST, sequence, authority_ms, local_us, delta_ms)
-    run += 1
-    if run < confirm_events:
-        return current | severity << 2 | run << _RUN_SHIFT, 0
-    action = _ACTIONS[current * _SEVERITIES + severity]
-    watch[slot, REVISION] += 1
-    if action == _OPENED:
-        watch[slot, FIRST] = watch[slot, RUN_FIRST]
-        watch[slot, LAST] = sequence
-        watch[slot, EVENTS] = run
-        _note(watch, slot, AT_OPEN, sequence, authority_ms, local_us, delta_ms)
-        _copy_note(watch, slot, WORST, RUN_WORST)
-    return severity, action
 
-
-@kernel
-def settle(watch: NDArray[np.int64], slot: int, action: int) -> None:
-    """Zero what is no longer in use after a record: the run, and after CLOSED the alert."""
-    watch[slot, RUN_FIRST:WATCH_COLUMNS] = 0
-    if action == _CLOSED:
-        watch[slot, :RUN_FIRST] = 0
+    question: Question
+    state: AlertState
+    previous: Severity
+    severity: Severity
+    skew_ppb: int
+    skew_error_ppb: int
+    now: Sequence[int]
+    watch: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One event's clock against the authority; fields as in the schema."""
+    """One event of the source; fields as in the schema."""
 
     sequence: int
     authority_timestamp: int
     local_timestamp: int
     delta_ms: int
     severity: str
+    offset_us: int | None
+    bound_us: int | None
+    value_ms: int
 
     @classmethod
-    def of(cls, sequence: int, authority_ms: int, local_us: int, delta_ms: int) -> Reading:
-        """The severity follows from the delta."""
-        return cls(sequence, authority_ms, local_us, delta_ms, Severity(severity_of(delta_ms)).name)
+    def of(cls, columns: Sequence[int]) -> Reading:
+        """From the columns of a reading; see `alert_kernel`."""
+        sequence, authority_ms, local_us, delta_ms, offset_us, bound_us, value_ms = columns
+        severity, known = Severity(severity_of(delta_ms)).name, bound_us >= 0
+        return cls(
+            sequence, authority_ms, local_us, delta_ms, severity,
+            offset_us if known else None, bound_us if known else None, value_ms,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +99,7 @@ class DriftAlert:
     first_sequence: int
     last_sequence: int
     events: int
+    skew_ppb: int | None
     at_open: Reading
     worst: Reading
     at_close: Reading | None
@@ -211,63 +113,107 @@ class DriftAlert:
         return encode("DriftAlert", fields, framing)
 
 
-def change_record(
-    partition: int, source: str, previous: Severity, severity: Severity, watch: list[int], now: Reading
+def change_record(partition: int, source: str, change: Change) -> DriftAlert:
+    """The record of a change."""
+    closed = change.state is AlertState.CLOSED
+    now, worst = Reading.of(change.now), Reading.of(change.watch[WORST : WORST + READ_COLUMNS])
+    cause = Cause(change.watch[CAUSE])
+    skew_ppb = change.skew_ppb if change.skew_error_ppb < SKEW_MAX_PPB else None
+    if closed:
+        text = _closing_text(partition, source, change, worst)
+    else:
+        was = "" if change.previous in (Severity.GREEN, change.severity) else f", was {change.previous.name}"
+        since = f"since {format_ms(change.watch[FIRST_MS])}, sequence {partition}:{change.watch[FIRST]}"
+        told = f"({change.severity.name}{was}) {since}"
+        text = _opening_text(source, cause, now, told)
+        if cause in (Cause.AHEAD, Cause.BEHIND) and abs(change.skew_ppb) > change.skew_error_ppb:
+            gains = "gains" if change.skew_ppb > 0 else "loses"
+            text += f"; its clock {gains} {abs(change.skew_ppb) / _PPB_PER_PPM:.1f} ppm"
+    return _record(
+        partition, source, change.question, change.watch,
+        state=change.state, severity=change.severity, previous=change.previous, revision=change.watch[REVISION],
+        skew_ppb=skew_ppb, at_close=now if closed else None, text=text,
+    )  # fmt: skip
+
+
+def forgotten_record(
+    partition: int, source: str, question: Question, severity: Severity, watch: Sequence[int], sources_max: int
 ) -> DriftAlert:
-    """The record of a transition, from the watch as `observe` left it and the event that completed the run."""
-    state = TRANSITIONS[previous, severity]
-    since = f"since {format_ms(watch[RUN_FIRST_MS])}, sequence {partition}:{watch[RUN_FIRST]}"
-    worst = Reading.of(*watch[WORST : WORST + 4])
-    match state:
-        case AlertState.OPENED:
-            text = f"{source} is {_offset(now.delta_ms)} ({severity.name}) {since}"
-        case AlertState.CHANGED:
-            text = f"{source} is {_offset(now.delta_ms)} ({severity.name}, was {previous.name}) {since}"
-        case AlertState.CLOSED:
-            text = f"{source} is within 1 s again {since}; at worst it was {_offset(worst.delta_ms)} ({worst.severity})"
-    at_close = now if state is AlertState.CLOSED else None
-    return _record(partition, source, state, previous, severity, watch, at_close, text)
-
-
-def forgotten_record(partition: int, source: str, severity: Severity, watch: list[int], sources_max: int) -> DriftAlert:
     """The record that ends the alert of a source that is no longer watched."""
     text = (
         f"{source} is no longer watched: more than {sources_max} sources, each with an open alert; it was last "
         f"{severity.name} at sequence {partition}:{watch[LAST]}"
     )
-    ended = [watch[REVISION] + 1, *watch[1:]]
-    return _record(partition, source, AlertState.CLOSED, severity, severity, ended, None, text)
+    return _record(
+        partition, source, question, watch,
+        state=AlertState.CLOSED, severity=severity, previous=severity, revision=watch[REVISION] + 1,
+        skew_ppb=None, at_close=None, text=text,
+    )  # fmt: skip
 
 
 def _record(
-    partition: int,
-    source: str,
-    state: AlertState,
-    previous: Severity,
-    severity: Severity,
-    watch: list[int],
-    at_close: Reading | None,
-    text: str,
-) -> DriftAlert:
+    partition: int, source: str, question: Question, watch: Sequence[int], *, state: AlertState, severity: Severity,
+    previous: Severity, revision: int, skew_ppb: int | None, at_close: Reading | None, text: str,
+) -> DriftAlert:  # fmt: skip
     return DriftAlert(
-        alert_id=f"{partition}:{watch[FIRST]}",
-        revision=watch[REVISION],
+        alert_id=f"{partition}:{watch[FIRST]}:{question.name.lower()}",
+        revision=revision,
         state=state.name,
         partition=partition,
         source=source,
-        cause="UNKNOWN",
+        cause=Cause(watch[CAUSE]).name,
         severity=severity.name,
         previous_severity=previous.name,
         first_sequence=watch[FIRST],
         last_sequence=watch[LAST],
         events=watch[EVENTS],
-        at_open=Reading.of(*watch[AT_OPEN : AT_OPEN + 4]),
-        worst=Reading.of(*watch[WORST : WORST + 4]),
+        skew_ppb=skew_ppb,
+        at_open=Reading.of(watch[AT_OPEN : AT_OPEN + READ_COLUMNS]),
+        worst=Reading.of(watch[WORST : WORST + READ_COLUMNS]),
         at_close=at_close,
         text=text,
     )
 
 
-def _offset(delta_ms: int) -> str:
-    """In words: `3.200 s ahead` or `3.200 s behind`."""
-    return f"{drift_seconds(delta_ms)} s {'behind' if delta_ms < 0 else 'ahead'}"
+def _opening_text(source: str, cause: Cause, now: Reading, told: str) -> str:
+    """Of an alert that opens or changes."""
+    match cause:
+        case Cause.BACKLOG:
+            text = f"{source}'s events arrive {drift_seconds(now.value_ms)} s late {told}"
+            return text if now.offset_us is None else f"{text}; its clock is {_estimated(now)}"
+        case Cause.UNKNOWN if now.delta_ms < 0:
+            return (
+                f"{source}'s events are stamped {drift_seconds(now.delta_ms)} s before they arrive {told}; too few "
+                "agree to tell a slow clock from a slow way"
+            )
+        case Cause.STEP:
+            return f"{source} stepped and is {_clock(now)} {told}"
+        case _:
+            return f"{source} is {_clock(now)} {told}"
+
+
+def _closing_text(partition: int, source: str, change: Change, worst: Reading) -> str:
+    since = f"since {format_ms(change.watch[CALM_FIRST_MS])}, sequence {partition}:{change.watch[CALM_FIRST]}"
+    size, severity = drift_seconds(worst.value_ms), Severity(severity_of(worst.value_ms)).name
+    if change.question is Question.DELAY:
+        return f"{source}'s events arrive within 1 s again {since}; at worst they were {size} s late ({severity})"
+    return f"{source} is within 1 s again {since}; at worst it was {size} s {_side(worst.value_ms)} ({severity})"
+
+
+def _clock(now: Reading) -> str:
+    """Where the clock is: by the estimate, or by what this event proves."""
+    if now.offset_us is not None and rounded_ms(now.offset_us) == now.value_ms:
+        return _estimated(now)
+    proved = " at least" if now.value_ms > 0 else ""
+    return f"{drift_seconds(now.value_ms)} s {_side(now.value_ms)}{proved}"
+
+
+def _estimated(now: Reading) -> str:
+    """In words: `3.200 s +- 0.040 s ahead`."""
+    offset_ms = rounded_ms(now.offset_us or 0)
+    bound_ms = -(-(now.bound_us or 0) // US_PER_MS)
+    return f"{drift_seconds(offset_ms)} s +- {drift_seconds(bound_ms)} s {_side(offset_ms)}"
+
+
+def _side(value_ms: int) -> str:
+    return "behind" if value_ms < 0 else "ahead"

@@ -21,13 +21,17 @@ from typing import Any, Final
 
 from schemas.codec import Framing
 from schemas.errors import BadInputError
-from streams.severity import THRESHOLD_LIMIT_US
+from streams.severity import THRESHOLD_LIMIT_US, YELLOW_FROM_MS
 
+#: Events of a source that its alerts look back on.
+OF_EVENTS_MAX: Final = 62
 #: Name of the judge's DEFINITION entries.
 JUDGE: Final = "judge"
 
-#: A run of this many events is hours for any source; beyond it an alert would never open.
-CONFIRM_EVENTS_MAX: Final = 10_000
+#: Of a calm run: it is hours for most sources; beyond it an alert would never close.
+CLEAR_EVENTS_MAX: Final = 10_000
+#: Times of alerts, in ms: a day.
+HOLD_MAX_MS: Final = 86_400_000
 #: 48 bytes for each sequence of the horizon, in memory and per partition: 96 MB at the limit.
 DEDUPE_HORIZON_MAX: Final = 2_000_000
 #: Longer than it takes any clock to become wrong.
@@ -35,18 +39,27 @@ ESTIMATE_INTERVAL_MAX_MS: Final = 86_400_000
 #: About 1 KB for each source, and its name: 1 GB at the limit.
 SOURCES_MAX: Final = 1_000_000
 #: Fields that came later, and what holds where a body was written without them.
-_LATER: Final = {"estimate_interval_ms": 60_000}
+_LATER: Final = {
+    "estimate_interval_ms": 60_000,
+    "of_events": 5,
+    "clear_events": 5,
+    "hysteresis_ms": 100,
+    "hold_ms": 10_000,
+    "fleet_hold_ms": 5_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeSettings:
     """All that the judge can be told. The defaults hold before the first DEFINITION entry.
 
-    framing: how input values are framed. threshold_us: a warning is given strictly beyond it. confirm_events: events
-    in a row with the same new severity before the severity of their source changes. dedupe_horizon: sequences within
-    which a repeated (source, event_id) is recognised; 0 recognises none. sources_max: sources judged one by one in a
-    partition. estimate_interval_ms: of authority time, in which the estimate of a clock is told once. Raises
-    BadInputError naming the field.
+    framing: how input values are framed. threshold_us: a warning is given strictly beyond it. confirm_events,
+    of_events: so many of the last so many events of a source must be over a limit before an alert opens or rises.
+    clear_events: so many in a row must be below it, by hysteresis_ms, before one falls or closes. hold_ms,
+    fleet_hold_ms: of authority time, how long an alert stays open at least, and how long one waits that is not proved.
+    dedupe_horizon: sequences within which a repeated (source, event_id) is recognised; 0 recognises none. sources_max:
+    sources judged one by one in a partition. estimate_interval_ms: of authority time, in which the estimate of a clock
+    is told once. Raises BadInputError naming the field.
     """
 
     framing: Framing = Framing.SINGLE_OBJECT
@@ -55,12 +68,22 @@ class JudgeSettings:
     dedupe_horizon: int = 100_000
     sources_max: int = 200_000
     estimate_interval_ms: int = 60_000
+    of_events: int = 5
+    clear_events: int = 5
+    hysteresis_ms: int = 100
+    hold_ms: int = 10_000
+    fleet_hold_ms: int = 5_000
 
     def __post_init__(self) -> None:
         if not isinstance(self.framing, Framing):
             raise BadInputError(f"framing = {self.framing!r} is not one of {', '.join(Framing)}. Name one of them")
         _check("threshold_us", self.threshold_us, 0, THRESHOLD_LIMIT_US)
-        _check("confirm_events", self.confirm_events, 1, CONFIRM_EVENTS_MAX)
+        _check("of_events", self.of_events, 1, OF_EVENTS_MAX)
+        _check("confirm_events", self.confirm_events, 1, self.of_events, " = of_events")
+        _check("clear_events", self.clear_events, 1, CLEAR_EVENTS_MAX)
+        _check("hysteresis_ms", self.hysteresis_ms, 0, YELLOW_FROM_MS - 1)
+        _check("hold_ms", self.hold_ms, 0, HOLD_MAX_MS)
+        _check("fleet_hold_ms", self.fleet_hold_ms, 0, HOLD_MAX_MS)
         _check("dedupe_horizon", self.dedupe_horizon, 0, DEDUPE_HORIZON_MAX)
         _check("sources_max", self.sources_max, 1, SOURCES_MAX)
         _check("estimate_interval_ms", self.estimate_interval_ms, 1, ESTIMATE_INTERVAL_MAX_MS)
@@ -110,8 +133,8 @@ def threshold_us_from_ms(threshold_ms: float | Decimal | str) -> int:
     return threshold_us
 
 
-def _check(name: str, value: object, least: int, most: int) -> None:
+def _check(name: str, value: object, least: int, most: int, what: str = "") -> None:
     if type(value) is not int:
-        raise BadInputError(f"{name} = {value!r} is not an integer. Give one from {least} to {most}")
+        raise BadInputError(f"{name} = {value!r} is not an integer. Give one from {least} to {most}{what}")
     if not least <= value <= most:
-        raise BadInputError(f"{name} = {value} is out of range. Give an integer from {least} to {most}")
+        raise BadInputError(f"{name} = {value} is out of range. Give an integer from {least} to {most}{what}")

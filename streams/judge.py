@@ -9,12 +9,13 @@ For each DATA entry exactly one of:
 - DUPLICATE or CONFLICT (see `dedupe`): severity and delta are computed, for the drift log, and it is counted. It
   takes no part in alerts, estimates, warnings or the counts by severity: a retry is stamped when first sent, so its
   distance is that of the network.
-- judged: severity, warning, the estimate of its source's clock (see `estimate`), alert machine (see `alerts`). A value
+- judged: severity, warning, the estimate of its source's clock (see `estimate`), its cause (see `causes`), the alert
+  machine (see `alert_kernel`). A value
   that is NaN or infinite is flagged and counted, its clock is judged like any other.
 
 CONTROL entries change two things only. A DEFINITION named "judge" puts its settings in force from its own index on: a
 smaller dedupe_horizon forgets at once, a larger one remembers more from now on, a smaller sources_max takes effect
-when the next new source comes, a run of a source goes on counting under a new confirm_events. A FOLD_VERSION of judge
+when the next new source comes, answers that were given count on under new rules of alerts. A FOLD_VERSION of judge
 above our own is a FoldError: a newer release has written from there on. HAZARD a definition that cannot be read is
 passed over, counted (`refused_definitions`) and changes nothing: an entry cannot be mended, so halting for it would
 halt for ever.
@@ -38,7 +39,8 @@ from schemas.columns import Fault, allocate_events, decode_events, slice_rows
 from schemas.errors import BadInputError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, bytes_at
 from streams import dedupe, judge_dump, sources
-from streams.alerts import DriftAlert, Reading, change_record, forgotten_record
+from streams.alert_kernel import QUESTION_COLUMNS, READ_COLUMNS, AlertState, Question, Rules, severity_in
+from streams.alerts import Change, DriftAlert, change_record, forgotten_record
 from streams.clock_fit import workspace
 from streams.control import decode_control
 from streams.dead_letters import dead_letter
@@ -51,9 +53,14 @@ from streams.judge_kernel import (
     NUMBER_SEQUENCE,
     NUMBER_TOLD,
     REPORT_COLUMNS,
+    REPORT_NOW,
     REPORT_PREVIOUS,
+    REPORT_QUESTION,
     REPORT_ROW,
     REPORT_SEVERITY,
+    REPORT_SKEW,
+    REPORT_SKEW_ERROR,
+    REPORT_STATE,
     REPORT_WATCH,
     Flag,
     Stop,
@@ -63,7 +70,6 @@ from streams.judge_kernel import (
     judge_rows,
 )
 from streams.severity import Severity
-from streams.severity_kernel import delta_ms_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -271,13 +277,13 @@ class Judge:
         numbers = np.zeros(2, np.int64)
         numbers[NUMBER_SEQUENCE] = state.last_sequence
         settings, room = state.settings, workspace()
+        rules, reading = rules_of(settings), np.empty(READ_COLUMNS, np.int64)
         evicted = row = 0
         while True:
             row, stop, reported = judge_rows(
                 row, entries, events, marks, content, verdicts, state.sources, address_of(state.sources.arena),
-                state.memory, numbers, settings.threshold_us, settings.confirm_events, settings.dedupe_horizon,
-                settings.sources_max, settings.estimate_interval_ms, room, batch.tally, reports,
-                told,
+                state.memory, numbers, settings.threshold_us, rules, settings.dedupe_horizon,
+                settings.sources_max, settings.estimate_interval_ms, room, reading, batch.tally, reports, told,
             )  # fmt: skip
             state.last_sequence = int(numbers[NUMBER_SEQUENCE])
             for report in reports[:reported].tolist():
@@ -299,10 +305,17 @@ class Judge:
     def _change(self, partition: int, entries: Entries, events: Events, report: list[int]) -> Record:
         row = report[REPORT_ROW]
         source = bytes_at(int(events.source_address[row]), int(events.source_length[row]))
-        local_us, authority_ms = int(events.local_us[row]), int(entries.authority_ms[row])
-        now = Reading.of(int(entries.sequence[row]), authority_ms, local_us, delta_ms_of(local_us, authority_ms))
-        previous, severity = Severity(report[REPORT_PREVIOUS]), Severity(report[REPORT_SEVERITY])
-        alert = change_record(partition, source.decode(), previous, severity, report[REPORT_WATCH:], now)
+        change = Change(
+            question=Question(report[REPORT_QUESTION]),
+            state=AlertState(report[REPORT_STATE]),
+            previous=Severity(report[REPORT_PREVIOUS]),
+            severity=Severity(report[REPORT_SEVERITY]),
+            skew_ppb=report[REPORT_SKEW],
+            skew_error_ppb=report[REPORT_SKEW_ERROR],
+            now=report[REPORT_NOW:REPORT_WATCH],
+            watch=report[REPORT_WATCH:],
+        )
+        alert = change_record(partition, source.decode(), change)
         return _alert_record(int(entries.index[row]), source, alert)
 
     def _evict(self, state: JudgeState, index: int, records: list[Record]) -> int:
@@ -310,14 +323,29 @@ class Judge:
         table = state.sources
         leaving, staying = sources.least_needed(table, state.settings.sources_max)
         for slot in leaving.tolist():
-            severity = Severity(int(table.hot[slot, sources.STATE]) & 3)
-            if severity is not Severity.GREEN:
-                source = sources.name_of(table, slot)
-                watch = table.watch[slot].tolist()
-                alert = forgotten_record(state.partition, source.decode(), severity, watch, state.settings.sources_max)
-                records.append(_alert_record(index, source, alert))
+            for question in Question:
+                severity = Severity(severity_in(int(table.hot[slot, sources.STATE]), question))
+                if severity is not Severity.GREEN:
+                    source = sources.name_of(table, slot)
+                    watch = table.watch[slot, question * QUESTION_COLUMNS :][:QUESTION_COLUMNS].tolist()
+                    alert = forgotten_record(
+                        state.partition, source.decode(), question, severity, watch, state.settings.sources_max
+                    )
+                    records.append(_alert_record(index, source, alert))
         state.sources = sources.only(table, staying)
         return len(leaving)
+
+
+def rules_of(settings: JudgeSettings) -> Rules:
+    """Those of the alert machine."""
+    return Rules(
+        settings.confirm_events,
+        settings.of_events,
+        settings.clear_events,
+        settings.hysteresis_ms,
+        settings.hold_ms,
+        settings.fleet_hold_ms,
+    )
 
 
 def _alert_record(index: int, source: bytes, alert: DriftAlert) -> Record:
@@ -343,6 +371,7 @@ def blank_verdicts(rows: int) -> Verdicts:
         source=np.full(rows, -1, np.int64),
         offset_us=np.zeros(rows, np.int64),
         bound_us=np.full(rows, -1, np.int64),
+        cause=np.zeros(rows, np.uint8),
     )
 
 
@@ -356,4 +385,5 @@ def _verdict_rows(verdicts: Verdicts, start: int, stop: int) -> Verdicts:
         source=verdicts.source[start:stop],
         offset_us=verdicts.offset_us[start:stop],
         bound_us=verdicts.bound_us[start:stop],
+        cause=verdicts.cause[start:stop],
     )

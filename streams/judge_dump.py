@@ -8,10 +8,10 @@ have equal bytes. No checksum and no compression: a snapshot has its own.
     settings, canonical JSON
     each source: number i64                         one column after another
     each source: sequence of its last event i64
-    each source: alert state i64                    see alerts
+    each source: alert state i64                    see alert_kernel
     each source: length of its name u16
     names, end to end
-    watched: 18 x i64                               the watch of each source whose alert state is not 0
+    watched: 58 x i64                               the watch of each source whose alert state is not 0
     each source: 30 x i64                           what is known of its clock, see clock_columns
     each point of each source: 4 x i32              in the order of the sources, as many of each as its clock says
     dedupe rows: 4 x i64                            the last min(horizon, last_sequence) sequences, see dedupe
@@ -30,7 +30,7 @@ import numpy as np
 
 from schemas.errors import BadInputError
 from schemas.faults import MAX_SOURCE_BYTES
-from streams.alerts import WATCH_COLUMNS
+from streams.alert_kernel import WATCH_COLUMNS
 from streams.clock_columns import CLOCK_COLUMNS, POINT_COLUMNS, POINTS, POINTS_MAX, SAMPLES, STRETCH_MS
 from streams.dedupe import RING_COLUMNS, Memory, remembered, restored
 from streams.definitions import JudgeSettings

@@ -17,12 +17,30 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from schemas.columns import Fault
 from schemas.faults import MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES
 from schemas.memory import copy, kernel, load_i64, sha256_final, sha256_init, sha256_update, store_i64
-from streams.alerts import WATCH_COLUMNS, observe, settle
-from streams.clock_columns import CLOCK_COLUMNS, STEP_MS, STEP_US
+from streams.alert_kernel import (
+    QUESTION_COLUMNS,
+    READ_AUTHORITY_MS,
+    READ_BOUND_US,
+    READ_COLUMNS,
+    READ_DELTA_MS,
+    READ_LOCAL_US,
+    READ_OFFSET_US,
+    READ_SEQUENCE,
+    READ_VALUE_MS,
+    Question,
+    Rules,
+    in_use,
+    observe,
+    settle,
+    severity_in,
+)
+from streams.causes import Cause, blame, cause_of
+from streams.clock_columns import CLOCK_COLUMNS, REACH_US, SKEW_ERROR_PPB, SKEW_PPB, STEP_MS, STEP_US
 from streams.dedupe import Memory, forget, home, remember, seek
-from streams.estimate_kernel import due, estimate, is_known, offset_of
+from streams.estimate_kernel import HOLD_TWO_WAY_MS, Place, due, estimate, is_known, offset_of
 from streams.estimates import tell
 from streams.prefetch import prefetch
+from streams.severity import GREEN
 from streams.severity_kernel import delta_ms_of, is_warned, severity_of
 from streams.sources import (
     COUNT,
@@ -89,12 +107,17 @@ APPENDED_MS: Final = 4
 #: In the severity column: the row was not judged (CONTROL, or it could not be decoded).
 NO_SEVERITY: Final = 255
 
-# Columns of a report: row, severity before and after, then the watch as `observe` left it.
+# Columns of a report: what `alerts.Change` has, and the row of the batch.
 REPORT_ROW: Final = 0
-REPORT_PREVIOUS: Final = 1
-REPORT_SEVERITY: Final = 2
-REPORT_WATCH: Final = 3
-REPORT_COLUMNS: Final = REPORT_WATCH + WATCH_COLUMNS
+REPORT_QUESTION: Final = 1
+REPORT_STATE: Final = 2
+REPORT_PREVIOUS: Final = 3
+REPORT_SEVERITY: Final = 4
+REPORT_SKEW: Final = 5
+REPORT_SKEW_ERROR: Final = 6
+REPORT_NOW: Final = 7
+REPORT_WATCH: Final = REPORT_NOW + READ_COLUMNS
+REPORT_COLUMNS: Final = REPORT_WATCH + QUESTION_COLUMNS
 
 # Places of the running numbers: the last sequence, and how many estimates are told.
 NUMBER_SEQUENCE: Final = 0
@@ -106,6 +129,12 @@ _LENGTH_BYTES: Final = 4
 
 _DATA: Final = 0
 _NO_FAULT: Final = int(Fault.NONE)
+_QUESTIONS: Final = len(Question)
+_CLOCK, _DELAY = (int(question) for question in Question)
+_AHEAD: Final = int(Cause.AHEAD)
+_BACKLOG: Final = int(Cause.BACKLOG)
+_NO_BOUND: Final = -1
+_NEAR: Final = int(Place.NEAR)
 _DONE, _GROW, _EVICT, _REPORTS, _OUT_OF_ORDER = (int(stop) for stop in Stop)
 _WARNED, _DUPLICATE, _CONFLICT, _NOT_FINITE = (int(flag) for flag in Flag)
 _N_WARNED: Final = int(Tally.WARNED)
@@ -114,7 +143,7 @@ _N_CONFLICTS: Final = int(Tally.CONFLICTS)
 _N_NOT_FINITE: Final = int(Tally.NOT_FINITE)
 
 #: Rows looked ahead, the time of about two misses; a source's own line, found through another, is asked for half way.
-_AHEAD: Final = 8
+_ROWS_AHEAD: Final = 8
 _ENTRY_BYTES: Final = 8
 _HOT_BYTES: Final = 8 * HOT_COLUMNS
 _CLOCK_BYTES: Final = 8 * CLOCK_COLUMNS
@@ -126,7 +155,8 @@ class Verdicts(NamedTuple):
 
     fault: as decoded. severity: a Severity, or NO_SEVERITY. flags: a set of Flag. delta_ms: local minus authority,
     rounded half away from zero; 0 where not judged. source: the number of the source, -1 where not judged.
-    offset_us, bound_us: the estimate of the source's clock after this row; a bound of -1 where there is none.
+    offset_us, bound_us: the estimate of the source's clock after this row; a bound of -1 where there is none. cause: a
+    Cause, NONE for duplicates and conflicts, whose distance is that of a retry.
     """
 
     fault: NDArray[np.uint8]
@@ -136,6 +166,7 @@ class Verdicts(NamedTuple):
     source: NDArray[np.int64]
     offset_us: NDArray[np.int64]
     bound_us: NDArray[np.int64]
+    cause: NDArray[np.uint8]
 
 
 @kernel
@@ -160,6 +191,34 @@ def identify(events: Events, marks: NDArray[np.int64], message: int, context: in
 
 
 @kernel
+def _ask(
+    sources: Sources, slot: int, question: int, cause: int, waits_ms: int, rules: Rules, reading: NDArray[np.int64],
+    reports: NDArray[np.int64], reported: int, row: int,
+) -> int:  # fmt: skip
+    """Answer one question of a source with an event, and report what that changes; how many reports there are then."""
+    hot, watch, clocks = sources.hot, sources.watch, sources.clocks
+    state = hot[slot, STATE]
+    if not in_use(state, question) and severity_of(reading[READ_VALUE_MS]) == GREEN:
+        return reported
+    after, action = observe(watch, slot, state, question, cause, waits_ms, rules, reading)
+    hot[slot, STATE] = after
+    if action == 0:
+        return reported
+    reports[reported, REPORT_ROW], reports[reported, REPORT_QUESTION] = row, question
+    reports[reported, REPORT_STATE] = action
+    reports[reported, REPORT_PREVIOUS] = severity_in(state, question)
+    reports[reported, REPORT_SEVERITY] = severity_in(after, question)
+    reports[reported, REPORT_SKEW] = clocks[slot, SKEW_PPB]
+    reports[reported, REPORT_SKEW_ERROR] = clocks[slot, SKEW_ERROR_PPB]
+    for column in range(READ_COLUMNS):
+        reports[reported, REPORT_NOW + column] = reading[column]
+    for column in range(QUESTION_COLUMNS):
+        reports[reported, REPORT_WATCH + column] = watch[slot, question * QUESTION_COLUMNS + column]
+    settle(watch, slot, question, action)
+    return reported + 1
+
+
+@kernel
 def judge_rows(
     start: int,
     entries: Entries,
@@ -172,21 +231,23 @@ def judge_rows(
     memory: Memory,
     numbers: NDArray[np.int64],
     threshold_us: int,
-    confirm_events: int,
+    rules: Rules,
     horizon: int,
     sources_max: int,
     estimate_interval_ms: int,
     room: Workspace,
+    reading: NDArray[np.int64],
     tally: NDArray[np.int64],
     reports: NDArray[np.int64],
     told: NDArray[np.int64],
 ) -> tuple[int, int, int]:
     """Judge rows from start; returns (row, Stop, reports written).
 
-    content: value_hash as int64[n, 4]. numbers: int64[2], see NUMBER_SEQUENCE. room: for the fits of clocks. tally:
-    int64[len(Tally)], added to. told: int64[n, TOLD_COLUMNS], an estimate for each row at most.
+    content: value_hash as int64[n, 4]. numbers: int64[2], see NUMBER_SEQUENCE. room: for the fits of clocks; reading:
+    int64[READ_COLUMNS], for one event. tally: int64[len(Tally)], added to. told: int64[n, TOLD_COLUMNS], one for a
+    row at most.
     """
-    places, hot, watch, arena = sources.places, sources.hot, sources.watch, sources.arena
+    places, hot, arena = sources.places, sources.hot, sources.arena
     clocks, points, exchange = sources.clocks, sources.points, events.exchange
     ring, table = memory.ring, memory.table
     table_address, places_address, hot_address = table.ctypes.data, places.ctypes.data, hot.ctypes.data
@@ -195,10 +256,10 @@ def judge_rows(
     reported = 0
     last_sequence = numbers[NUMBER_SEQUENCE]
     for row in range(start, rows):
-        ahead = row + _AHEAD
+        ahead = row + _ROWS_AHEAD
         if ahead < rows and events.fault[ahead] == _NO_FAULT:
             prefetch(places_address + _ENTRY_BYTES * (marks[ahead, 2] & (places.size - 1)))
-            entry = places[marks[row + _AHEAD // 2, 2] & (places.size - 1)]
+            entry = places[marks[row + _ROWS_AHEAD // 2, 2] & (places.size - 1)]
             prefetch(hot_address + _HOT_BYTES * slot_in(entry))
             for line in range(0, _CLOCK_BYTES, _LINE_BYTES):
                 prefetch(clocks_address + _CLOCK_BYTES * slot_in(entry) + line)
@@ -221,7 +282,7 @@ def judge_rows(
         length = int(events.source_length[row])
         slot = find(places, hot, arena, address, length, marks[row, 2])
         stop = _DONE
-        if reported == reports.shape[0]:
+        if reported + _QUESTIONS > reports.shape[0]:
             stop = _REPORTS
         elif slot < 0 and sources.used[COUNT] >= sources_max:
             stop = _EVICT
@@ -251,13 +312,10 @@ def judge_rows(
         authority_ms = entries.authority_ms[row]
         delta_ms = delta_ms_of(local_us, authority_ms)
         severity = severity_of(delta_ms)
+        place = _NEAR
         if flags == 0:
-            tally[severity] += 1
-            if is_warned(local_us, authority_ms, threshold_us):
-                flags = _WARNED
-                tally[_N_WARNED] += 1
             step_ms, step_us = clocks[slot, STEP_MS], clocks[slot, STEP_US]
-            estimate(
+            place = estimate(
                 clocks, points, slot, sequence, authority_ms, local_us, events.has_exchange[row],
                 exchange[row, SENT_US], exchange[row, ACKED_US], exchange[row, APPENDED_MS], room,
             )  # fmt: skip
@@ -269,20 +327,27 @@ def judge_rows(
                     authority_ms,
                 )  # fmt: skip
                 numbers[NUMBER_TOLD] += 1
-            state = hot[slot, STATE]
-            if state != 0 or severity != 0:
-                after, action = observe(
-                    watch, slot, state, severity, confirm_events, sequence, authority_ms, local_us, delta_ms
-                )
-                hot[slot, STATE] = after
-                if action != 0:
-                    reports[reported, REPORT_ROW] = row
-                    reports[reported, REPORT_PREVIOUS] = state & 3
-                    reports[reported, REPORT_SEVERITY] = severity
-                    for column in range(WATCH_COLUMNS):
-                        reports[reported, REPORT_WATCH + column] = watch[slot, column]
-                    reported += 1
-                    settle(watch, slot, action)
+        estimated = is_known(clocks, slot, authority_ms)
+        offset_us, bound_us = offset_of(clocks, slot, authority_ms) if estimated else (0, _NO_BOUND)
+        if flags == 0:
+            tally[severity] += 1
+            if is_warned(local_us, authority_ms, threshold_us):
+                flags = _WARNED
+                tally[_N_WARNED] += 1
+            value_ms, cause, delay_ms = blame(clocks, slot, estimated, place, delta_ms, offset_us)
+            verdicts.cause[row] = cause_of(severity, value_ms, cause, delay_ms)
+            if hot[slot, STATE] != 0 or severity_of(value_ms) != GREEN or severity_of(delay_ms) != GREEN:
+                reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS] = sequence, authority_ms
+                reading[READ_LOCAL_US], reading[READ_DELTA_MS] = local_us, delta_ms
+                reading[READ_OFFSET_US], reading[READ_BOUND_US] = offset_us, bound_us
+                reading[READ_VALUE_MS] = value_ms
+                waits_ms = 0 if cause == _AHEAD else rules.fleet_hold_ms
+                reported = _ask(sources, slot, _CLOCK, cause, waits_ms, rules, reading, reports, reported, row)
+                reading[READ_VALUE_MS] = delay_ms
+                waits_ms = rules.fleet_hold_ms
+                if clocks[slot, REACH_US] >= 0:
+                    waits_ms = max(waits_ms, HOLD_TWO_WAY_MS)
+                reported = _ask(sources, slot, _DELAY, _BACKLOG, waits_ms, rules, reading, reports, reported, row)
         elif flags == _DUPLICATE:
             tally[_N_DUPLICATES] += 1
         else:
@@ -294,7 +359,6 @@ def judge_rows(
         verdicts.flags[row] = flags
         verdicts.delta_ms[row] = delta_ms
         verdicts.source[row] = hot[slot, NUMBER]
-        if is_known(clocks, slot, authority_ms):
-            verdicts.offset_us[row], verdicts.bound_us[row] = offset_of(clocks, slot, authority_ms)
+        verdicts.offset_us[row], verdicts.bound_us[row] = offset_us, bound_us
     numbers[NUMBER_SEQUENCE] = last_sequence
     return rows, _DONE, reported

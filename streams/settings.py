@@ -20,13 +20,14 @@ that one, in place of those for all; `window = []` for none (see `window_setting
 GUARANTEE a Settings object is valid: every limit is in range and the relations between limits hold, so no code below
 checks them again. A value that is refused is named with the place it came from and the remedy; nothing has been started
 by then.
-HAZARD folds see no setting. What a judge must know (framing, drift_threshold_ms, confirm_events, dedupe_horizon,
-sources_max, estimate_interval_ms) and each window become DEFINITION entries of the ledger and take effect there;
-changing them here changes nothing that is already sequenced.
+HAZARD folds see no setting. What a judge must know (framing, drift_threshold_ms, dedupe_horizon, sources_max,
+estimate_interval_ms, the rules of alerts) and each window become DEFINITION entries of the ledger and take effect
+there; changing them here changes nothing that is already sequenced.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -41,14 +42,16 @@ from schemas.codec import Framing
 from schemas.errors import BadInputError
 from schemas.topics import TABLE, VALUE_BYTES_MAX
 from streams.definitions import (
-    CONFIRM_EVENTS_MAX,
+    CLEAR_EVENTS_MAX,
     DEDUPE_HORIZON_MAX,
     ESTIMATE_INTERVAL_MAX_MS,
+    HOLD_MAX_MS,
+    OF_EVENTS_MAX,
     SOURCES_MAX,
     JudgeSettings,
     threshold_us_from_ms,
 )
-from streams.severity import THRESHOLD_LIMIT_US
+from streams.severity import THRESHOLD_LIMIT_US, YELLOW_FROM_MS
 from streams.window_settings import read_windows
 from streams.windows import DEFAULT_WINDOWS, WindowDefinition, check_together
 
@@ -136,8 +139,16 @@ class Settings(BaseSettings):
     framing: Literal["single_object", "json"] = "single_object"
     #: Strictly beyond this, a clock difference is a warning. Not rounded, so fractions are allowed.
     drift_threshold_ms: float = Field(default=5_000.0, ge=0, le=THRESHOLD_LIMIT_US / 1_000, allow_inf_nan=False)
-    #: Events in a row with the same new severity before a source's severity changes.
-    confirm_events: int = Field(default=3, ge=1, le=CONFIRM_EVENTS_MAX)
+    #: So many of the last of_events events of a source must be over a limit before an alert opens or rises.
+    confirm_events: int = Field(default=3, ge=1, le=OF_EVENTS_MAX)
+    of_events: int = Field(default=5, ge=1, le=OF_EVENTS_MAX)
+    #: So many events in a row must be below a limit, by hysteresis_ms, before an alert falls or closes.
+    clear_events: int = Field(default=5, ge=1, le=CLEAR_EVENTS_MAX)
+    hysteresis_ms: int = Field(default=100, ge=0, lt=YELLOW_FROM_MS)
+    #: Of authority time: an alert stays open that long at least.
+    hold_ms: int = Field(default=10_000, ge=0, le=HOLD_MAX_MS)
+    #: Of authority time: an alert that is not proved waits that long, to tell a source's fault from the broker's.
+    fleet_hold_ms: int = Field(default=5_000, ge=0, le=HOLD_MAX_MS)
     #: Sequences of a partition within which a repeated (source, event_id) is recognised.
     dedupe_horizon: int = Field(default=100_000, ge=0, le=DEDUPE_HORIZON_MAX)
     #: Sources judged one by one in a partition; beyond it the longest silent one is forgotten.
@@ -181,6 +192,10 @@ class Settings(BaseSettings):
                 values["lanes"] = min(int(partitions), LANES_DEFAULT_MAX)
             except (TypeError, ValueError):
                 values["lanes"] = 1  # partitions is refused on its own account
+        if not values.get("of_events"):
+            with contextlib.suppress(TypeError, ValueError):  # confirm_events is refused on its own account
+                least = cls.model_fields["of_events"].default
+                values["of_events"] = min(max(least, 2 * int(values.get("confirm_events", 1)) - 1), OF_EVENTS_MAX)
         return values
 
     @field_validator("bootstrap")
@@ -237,6 +252,12 @@ class Settings(BaseSettings):
                 "snapshots are taken between batches"
             )
             raise ValueError(message)
+        if self.confirm_events > self.of_events:
+            message = (
+                f"confirm_events={self.confirm_events} exceeds of_events={self.of_events}: of so many events never "
+                "more can be over a limit"
+            )
+            raise ValueError(message)
         if self.input_topic.startswith(f"{self.prefix}.{self.ledger}."):
             message = f"input_topic={self.input_topic!r} has the form of this ledger's own topics: choose another name"
             raise ValueError(message)
@@ -255,6 +276,11 @@ class Settings(BaseSettings):
             framing=Framing(self.framing),
             threshold_us=threshold_us_from_ms(self.drift_threshold_ms),
             confirm_events=self.confirm_events,
+            of_events=self.of_events,
+            clear_events=self.clear_events,
+            hysteresis_ms=self.hysteresis_ms,
+            hold_ms=self.hold_ms,
+            fleet_hold_ms=self.fleet_hold_ms,
             dedupe_horizon=self.dedupe_horizon,
             sources_max=self.sources_max,
             estimate_interval_ms=self.estimate_interval_ms,

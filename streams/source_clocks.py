@@ -20,6 +20,7 @@ import structlog
 
 from schemas.codec import DecodeError, Framing, decode
 from schemas.instants import US_PER_MS, US_PER_S, format_ms
+from streams.alert_kernel import Question, severity_in
 from streams.clock_columns import GOOD_MS, SKEW_MAX_PPB
 from streams.estimate import Method, estimate_of
 from streams.judge_states import judge_at
@@ -38,14 +39,13 @@ if TYPE_CHECKING:
 
 _PPB_PER_PPM: Final = 1_000
 _MS_PER_S: Final = 1_000
-_SEVERITY_MASK: Final = 3
 _logger = structlog.get_logger()
 
 
 class SourceClock(NamedTuple):
     """One source of a partition. at_ms: authority time of the estimate; good_ms: of the last reading that it rests on.
 
-    alert: the severity of its open alert, GREEN for none. last_sequence: of its last event.
+    alert: the severity of the open alert of its clock, GREEN for none. last_sequence: of its last event.
     """
 
     partition: int
@@ -146,7 +146,7 @@ def source_clocks(ledger: Ledger, *, source: str | None = None, partition: int |
                         partition=p,
                         source=name,
                         last_sequence=int(table.hot[slot, LAST_SEQUENCE]),
-                        alert=Severity(int(table.hot[slot, STATE]) & _SEVERITY_MASK),
+                        alert=Severity(severity_in(int(table.hot[slot, STATE]), Question.CLOCK)),
                         at_ms=tail.authority_ms,
                         good_ms=int(table.clocks[slot, GOOD_MS]),
                         estimate=estimate_of(table.clocks, slot, tail.authority_ms),

@@ -17,7 +17,7 @@ How: five arrays over slots, in order of number, and an arena of names in the sa
     places   int64[twice the slots]   bits 32-62 hash, bits 0-31 slot + 1; 0 for empty; linear probing
     hot      int64[slots, 8]          one cache line: number, name (arena offset << 9 | length), last sequence, alert
                                       state, hash, the first 24 bytes of the name, zero padded
-    watch    int64[slots, 18]         see `alerts`; touched only for sources that are not plainly GREEN
+    watch    int64[slots, 58]         see `alert_kernel`; touched only for sources that are not plainly GREEN
     clocks   int64[slots, 30]         what is known of its clock, and
     points   int32[slots, 32, 4]      from which readings: see `clock_columns`; points are touched once a stretch
 
@@ -33,7 +33,7 @@ import numpy as np
 
 from schemas.faults import MAX_SOURCE_BYTES
 from schemas.memory import address_of, copy, kernel, load_i64, load_u8
-from streams.alerts import WATCH_COLUMNS
+from streams.alert_kernel import WATCH_COLUMNS, severity_in
 from streams.clock_columns import CLOCK_COLUMNS, POINT_COLUMNS, POINTS_MAX
 
 if TYPE_CHECKING:
@@ -248,7 +248,8 @@ def least_needed(sources: Sources, sources_max: int) -> tuple[NDArray[np.int64],
     """Which slots go and which stay when room is made: (the former in the order they go, the latter in slot order)."""
     count = int(sources.used[COUNT])
     keep = sources_max - max(1, sources_max // _EVICTED_FRACTION)
-    alerted = sources.hot[:count, STATE] & 3 != 0
+    state = sources.hot[:count, STATE]
+    alerted = (severity_in(state, 0) != 0) | (severity_in(state, 1) != 0)
     order = np.lexsort((sources.hot[:count, LAST_SEQUENCE], alerted))
     return order[: count - keep], np.sort(order[count - keep :])
 

@@ -69,11 +69,24 @@ def _other_settings(rng: random.Random, now: JudgeSettings) -> JudgeSettings:
         case 1:
             return replace(now, threshold_us=rng.choice((0, 999_500, 5_000_000, 5_000_001, 9 * 10**18)))
         case 2:
-            return replace(now, confirm_events=rng.choice((1, 2, 3, 5)))
+            return replace(now, confirm_events=min(rng.choice((1, 2, 3, 5)), now.of_events))
         case 3:
             return replace(now, dedupe_horizon=rng.choice((0, 1, 2, 7, 60, 500, 2_000)))
         case _:
             return replace(now, sources_max=rng.choice((1, 2, 5, 9, 30, 200_000)))
+
+
+def _rules(rng: random.Random) -> JudgeSettings:
+    """Of alerts; but for confirm_events they stay, for the plain twin asks them of all answers there ever were."""
+    of_events = rng.choice((1, 2, 5, 9, 62))
+    return JudgeSettings(
+        confirm_events=rng.randint(1, min(of_events, 5)),
+        of_events=of_events,
+        clear_events=rng.choice((1, 2, 5)),
+        hysteresis_ms=rng.choice((0, 1, 100, 999)),
+        hold_ms=rng.choice((0, 20, 500, 10_000)),
+        fleet_hold_ms=rng.choice((0, 20, 500, 5_000)),
+    )
 
 
 def history(seed: int, length: int, *, sources: int = 40, changes: float = 0.01, poison: float = 0.05) -> list[Row]:
@@ -82,6 +95,9 @@ def history(seed: int, length: int, *, sources: int = 40, changes: float = 0.01,
     rng = fleet.rng
     settings, now_ms = JudgeSettings(), START_MS
     rows: list[Row] = []
+    if changes > 0:
+        settings = _rules(rng)
+        rows.append(definition(settings, now_ms))
     while len(rows) < length:
         now_ms += rng.choice((0, 0, 1, 2, 40, -3))
         key = rng.choice((None, b"", b"key"))

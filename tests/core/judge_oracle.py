@@ -19,16 +19,15 @@ from schemas.codec import Framing, decode, encode
 from schemas.columns import Entries, Fault, allocate_entries, slice_rows
 from schemas.errors import BadInputError
 from schemas.faults import DecodeError
-from schemas.instants import format_ms
 from schemas.memory import address_of
 from streams.definitions import JudgeSettings
 from streams.estimate import coherent_s
+from tests.core.alert_oracle import NAMES, Answer, Question, Reading, alert_fields, blame, cause_of, grade_of
 from tests.core.clock_oracle import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-NAMES = ("GREEN", "YELLOW", "RED")
 START_MS = 1_795_000_000_000
 
 
@@ -114,21 +113,7 @@ class Verdict(NamedTuple):
     source: int
     offset_us: int = 0
     bound_us: int = -1
-
-
-class Reading(NamedTuple):
-    """Of one event that counts."""
-
-    sequence: int
-    authority_ms: int
-    local_us: int
-    delta_ms: int
-    severity: int
-
-    def fields(self) -> dict[str, Any]:
-        """As in an alert."""
-        names = ("sequence", "authority_timestamp", "local_timestamp", "delta_ms")
-        return dict(zip(names, self, strict=False)) | {"severity": NAMES[self.severity]}
+    cause: str = "NONE"
 
 
 @dataclass
@@ -137,21 +122,13 @@ class Source:
 
     number: int
     clock: Clock = field(default_factory=Clock)
-    readings: list[Reading] = field(default_factory=list)
     last_sequence: int = 0
-    severity: int = 0
-    first_sequence: int = 0
-    revision: int = 0
-    at_open: Reading | None = None
+    of_clock: Question = field(default_factory=lambda: Question("clock"))
+    of_delay: Question = field(default_factory=lambda: Question("delay"))
 
-    def run(self) -> list[Reading]:
-        """The events at the end that agree on a severity other than the current one."""
-        found: list[Reading] = []
-        for reading in reversed(self.readings):
-            if reading.severity == self.severity or reading.severity != self.readings[-1].severity:
-                break
-            found.insert(0, reading)
-        return found
+    def questions(self) -> tuple[Question, Question]:
+        """In the order in which they are asked."""
+        return self.of_clock, self.of_delay
 
 
 def exact_delta_ms(local_us: int, authority_ms: int) -> int:
@@ -159,11 +136,6 @@ def exact_delta_ms(local_us: int, authority_ms: int) -> int:
     delta = Fraction(local_us - authority_ms * 1000, 1000)
     size = int(abs(delta) + Fraction(1, 2))
     return -size if delta < 0 else size
-
-
-def exact_severity(delta_ms: int) -> int:
-    """0 GREEN below 1 s, 1 YELLOW below 5 s, 2 RED."""
-    return (abs(delta_ms) >= 1000) + (abs(delta_ms) >= 5000)
 
 
 class Oracle:
@@ -221,9 +193,8 @@ class Oracle:
         source.last_sequence = self.sequence
         key, content = (name, fields["event_id"]), hashlib.sha256(row.value or b"").digest()
         delta_ms = exact_delta_ms(local_us, row.authority_ms)
-        reading = Reading(self.sequence, row.authority_ms, local_us, delta_ms, exact_severity(delta_ms))
         known = self.first.get(key)
-        flags = 0
+        flags, cause = 0, "NONE"
         if known is not None and self.sequence - known[0] <= self.settings.dedupe_horizon:
             flags = 2 if known[1] == content else 4
         else:
@@ -232,7 +203,7 @@ class Oracle:
             trip = fields["exchange"]
             told = (trip["sent_us"], trip["acked_us"], trip["appended_ms"]) if trip else None
             before = (source.clock.step_ms, source.clock.step_us)
-            source.clock.read(self.sequence, row.authority_ms, local_us, told)
+            place = source.clock.read(self.sequence, row.authority_ms, local_us, told)
             self._tell(
                 index,
                 name,
@@ -240,11 +211,16 @@ class Oracle:
                 row.authority_ms,
                 stepped=(source.clock.step_ms, source.clock.step_us) != before,
             )
-            self._watch(index, name, source, reading)
+            offset_us, bound_us = source.clock.known_offset(row.authority_ms)
+            estimate = (None, None) if bound_us < 0 else (offset_us, bound_us)
+            reading = Reading(self.sequence, row.authority_ms, local_us, delta_ms, *estimate)
+            cause = self._ask(index, name, source, place, reading)
         if fields["value"] is not None and not abs(fields["value"]) < float("inf"):
             flags |= 8
         offset_us, bound_us = source.clock.known_offset(row.authority_ms)
-        self.verdicts.append(Verdict("NONE", reading.severity, flags, delta_ms, source.number, offset_us, bound_us))
+        self.verdicts.append(
+            Verdict("NONE", grade_of(delta_ms), flags, delta_ms, source.number, offset_us, bound_us, cause)
+        )
 
     def _tell(self, index: int, name: str, clock: Clock, authority_ms: int, *, stepped: bool) -> None:
         offset_us, bound_us = clock.known_offset(authority_ms)
@@ -267,7 +243,7 @@ class Oracle:
             "skew_error_ppb": clock.error_ppb,
             "samples": clock.samples,
             "span_ms": authority_ms - clock.begun_ms,
-            "severity": NAMES[exact_severity(size_ms)],
+            "severity": NAMES[grade_of(size_ms)],
             "coherent_s": coherent_s(offset_us, bound_us, clock.skew_ppb, clock.error_ppb),
             "disturbances": clock.disturbances,
             "step_sequence": clock.step_sequence if clock.disturbances else None,
@@ -280,64 +256,49 @@ class Oracle:
             return self.sources[name]
         most = self.settings.sources_max
         if len(self.sources) >= most:
-            order = sorted(self.sources.items(), key=lambda item: (item[1].severity != 0, item[1].last_sequence))
+            order = sorted(
+                self.sources.items(),
+                key=lambda item: (any(q.severity for q in item[1].questions()), item[1].last_sequence),
+            )
             for leaving, source in order[: len(order) - (most - max(1, most // 8))]:
-                if source.severity != 0:
-                    last = f"{NAMES[source.severity]} at sequence {self.partition}:{_last_off(source).sequence}"
-                    text = (
-                        f"{leaving} is no longer watched: more than {most} sources, each with an open alert; "
-                        f"it was last {last}"
-                    )
-                    self._alert(index, leaving, source, "CLOSED", source.severity, None, text)
+                for question in source.questions():
+                    if question.severity != 0:
+                        last = f"{NAMES[question.severity]} at sequence {self.partition}:{question.last_over()}"
+                        text = (
+                            f"{leaving} is no longer watched: more than {most} sources, each with an open alert; "
+                            f"it was last {last}"
+                        )
+                        question.revision += 1
+                        self._alert(index, leaving, source, question, "CLOSED", question.severity, text)
                 del self.sources[leaving]
                 self.evicted += 1
         self.given += 1
         self.sources[name] = Source(self.given)
         return self.sources[name]
 
-    def _watch(self, index: int, name: str, source: Source, reading: Reading) -> None:
-        source.readings.append(reading)
-        run = source.run()
-        if len(run) < self.settings.confirm_events:
-            return
-        before, source.severity = source.severity, reading.severity
-        since = f"since {format_ms(run[0].authority_ms)}, sequence {self.partition}:{run[0].sequence}"
-        offset = _offset(reading)
-        if before == 0:
-            source.first_sequence, source.revision, source.at_open = run[0].sequence, 0, reading
-            self._alert(
-                index, name, source, "OPENED", before, None, f"{name} is {offset} ({NAMES[reading.severity]}) {since}"
-            )
-        elif reading.severity != 0:
-            text = f"{name} is {offset} ({NAMES[reading.severity]}, was {NAMES[before]}) {since}"
-            self._alert(index, name, source, "CHANGED", before, None, text)
-        else:
-            worst = _worst(source)
-            text = f"{name} is within 1 s again {since}; at worst it was {_offset(worst)} ({NAMES[worst.severity]})"
-            self._alert(index, name, source, "CLOSED", before, reading, text)
+    def _ask(self, index: int, name: str, source: Source, place: str, reading: Reading) -> str:
+        value_ms, cause, delay_ms = blame(source.clock, place, reading)
+        waits_ms = 0 if cause == "AHEAD" else self.settings.fleet_hold_ms
+        self._answer(index, name, source, source.of_clock, Answer(reading, value_ms, cause), waits_ms)
+        waits_ms = self.settings.fleet_hold_ms
+        if source.clock.reach_us is not None:
+            waits_ms = max(waits_ms, 25_000)
+        self._answer(index, name, source, source.of_delay, Answer(reading, delay_ms, "BACKLOG"), waits_ms)
+        return cause_of(reading, value_ms, cause, delay_ms)
+
+    def _answer(self, index: int, name: str, source: Source, question: Question, answer: Answer, waits_ms: int) -> None:
+        before = question.severity
+        state = question.ask(answer, waits_ms, self.settings)
+        if state is not None:
+            self._alert(index, name, source, question, state, before, None)
+        if state == "CLOSED":
+            question.forget()
 
     def _alert(
-        self, index: int, name: str, source: Source, state: str, before: int, at_close: Reading | None, text: str
+        self, index: int, name: str, source: Source, question: Question, state: str, before: int, text: str | None
     ) -> None:
-        source.revision += 1
-        assert source.at_open is not None
-        fields = {
-            "alert_id": f"{self.partition}:{source.first_sequence}",
-            "revision": source.revision,
-            "state": state,
-            "partition": self.partition,
-            "source": name,
-            "cause": "UNKNOWN",
-            "severity": NAMES[source.severity],
-            "previous_severity": NAMES[before],
-            "first_sequence": source.first_sequence,
-            "last_sequence": _last_off(source).sequence,
-            "events": sum(r.sequence >= source.first_sequence for r in source.readings),
-            "at_open": source.at_open.fields(),
-            "worst": _worst(source).fields(),
-            "at_close": at_close.fields() if at_close else None,
-            "text": text,
-        }
+        skew = source.clock.skew_ppb, source.clock.error_ppb
+        fields = alert_fields(self.partition, name, question, state, before, skew, text, self.settings)
         self.records.append(("drift.alerts", index, name.encode(), fields))
 
     def _bury(self, index: int, row: Row, fault: Fault) -> None:
@@ -353,19 +314,6 @@ class Oracle:
             "value": row.value if present else None,
         }
         self.records.append(("dead.letters", index, row.key, fields))
-
-
-def _last_off(source: Source) -> Reading:
-    return next(r for r in reversed(source.readings) if r.severity != 0)
-
-
-def _worst(source: Source) -> Reading:
-    return max((r for r in source.readings if r.sequence >= source.first_sequence), key=lambda r: abs(r.delta_ms))
-
-
-def _offset(reading: Reading) -> str:
-    size = abs(reading.delta_ms)
-    return f"{size // 1000}.{size % 1000:03d} s {'behind' if reading.delta_ms < 0 else 'ahead'}"
 
 
 def read_record(target: str, value: bytes) -> dict[str, Any]:

@@ -16,15 +16,21 @@ from schemas.errors import BadInputError
 from streams.definitions import JudgeSettings, threshold_us_from_ms
 
 DEFAULT_BODY = (
-    '{"confirm_events":3,"dedupe_horizon":100000,"estimate_interval_ms":60000,"framing":"single_object",'
-    '"sources_max":200000,"threshold_us":5000000}'
+    '{"clear_events":5,"confirm_events":3,"dedupe_horizon":100000,"estimate_interval_ms":60000,"fleet_hold_ms":5000,'
+    '"framing":"single_object","hold_ms":10000,"hysteresis_ms":100,"of_events":5,"sources_max":200000,'
+    '"threshold_us":5000000}'
 )
 
 settings = st.builds(
     JudgeSettings,
     framing=st.sampled_from(Framing),
     threshold_us=st.integers(0, 9 * 10**18),
-    confirm_events=st.integers(1, 10_000),
+    confirm_events=st.integers(1, 5),
+    of_events=st.integers(5, 62),
+    clear_events=st.integers(1, 10_000),
+    hysteresis_ms=st.integers(0, 999),
+    hold_ms=st.integers(0, 86_400_000),
+    fleet_hold_ms=st.integers(0, 86_400_000),
     dedupe_horizon=st.integers(0, 2_000_000),
     sources_max=st.integers(1, 1_000_000),
     estimate_interval_ms=st.integers(1, 86_400_000),
@@ -63,7 +69,17 @@ def test_different_settings_have_different_bodies(one: JudgeSettings, other: Jud
         ("threshold_us", 5e6),
         ("threshold_us", True),
         ("confirm_events", 0),
-        ("confirm_events", 10_001),
+        ("confirm_events", 6),
+        ("of_events", 2),
+        ("of_events", 63),
+        ("clear_events", 0),
+        ("clear_events", 10_001),
+        ("hysteresis_ms", -1),
+        ("hysteresis_ms", 1_000),
+        ("hold_ms", -1),
+        ("hold_ms", 86_400_001),
+        ("fleet_hold_ms", -1),
+        ("fleet_hold_ms", 86_400_001),
         ("dedupe_horizon", -1),
         ("dedupe_horizon", 2_000_001),
         ("sources_max", 0),

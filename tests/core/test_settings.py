@@ -50,7 +50,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(monkey
     settings = load()
     assert settings.prefix == "plant"
     assert settings.partitions == 2
-    assert settings.confirm_events == 3
+    assert (settings.confirm_events, settings.of_events) == (3, 5)
 
 
 def test_an_option_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,8 @@ def test_the_ledger_may_be_named_by_variable(monkeypatch: pytest.MonkeyPatch) ->
         ("drift_threshold_ms = inf", "drift_threshold_ms = inf"),
         ("drift_threshold_ms = 1e300", "drift_threshold_ms = 1e+300"),
         ("batch_interval_ms = 1001", "batch_interval_ms = 1001"),
-        ("confirm_events = 10001", "confirm_events = 10001"),
+        ("confirm_events = 63", "confirm_events = 63"),
+        ("confirm_events = 6\nof_events = 5", "confirm_events=6 exceeds of_events=5"),
         ("hot_store = 2", "driftledger.toml: hot_store = 2"),
         ("windows = []", "unknown setting 'windows'. Write each window as a table, [[window]]"),
         ("[[ledger]]\nname = 'x'\nwindows = 3", "unknown setting 'windows'. Write each window as a table"),
