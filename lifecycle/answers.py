@@ -61,22 +61,32 @@ def parts_of(request: Request, partitions: Sequence[int], ask: Ask, *, partial: 
         table = rows_table(selected)
         yield Part(table, Ending(asdict(selected.explain), False, chosen))  # noqa: FBT003 - of a tuple
     elif isinstance(request, Aggregate):
-        yield _aggregate(request, chosen, ask, partial=partial)
+        yield from _aggregate(request, chosen, ask, partial=partial)
     else:
         yield from _range(request, chosen, ask, partial=partial)
 
 
-def _aggregate(request: Aggregate, partitions: tuple[int, ...], ask: Ask, *, partial: bool) -> Part:
+def _aggregate(request: Aggregate, partitions: tuple[int, ...], ask: Ask, *, partial: bool) -> Iterator[Part]:
     question, aggregation = replace(request.question, partitions=partitions), request.aggregation
     if not partial:
         answer = ask(lambda queries, _last: queries.aggregate(question, aggregation))
-        return Part(aggregates_table(answer), Ending(asdict(answer.explain), False, partitions))  # noqa: FBT003
+        yield from _in_parts(aggregates_table(answer), Ending(asdict(answer.explain), False, partitions))  # noqa: FBT003
+        return
     more = replace(aggregation, functions=needed(aggregation))
     answer, exact = ask(lambda queries, _last: queries.aggregate_partial(question, more))
     table = aggregates_table(answer)
     sums = [number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True) for number in exact]
     table = table.append_column(SUM_EXACT, pa.array(sums[: table.num_rows], pa.binary()))
-    return Part(table, Ending(asdict(answer.explain), False, partitions))  # noqa: FBT003
+    yield from _in_parts(table, Ending(asdict(answer.explain), False, partitions))  # noqa: FBT003
+
+
+def _in_parts(table: pa.Table, ending: Ending) -> Iterator[Part]:
+    """A table that is held as a whole, written by parts: as JSON it is several times as large."""
+    first = 0
+    while table.num_rows - first > PART_ROWS:
+        yield Part(table.slice(first, PART_ROWS), None)
+        first += PART_ROWS
+    yield Part(table.slice(first), ending)
 
 
 def _range(request: Range, partitions: tuple[int, ...], ask: Ask, *, partial: bool) -> Iterator[Part]:

@@ -15,7 +15,7 @@ GUARANTEE a store that is damaged or of another ledger is not served: it is disc
 GUARANTEE no error of the store reaches the lane: it is logged, and health and queries say it.
 GUARANTEE the lane waits for readers HANDOVER_S together between two batches, and then at most for the one batch that a
 reader is in the middle of; where that was in vain not again for PATIENCE_S.
-HAZARD what is damaged behind RocksDB's back is noticed when it is read, or by `verify`.
+HAZARD what is damaged behind RocksDB's back is noticed when it is read.
 HAZARD the lane itself writes what ended: a disk that hangs makes it wait.
 """
 

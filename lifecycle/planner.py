@@ -26,7 +26,15 @@ from lifecycle.query_kernel import Limits, Span
 from lifecycle.sum_kernel import Grouping
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN
-from streams.windows import DURATION_MAX_US, DURATION_MIN_US, PERCENTILE_MAX, WINDOWS_PER_EVENT_MAX, By, Frame
+from streams.windows import (
+    DURATION_MAX_US,
+    DURATION_MIN_US,
+    PERCENTILE_MAX,
+    PERCENTILES_MAX,
+    WINDOWS_PER_EVENT_MAX,
+    By,
+    Frame,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +121,7 @@ class Aggregation:
     """What to compute of the counted rows of a question. Raises BadInputError for percentiles that there are not.
 
     by, window: a group for each name and window that has rows; without both there is one group, if need be empty.
-    percentiles: in thousandths of a percent (p99.9 is 99_900), by nearest rank.
+    percentiles: in thousandths of a percent (p99.9 is 99_900), by nearest rank, at most PERCENTILES_MAX.
     """
 
     by: By = By.ALL
@@ -122,6 +130,8 @@ class Aggregation:
     percentiles: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.percentiles) > PERCENTILES_MAX:
+            raise BadInputError(f"{len(self.percentiles)} percentiles are asked for. List up to {PERCENTILES_MAX}")
         for percentile in self.percentiles:
             if not 0 < percentile <= PERCENTILE_MAX:
                 raise BadInputError(

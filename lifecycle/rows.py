@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Member = tuple[str, list[Any]]
 
 
+#: Made into Python objects together: some 1 KB a row.
+_ROWS_AT_ONCE: Final = 4_096
+
+
 def names_in(schema: pa.Schema) -> list[str]:
     """The members of each row."""
     return [name for field in schema for name, _ in _members(field.name, pa.array([], field.type))]
@@ -27,7 +31,7 @@ def names_in(schema: pa.Schema) -> list[str]:
 
 def rows_in(table: pa.Table) -> Iterator[dict[str, Any]]:
     """A row each."""
-    for batch in table.to_batches():
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
         members = [member for field, column in zip(batch.schema, batch.columns, strict=True)
                    for member in _members(field.name, column)]  # fmt: skip
         names = [name for name, _ in members]

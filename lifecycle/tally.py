@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from lifecycle.sum_kernel import Grouping
 
 #: About 150 bytes each while they are counted.
-GROUPS_MAX: Final = 1_000_000
+GROUPS_MAX: Final = 250_000
 #: Values that percentiles are taken of, once for each window they are in: 20 bytes each.
 SAMPLES_MAX: Final = 4 * 1024 * 1024
 
@@ -204,8 +204,8 @@ class Tally:
         used = int(groups.state[GROUPS])
         if used + self._windows > GROUPS_MAX:
             raise BadInputError(
-                f"an answer of more than {GROUPS_MAX} groups is not given. Ask for a shorter range, longer windows or "
-                "fewer names"
+                f"an answer of more than {GROUPS_MAX:,} groups is not given. Ask for a shorter range, longer windows "
+                "or fewer names"
             )
         size = min(max(4 * groups.window.size, used + self._windows), GROUPS_MAX)
         grown = _groups(groups.state, size, groups.limbs.shape[1])

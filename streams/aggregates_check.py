@@ -19,7 +19,7 @@ from schemas.clock import source as time_source
 from schemas.codec import Framing
 from schemas.columns import slice_rows
 from schemas.errors import BadInputError, UnreachableError
-from schemas.instants import INT64_MAX
+from schemas.instants import INT64_MAX, NS_PER_MS
 from streams import aggregates
 from streams.comparison import Comparison
 from streams.control import read_control
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from streams.ledger_reader import Tail
     from streams.queries import Ledger
 
-#: A lane's transaction is shorter; one that was left behind is ended by the broker after a minute.
-_STABLE_TIMEOUT_S: Final = 90
+#: Beyond transaction_timeout_ms, when the broker ends a transaction that was left behind.
+_STABLE_SLACK_MS: Final = 30_000
 #: GENESIS and the first DEFINITIONs are among the first entries.
 _BEGINNING_OFFSETS: Final = 16
 _DURATION: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)", re.ASCII)
@@ -128,10 +128,11 @@ def _stable_end(ledger: Ledger, partition: int) -> int:
     """
     topic, clock = ledger.names.aggregates, time_source()
     end = ledger.log.bounds(topic, partition).end
-    deadline_ns = clock.monotonic_ns() + _STABLE_TIMEOUT_S * 10**9
+    timeout_ms = ledger.settings.transaction_timeout_ms + _STABLE_SLACK_MS
+    deadline_ns = clock.monotonic_ns() + timeout_ms * NS_PER_MS
     while ledger.log.bounds(topic, partition).stable_end < end:
         if clock.monotonic_ns() >= deadline_ns:
-            text = f"{topic}[{partition}] has had an open transaction for {_STABLE_TIMEOUT_S} s"
+            text = f"{topic}[{partition}] has had an open transaction for {timeout_ms / 1_000:g} s"
             raise UnreachableError(f"{text}: its results are not visible. Try again when its lane has gone on")
         clock.sleep_s(0.05)
     return end

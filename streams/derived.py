@@ -6,6 +6,7 @@ each definition's in its own order: no batch shows in it.
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -71,12 +72,14 @@ class Gathered:
 
     def add_documents(self, documents: list[tuple[bytes, dict[str, Any]]], index: int) -> None:
         """Key and JSON object of each record that an entry caused."""
-        values = [orjson.dumps(document) for _, document in documents]
-        keys = [key for key, _ in documents]
-        memory = np.frombuffer(b"".join([*keys, *values, b"\0"]), np.uint8)
-        lengths = np.array([len(part) for part in (*keys, *values)], np.int64)
+        content = io.BytesIO()  # a list would hold the 4 KB that each was made in
+        sizes = [content.write(key) for key, _ in documents]
+        sizes += [content.write(orjson.dumps(document)) for _, document in documents]
+        content.write(b"\0")
+        memory = np.frombuffer(content.getvalue(), np.uint8)
+        lengths = np.array(sizes, np.int64)
         addresses = np.cumsum(lengths) - lengths + address_of(memory)
-        count = len(keys)
+        count = len(documents)
         at_index = np.full(count, index, np.int64)
         self._parts.append((at_index, addresses[:count], lengths[:count], addresses[count:], lengths[count:]))
         self._keep.append(memory)

@@ -30,6 +30,7 @@ from lifecycle.store_dump import STORE
 from lifecycle.store_dump import VERSION as STORE_VERSION
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
+from schemas.instants import INT64_MAX
 from streams import sequence
 from streams.admission import SECOND_WRITER_REMEDY, admit, deployment, topic_missing
 from streams.arrivals import check_cut, check_follows, check_records
@@ -167,8 +168,9 @@ class Lane:
         self._snapshot_due_ns = 0
         #: No batch of input is complete before, unless it is full.
         self._next_ns = 0
-        #: The markers of the last transaction are written by then.
-        self._markers_ns = 0
+        #: The markers of the last transaction are written by then. The first one begins behind the work of the folds:
+        #: what that takes may be what ended the lane before.
+        self._markers_ns = INT64_MAX
         self._standing = Standing({})
         #: The events of the lane, queryable; None where there is none.
         self.hot: HotTier | None = None

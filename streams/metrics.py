@@ -55,7 +55,7 @@ AHEAD_EVENTS = _counter("ahead_events", "events too far ahead of authority time 
 SUSPENDED = _counter("suspended_windows", "definitions suspended because they outgrew their bounds", "window")
 # Not `suspended_windows`: a counter has its name without `_total`, too.
 SUSPENDED_NOW = _gauge("suspended_partitions", "partitions in which a definition is suspended now", "window")
-REFUSED = _counter("refused_windows", "DEFINITION entries of windows that could not be read")
+REFUSED = _counter("refused_windows", "DEFINITION entries of windows that could not be read, or were one too many")
 LANE_FAILURES = _counter("lane_failures", "times a lane was closed after an error", "lane")
 HALTED = _gauge("halted_partitions", "partitions this worker holds halted")
 LIVE = _gauge("live_lanes", "lanes this worker owns and serves")

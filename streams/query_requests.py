@@ -24,6 +24,7 @@ WRITE_TIMEOUT_S is given up.
 from __future__ import annotations
 
 import asyncio
+import io
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -162,10 +163,12 @@ class QueryRequests:
 
 
 def _lines(part: Part, *, explain: bool) -> bytes:
-    lines = [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows_in(part.table)]
+    content = io.BytesIO()  # a list of lines would hold the 4 KB that each was made in
+    for row in rows_in(part.table):
+        content.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     if explain and part.ending is not None:
-        lines.append(orjson.dumps(part.ending._asdict(), option=orjson.OPT_APPEND_NEWLINE))
-    return b"".join(lines)
+        content.write(orjson.dumps(part.ending._asdict(), option=orjson.OPT_APPEND_NEWLINE))
+    return content.getvalue()
 
 
 def _flag(request: web.Request, name: str) -> bool:

@@ -17,7 +17,18 @@ from streams.notices import Notices, no_tally
 from streams.quantiles import SKETCH_SLOTS
 from streams.results import FLOAT_COLUMNS, INT_COLUMNS, Layout, Results
 from streams.sliding_kernel import Scratch, find_slots, slide_rows
-from streams.sliding_table import EVENTS_MAX, FIRST, KEY_EVENTS_MAX, Kept, grown, no_lists, renumber, with_room
+from streams.sliding_table import (
+    EVENTS_MAX,
+    FIRST,
+    KEY_EVENTS_MAX,
+    PENDING_MAX,
+    WORK_MAX,
+    Kept,
+    grown,
+    no_lists,
+    renumber,
+    with_room,
+)
 from streams.window_run import plan_of
 from streams.window_table import EXACT_VALUES
 
@@ -30,7 +41,8 @@ if TYPE_CHECKING:
     from streams.windows import WindowDefinition
 
 _TOO_MUCH: Final = (
-    f"more than {EVENTS_MAX:,} events kept for sliding windows, or more than {KEY_EVENTS_MAX:,} of one key"
+    f"more than {EVENTS_MAX:,} events kept for sliding windows, {PENDING_MAX:,} of them without a result, "
+    f"{KEY_EVENTS_MAX:,} of one key, or {WORK_MAX:,} of the sum of their squares"
 )
 
 

@@ -4,7 +4,7 @@
     values   float64[8 b]       NaN where an event has no finite value
     links    int64[8 b, 2]      sequence; the next one in the queue
     blocks   int64[b, 8]        see the columns below
-    lists    int64[slots, 4]    by key slot: its first block, its last, the time of its last result, -1 for none; how
+    lists    int64[slots, 4]    by key slot: its first block, its last, the time of its last result, NEVER for none; how
                                 many events it has
     heap     int64[n, 3]        events whose time has no result yet, the least (time, sequence) on top: time, sequence,
                                 place among the times
@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 #: Kept events of a definition in a partition: 65 MB, and at worst, where each is the only one of its key, 394 MB beside
 #: 101 MB of keys of up to 24 bytes.
 EVENTS_MAX: Final = 1_000_000
+#: Of them those without a result: one entry may close them all, some 300 bytes each.
+PENDING_MAX: Final = 250_000
 #: And of one key: a result is folded from all of them, in order, so to close them all costs the square of their number.
 KEY_EVENTS_MAX: Final = 10_000
+#: Squares of the kept events of each key, together: what one entry may cost, 2 to 3 s, and 7 with percentiles.
+WORK_MAX: Final = 1_000_000_000
 
 BLOCK: Final = 8
 
@@ -77,7 +81,9 @@ FRESH_BLOCK: Final = 3
 PENDING: Final = 4
 QUEUE_HEAD: Final = 5
 QUEUE_TAIL: Final = 6
-USED: Final = 7
+#: Squares of the kept events of each key, together.
+WORK: Final = 7
+USED: Final = 8
 
 _BLOCKS_MIN: Final = 64
 _HEAP_MIN: Final = 256
@@ -190,6 +196,7 @@ def append(
     blocks[block, FILLED] += 1
     blocks[block, STAYING] += 1
     used[LIVE] += 1
+    used[WORK] += 2 * lists[slot, HELD] + 1
     lists[slot, HELD] += 1
     times[place] = time_us
     before = block if blocks[block, LEAST] > time_us else blocks[block, BEFORE]
@@ -269,6 +276,7 @@ def free_until(
         used[LIVE] -= 1
         block = place // BLOCK
         lists[blocks[block, KEY], HELD] -= 1
+        used[WORK] -= 2 * lists[blocks[block, KEY], HELD] + 1
         blocks[block, STAYING] -= 1
         if blocks[block, STAYING] > 0:
             continue

@@ -56,6 +56,7 @@ from streams.window_table import (
     MEAN,
     MIN,
     PANE_CLOSED,
+    ROW_COLUMNS,
     STATE,
     SUM,
     VALUES,
@@ -120,7 +121,7 @@ _FAR: Final = 8
 _NEAR: Final = 4
 _ENTRY_BYTES: Final = 8
 _HOT_BYTES: Final = 64
-_ROW_BYTES: Final = 128
+_ROW_BYTES: Final = 8 * ROW_COLUMNS
 _LOW_32: Final = 0xFFFF_FFFF
 
 

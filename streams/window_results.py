@@ -55,13 +55,14 @@ from streams.window_table import (
     PANE_HEAD,
     PANE_START,
     REVISION,
+    ROW_COLUMNS,
     SKETCHED,
     START,
     STATE,
     SUM,
     UNKEPT,
     VALUES,
-    close_window,
+    drop_window,
     kept_values,
     window_hash,
 )
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
 
 _EXACT, _SKETCH, _UNKEPT = int(Method.EXACT), int(Method.DDSKETCH), int(Method.NONE)
 _LENGTH_MASK: Final = (1 << LENGTH_BITS) - 1
-_ROW_BYTES: Final = 128
+_ROW_BYTES: Final = 8 * ROW_COLUMNS
 _LINE_BYTES: Final = 64
 _ENTRY_BYTES: Final = 8
 #: Of a pane that is being closed PANE_CLOSED is the row to go on with, and this: those before it are not walked again.
@@ -209,7 +210,7 @@ def _drop_due(windows: Windows, plan: Plan, watermark_us: int) -> int:
         row = panes[pane, PANE_HEAD]
         while row >= 0:
             following = rows[row, NEXT]
-            close_window(windows, row)
+            drop_window(windows, row)
             row = following
         used[FIRST_PANE] += 1
     return LATEST
@@ -246,7 +247,7 @@ def close_due(
                 emit(windows, row, plan, hot, arena, numbers, results, scratch, index, 1)
                 rows[row, STATE] |= CLOSED
             if plan.update_us == 0:
-                close_window(windows, row)
+                drop_window(windows, row)
                 panes[pane, PANE_HEAD] = following
             row = following
         panes[pane, PANE_CLOSED] = 1

@@ -7,8 +7,9 @@ How: a window is a row of sixteen words, two cache lines, of which the second is
 
     table    int64[a power of two]   bits 32-62 hash of (key slot, start), bits 0-31 row + 1; 0 empty; linear probing
     rows     int64[n, 16]            see the columns below; `reals` are the same words as doubles
-    panes    int64[m, 4]             start, first row, last row, closed; ascending, between FIRST_PANE and END_PANE:
-                                     the windows of one start as a list in the order in which they were opened
+    panes    int64[m, 4]             start, first row, last row, closed or where to resume (see window_results);
+                                     ascending, FIRST_PANE to END_PANE: the windows of one start as a list in the
+                                     order in which they were opened
     blocks   float64[b, 8]           seven values of a window and the block before, for percentiles that are exact
     sketches int64[s, 2048]          see quantiles; for windows of more than EXACT_VALUES values
 
@@ -236,7 +237,7 @@ def append_to_pane(windows: Windows, row: int) -> None:
 
 
 @kernel
-def close_window(windows: Windows, row: int) -> None:
+def drop_window(windows: Windows, row: int) -> None:
     """Free a row and what it keeps; its pane is the caller's matter."""
     rows, used = windows.rows, windows.used
     _leave(windows.table, row, window_hash(int(rows[row, KEY]), int(rows[row, START])))

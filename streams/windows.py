@@ -67,8 +67,10 @@ class Late(enum.StrEnum):
 class Function(enum.StrEnum):
     """What is computed over a window, in the order of the results' fields; variance is that of the population.
 
-    Another one is a field of schemas/aggregate.v1.avsc, a column of `results`, made in `window_results` and
-    `sliding_kernel`, by `merge` of a whole and again in SQL by `recount_windows`, and listed by cli/aggregates.
+    Another one is a field of schemas/aggregate.v1.avsc and a column of `results`. Tumbling and hopping windows make it
+    in `window_kernel`, in a word of `window_table` that `derive_dump` keeps (with a new version) and `window_results`
+    copies; sliding ones in `sliding_kernel`; `merge` for a whole; `recount_windows` again in SQL; cli/aggregates lists
+    it. What `driftledger aggregate` computes of stored events is another matter: see lifecycle/planner.py.
     """
 
     COUNT = "count"
@@ -92,7 +94,7 @@ NAME_MAX: Final = 64
 DEFINITIONS_MAX: Final = 64
 #: Authority time is told in milliseconds: a shorter window could not be told from its neighbour.
 DURATION_MIN_US: Final = 1_000
-#: A year of any length. What is longer is a question to the archive, not a window that stays in memory.
+#: A year of any length: a window stays in memory.
 DURATION_MAX_US: Final = 366 * 86_400_000_000
 #: The work and memory of one event; 1,000 is a day that moves on each minute and a half.
 WINDOWS_PER_EVENT_MAX: Final = 1_000

@@ -13,7 +13,7 @@ from lifecycle import answers
 from lifecycle.answers import fields_of, parts_of
 from lifecycle.arrow import rows_table
 from lifecycle.arrow_stream import ArrowWriter, read_arrow
-from lifecycle.planner import Aggregation, Field, Question
+from lifecycle.planner import Aggregation, Field, Question, Window
 from lifecycle.query import HotQueries
 from lifecycle.reader import merged_rows
 from lifecycle.requests import Aggregate, Get, Range
@@ -80,6 +80,22 @@ def test_parts_are_bounded_by_their_texts(monkeypatch: pytest.MonkeyPatch, limit
     assert len(parts) >= min(limit, 600) // 200 or text_bytes == 3_000
     assert parts[-1].ending is not None
     assert parts[-1].ending.more == (limit < 600)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_groups_are_written_in_parts(monkeypatch: pytest.MonkeyPatch, *, partial: bool) -> None:
+    """All of them as Python objects took gigabytes. Together the parts are the whole, and the last has the end."""
+    store = _Store()
+    request = Aggregate(Question(), Aggregation(By.SOURCE, Window(60_000_000)))
+    [whole] = store.parts(request, partial=partial)
+    rows = whole.table.num_rows
+    assert rows > 5
+    for size in (1, 2, rows - 1, rows, rows + 1):
+        monkeypatch.setattr(answers, "PART_ROWS", size)
+        parts = store.parts(request, partial=partial)
+        assert [part.table.num_rows for part in parts[:-1]] == [size] * (len(parts) - 1)
+        assert pa.concat_tables([part.table for part in parts]).equals(whole.table)
+        assert [part.ending is None for part in parts] == [True] * (len(parts) - 1) + [False]
 
 
 def _text_bytes(table: pa.Table) -> int:

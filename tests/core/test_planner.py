@@ -130,7 +130,7 @@ def test_a_window_that_cannot_be_is_refused(size_us: int, slide_us: int) -> None
 
 
 def test_ranges_that_end_before_they_begin_are_refused() -> None:
-    """Of time, of sequences; and percentiles that there are not."""
+    """Of time, of sequences; and percentiles that there are not, or too many."""
     with pytest.raises(BadInputError, match="Swap them"):
         Question(from_us=2, to_us=1)
     with pytest.raises(BadInputError, match="Swap them"):

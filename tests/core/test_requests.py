@@ -83,6 +83,7 @@ def test_the_last_hour_is_up_to_now() -> None:
         ("/get", {"source": "s", "at": "soon"}, "at: 'soon' is not an instant"),
         ("/aggregate", {"percentiles": "50,many"}, "percentiles: 'many' is no percentile"),
         ("/aggregate", {"percentiles": "0.0001"}, "three decimals"),
+        ("/aggregate", {"percentiles": "1,2,3,4,5,6,7,8,9"}, "9 percentiles are asked for. List up to 8"),
         ("/aggregate", {"percentiles": "NaN"}, "no percentile"),
         ("/aggregate", {"percentiles": "1e999999999"}, "percentiles: '1e999999999' is no percentile"),
         ("/aggregate", {"percentiles": "inf"}, "not above 0 and up to 100"),

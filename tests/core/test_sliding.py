@@ -25,7 +25,7 @@ from streams.derived import Gathered
 from streams.fold import FoldError
 from streams.judge import Judge
 from streams.sliding_run import SlidingRun, no_events
-from streams.sliding_table import EVENTS_MAX, HELD, KEY_EVENTS_MAX, LIVE, PENDING
+from streams.sliding_table import EVENTS_MAX, HELD, KEY_EVENTS_MAX, LIVE, PENDING, PENDING_MAX, WORK, WORK_MAX
 from streams.sources import no_names
 from streams.window_run import first_numbers
 from streams.windows import By, Function, Kind, Late, WindowDefinition
@@ -232,21 +232,24 @@ def test_events_that_no_result_needs_are_freed() -> None:
     assert one.kept.times.size < 600
 
 
-def _million(sources: int, events: int) -> tuple[SlidingRun, Gathered]:
-    """A run after so many events of one second, laid out without making a value of each."""
+def _million(sources: int, events: int, wave: int | None = None) -> tuple[SlidingRun, Gathered]:
+    """A run after so many events of one second, laid out without making a value of each.
+
+    Each wave of so many is a millisecond later, and gives the one before it its results; without, none has a result.
+    """
     entries, judged_events = allocate_entries(events), allocate_events(events)
     judged = Judge().step(Judge().new_state(PARTITION), allocate_entries(0))
     names = np.frombuffer(b"".join(b"%08d" % number for number in range(sources)), np.uint8)
     entries.kind[:] = EntryKind.DATA
     entries.index[:] = entries.sequence[:] = np.arange(2, events + 2)
-    entries.authority_ms[:] = START_MS
+    entries.authority_ms[:] = START_MS + (0 if wave is None else np.arange(events) // wave)
     judged_events.fault[:] = Fault.NONE
     judged_events.source_address[:] = address_of(names) + 8 * (np.arange(events) % sources)
     judged_events.source_length[:] = 8
-    judged_events.local_us[:] = START_US - np.arange(events) % S
+    judged_events.local_us[:] = START_US - np.arange(events) % S if wave is None else entries.authority_ms * 1_000
     judged_events.has_value[:] = 0
     verdicts = judged.verdicts._replace(flags=np.zeros(events, np.uint8))
-    definition = sliding(by=By.SOURCE, lateness_us=5 * S)
+    definition = sliding(by=By.SOURCE, lateness_us=5 * S if wave is None else 0)
     one = SlidingRun(PARTITION, definition, 1, first_numbers(np.full(2, NEVER, np.int64)))
     gathered = Gathered()
     frontier_us = np.full(events, NEVER, np.int64)
@@ -258,16 +261,34 @@ def test_a_definition_that_keeps_too_many_events_is_suspended(monkeypatch: pytes
     """At the very event that is one too many, with a record; all it had is given up."""
     most = EVENTS_MAX if JIT else EVENTS_MAX // 100  # interpreted, a million events take minutes
     monkeypatch.setattr(sliding_kernel, "EVENTS_MAX", most)
-    one, gathered = _million(most // 20, most)
+    one, gathered = _million(most // 20, most, most // 5)
     assert (one.suspended, one.kept.used[LIVE]) == (None, most)
-    one, gathered = _million(most // 20, most + 1)
+    assert one.kept.used[PENDING] <= PENDING_MAX
+    one, gathered = _million(most // 20, most + 1, most // 5)
     assert one.suspended is not None
     assert one.kept.used[LIVE] == 0
     assert gathered.suspended == ["w"]
-    assert gathered.all().aggregates.at_index.tolist() == [most + 2]
+    assert gathered.all().aggregates.at_index.tolist()[-1] == most + 2
     derive = Derive()
     image = derive.dump(DeriveState(PARTITION, running={"w": one}))
     assert derive.dump(derive.load(PARTITION, image)) == image
+
+
+def test_too_many_events_that_one_entry_may_close_suspend_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction would not live as long: what it may cost is bounded, in results and in events that they read."""
+    most = PENDING_MAX if JIT else PENDING_MAX // 100
+    monkeypatch.setattr(sliding_kernel, "PENDING_MAX", most)
+    one, _ = _million(most // 20, most)
+    assert (one.suspended, one.kept.used[PENDING]) == (None, most)
+    one, _ = _million(most // 20, most + 1)
+    assert one.suspended is not None
+    each = 5_000 if JIT else 50
+    keys = WORK_MAX // each**2 if JIT else 3
+    monkeypatch.setattr(sliding_kernel, "WORK_MAX", keys * each**2)
+    one, _ = _million(keys, keys * each)
+    assert (one.suspended, one.kept.used[WORK]) == (None, keys * each**2)
+    one, _ = _million(keys, keys * each + 1)
+    assert one.suspended is not None
 
 
 def test_a_key_that_keeps_too_many_events_suspends_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +306,7 @@ def test_a_key_that_keeps_too_many_events_suspends_the_definition(monkeypatch: p
     assert isinstance(kept, SlidingRun)
     assert kept.suspended is None
     assert kept.kept.lists[:, HELD].max() == kept.kept.used[LIVE] < most
+    assert kept.kept.used[WORK] == kept.kept.used[LIVE] ** 2
 
 
 # ------------------------------------------------------------------------------------------------------------ dumps

@@ -33,7 +33,7 @@ from streams.window_table import (
     VALUES,
     WINDOWS_MAX,
     Windows,
-    close_window,
+    drop_window,
     find_window,
     keep_value,
     kept_values,
@@ -87,7 +87,7 @@ class Twin:
         rows = self.rows_of(pane)
         start = int(windows.rows[rows[0], START])
         for row in rows:
-            close_window(windows, row)
+            drop_window(windows, row)
         windows.used[FIRST_PANE] += 1
         self.plain = {key: window for key, window in self.plain.items() if key[0] != start}
 
