@@ -16,8 +16,8 @@ below that limit by more than `hysteresis_ms`. An episode begins with an answer 
     any          the last clear_events answers are calm for YELLOW, and the alert is at least hold_ms old: CLOSED
 
 An alert whose cause is proved (AHEAD) may open at once. Any other waits fleet_hold_ms of authority time from the first
-answer of its episode on: so long it takes to tell that many sources of a partition moved together. A BACKLOG of a
-source that tells round trips waits for them, as its estimate does.
+answer of its episode on, a STEP from its first reading on: so long it takes to tell that many sources of a partition
+moved together. A BACKLOG of a source that tells round trips waits for them, as its estimate does.
 
 GUARANTEE one alert at a time of one partition, source and question.
 GUARANTEE a function of the source's judged events, in their order, and of the settings in force.
@@ -58,6 +58,8 @@ class Question(enum.IntEnum):
 
     CLOCK = 0
     DELAY = 1
+    #: Of no source, but of the broker; see `authority_kernel`.
+    AUTHORITY = 2
 
 
 _OPENED, _CHANGED, _CLOSED = (int(state) for state in AlertState)
@@ -95,7 +97,9 @@ OTHER_COUNT: Final = 14
 AT_OPEN: Final = 15
 WORST: Final = AT_OPEN + READ_COLUMNS
 QUESTION_COLUMNS: Final = WORST + READ_COLUMNS
-WATCH_COLUMNS: Final = len(Question) * QUESTION_COLUMNS
+#: The questions of a source; their rows stand one behind the other.
+OF_SOURCE: Final = (Question.CLOCK, Question.DELAY)
+WATCH_COLUMNS: Final = len(OF_SOURCE) * QUESTION_COLUMNS
 
 _STATE_BITS: Final = 3
 _SEVERITY_MASK: Final = 3

@@ -27,7 +27,9 @@ from streams.alert_kernel import (
     FIRST,
     FIRST_MS,
     LAST,
+    READ_AUTHORITY_MS,
     READ_COLUMNS,
+    READ_SEQUENCE,
     REVISION,
     WORST,
     AlertState,
@@ -47,7 +49,8 @@ _PPB_PER_PPM: Final = 1_000
 class Change(NamedTuple):
     """One record to be written, as the machine left it. watch: the columns of the question's row; now: of a reading.
 
-    previous, severity: of the alert before and after; skew_ppb, skew_error_ppb: of the source's clock.
+    previous, severity: of the alert before and after; skew_ppb, skew_error_ppb: of the source's clock. moved, of: so
+    many sources of so many moved together, where the question is the authority.
     """
 
     question: Question
@@ -56,6 +59,8 @@ class Change(NamedTuple):
     severity: Severity
     skew_ppb: int
     skew_error_ppb: int
+    moved: int
+    of: int
     now: Sequence[int]
     watch: Sequence[int]
 
@@ -118,7 +123,8 @@ def change_record(partition: int, source: str, change: Change) -> DriftAlert:
     closed = change.state is AlertState.CLOSED
     now, worst = Reading.of(change.now), Reading.of(change.watch[WORST : WORST + READ_COLUMNS])
     cause = Cause(change.watch[CAUSE])
-    skew_ppb = change.skew_ppb if change.skew_error_ppb < SKEW_MAX_PPB else None
+    rated = change.question is Question.CLOCK and change.skew_error_ppb < SKEW_MAX_PPB
+    skew_ppb = change.skew_ppb if rated else None
     if closed:
         text = _closing_text(partition, source, change, worst)
     else:
@@ -126,6 +132,8 @@ def change_record(partition: int, source: str, change: Change) -> DriftAlert:
         since = f"since {format_ms(change.watch[FIRST_MS])}, sequence {partition}:{change.watch[FIRST]}"
         told = f"({change.severity.name}{was}) {since}"
         text = _opening_text(source, cause, now, told)
+        if cause is Cause.AUTHORITY:
+            text += f": {change.moved} of {change.of} sources moved together"
         if cause in (Cause.AHEAD, Cause.BEHIND) and abs(change.skew_ppb) > change.skew_error_ppb:
             gains = "gains" if change.skew_ppb > 0 else "loses"
             text += f"; its clock {gains} {abs(change.skew_ppb) / _PPB_PER_PPM:.1f} ppm"
@@ -186,6 +194,8 @@ def _opening_text(source: str, cause: Cause, now: Reading, told: str) -> str:
                 f"{source}'s events are stamped {drift_seconds(now.delta_ms)} s before they arrive {told}; too few "
                 "agree to tell a slow clock from a slow way"
             )
+        case Cause.AUTHORITY:
+            return f"the clock of the {source} is {drift_seconds(now.value_ms)} s {_side(now.value_ms)} {told}"
         case Cause.STEP:
             return f"{source} stepped and is {_clock(now)} {told}"
         case _:
@@ -195,6 +205,10 @@ def _opening_text(source: str, cause: Cause, now: Reading, told: str) -> str:
 def _closing_text(partition: int, source: str, change: Change, worst: Reading) -> str:
     since = f"since {format_ms(change.watch[CALM_FIRST_MS])}, sequence {partition}:{change.watch[CALM_FIRST]}"
     size, severity = drift_seconds(worst.value_ms), Severity(severity_of(worst.value_ms)).name
+    if change.question is Question.AUTHORITY:
+        at = f"{format_ms(change.now[READ_AUTHORITY_MS])}, sequence {partition}:{change.now[READ_SEQUENCE]}"
+        at_worst = f"at worst it was {size} s {_side(worst.value_ms)} ({severity})"
+        return f"the clock of the {source} is within 1 s again since {at}; {at_worst}"
     if change.question is Question.DELAY:
         return f"{source}'s events arrive within 1 s again {since}; at worst they were {size} s late ({severity})"
     return f"{source} is within 1 s again {since}; at worst it was {size} s {_side(worst.value_ms)} ({severity})"

@@ -48,7 +48,10 @@ DISTURBANCES: Final = 26
 STEP_MS: Final = 27
 STEP_SEQUENCE: Final = 28
 STEP_US: Final = 29
-CLOCK_COLUMNS: Final = 30
+#: Of the last step alone: its size, and when its first reading was.
+LAST_STEP_US: Final = 30
+LAST_STEP_MS: Final = 31
+CLOCK_COLUMNS: Final = 32
 
 # Columns of points, from BASE_MS and BASE_US: the best reading of a stretch; the middle and half width of an exchange.
 AT_MS: Final = 0

@@ -19,6 +19,8 @@ from streams.clock_columns import (
     GOOD_MS,
     HALF_US,
     JITTER_US,
+    LAST_STEP_MS,
+    LAST_STEP_US,
     LINE_MS,
     LINE_US,
     MIDDLE_MS,
@@ -152,7 +154,7 @@ def _begin(clocks: NDArray[np.int64], slot: int, at_ms: int, low_us: int) -> Non
 
 
 @kernel
-def _move(clocks: NDArray[np.int64], slot: int, by_us: int) -> None:
+def move(clocks: NDArray[np.int64], slot: int, by_us: int) -> None:
     """A step: everything that was learnt moves with the clock."""
     clocks[slot, LINE_US] += by_us
     clocks[slot, BASE_US] += by_us
@@ -172,8 +174,10 @@ def _step(clocks: NDArray[np.int64], slot: int, at_ms: int, by_us: int, first_ms
             clocks[slot, STEP_SEQUENCE] = sequence
             clocks[slot, STEP_US] = 0
         clocks[slot, STEP_MS] = at_ms
+        clocks[slot, LAST_STEP_US] = by_us
+        clocks[slot, LAST_STEP_MS] = first_ms
         clocks[slot, STEP_US] = max(min(clocks[slot, STEP_US] + by_us, _STEP_MAX_US), -_STEP_MAX_US)
-    _move(clocks, slot, by_us)
+    move(clocks, slot, by_us)
     clocks[slot, GOOD_MS] = at_ms
 
 

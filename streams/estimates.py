@@ -85,16 +85,16 @@ _VALUE_BYTES_MAX: Final = int(_LENGTHS.sum()) + TOLD_COLUMNS * INT_BYTES_MAX + 2
 @kernel
 def tell(
     told: NDArray[np.int64], row: int, clocks: NDArray[np.int64], slot: int, why: int, at_index: int,
-    source_address: int, source_length: int, sequence: int, authority_ms: int,
+    source_address: int, source_length: int, sequence: int, authority_ms: int, true_ms: int,
 ) -> None:  # fmt: skip
-    """A row of what is told: of the source in a slot, after its event."""
+    """A row of what is told: of the source in a slot, after its event. true_ms: of a leader whose clock were right."""
     told[row, AT_INDEX] = at_index
     told[row, SOURCE_ADDRESS] = source_address
     told[row, SOURCE_LENGTH] = source_length
     told[row, SEQUENCE] = sequence
     told[row, AUTHORITY_MS] = authority_ms
     told[row, WHY] = why
-    describe(clocks, slot, authority_ms, told, row, _ESTIMATE)
+    describe(clocks, slot, true_ms, told, row, _ESTIMATE)
 
 
 def estimate_messages(partition: int, told: NDArray[np.int64]) -> Messages:

@@ -39,8 +39,9 @@ from schemas.columns import Fault, allocate_events, decode_events, slice_rows
 from schemas.errors import BadInputError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, bytes_at
 from streams import dedupe, judge_dump, sources
-from streams.alert_kernel import QUESTION_COLUMNS, READ_COLUMNS, AlertState, Question, Rules, severity_in
+from streams.alert_kernel import OF_SOURCE, QUESTION_COLUMNS, READ_COLUMNS, AlertState, Question, Rules, severity_in
 from streams.alerts import Change, DriftAlert, change_record, forgotten_record
+from streams.authority_kernel import AUTHORITY_COLUMNS
 from streams.clock_fit import workspace
 from streams.control import decode_control
 from streams.dead_letters import dead_letter
@@ -53,7 +54,9 @@ from streams.judge_kernel import (
     NUMBER_SEQUENCE,
     NUMBER_TOLD,
     REPORT_COLUMNS,
+    REPORT_MOVED,
     REPORT_NOW,
+    REPORT_OF,
     REPORT_PREVIOUS,
     REPORT_QUESTION,
     REPORT_ROW,
@@ -133,7 +136,8 @@ def slice_outputs(outputs: Outputs, start: int, stop: int) -> Outputs:
 class JudgeState:
     """Of one partition. settings: those in force; last_sequence: of the last DATA entry.
 
-    written_by: the version of the judge that writes, as the last FOLD_VERSION entry says.
+    written_by: the version of the judge that writes, as the last FOLD_VERSION entry says. authority: see
+    `authority_kernel`.
     """
 
     partition: int
@@ -142,6 +146,7 @@ class JudgeState:
     written_by: int = judge_dump.FIRST_VERSION
     sources: sources.Sources = field(default_factory=sources.no_sources)
     memory: dedupe.Memory = field(default_factory=lambda: dedupe.empty_memory(JudgeSettings().dedupe_horizon))
+    authority: NDArray[np.int64] = field(default_factory=lambda: np.zeros(AUTHORITY_COLUMNS, np.int64))
 
 
 class _Batch(NamedTuple):
@@ -229,14 +234,28 @@ class Judge:
         """See `judge_dump`."""
         return judge_dump.dump(
             judge_dump.Image(
-                state.partition, state.last_sequence, state.written_by, state.settings, state.sources, state.memory
+                state.partition,
+                state.last_sequence,
+                state.written_by,
+                state.settings,
+                state.sources,
+                state.memory,
+                state.authority,
             )
         )
 
     def load(self, partition: int, data: bytes) -> JudgeState:
         """See `judge_dump`."""
         image = judge_dump.load(partition, data)
-        return JudgeState(partition, image.settings, image.last_sequence, image.written_by, image.sources, image.memory)
+        return JudgeState(
+            partition,
+            image.settings,
+            image.last_sequence,
+            image.written_by,
+            image.sources,
+            image.memory,
+            image.authority,
+        )
 
     def _settings_in(self, state: JudgeState, entries: Entries, row: int) -> JudgeSettings | None:
         """The settings that a CONTROL entry puts in force, None for any other entry; notes a FOLD_VERSION."""
@@ -282,7 +301,7 @@ class Judge:
         while True:
             row, stop, reported = judge_rows(
                 row, entries, events, marks, content, verdicts, state.sources, address_of(state.sources.arena),
-                state.memory, numbers, settings.threshold_us, rules, settings.dedupe_horizon,
+                state.memory, state.authority, numbers, settings.threshold_us, rules, settings.dedupe_horizon,
                 settings.sources_max, settings.estimate_interval_ms, room, reading, batch.tally, reports, told,
             )  # fmt: skip
             state.last_sequence = int(numbers[NUMBER_SEQUENCE])
@@ -303,15 +322,19 @@ class Judge:
                     )
 
     def _change(self, partition: int, entries: Entries, events: Events, report: list[int]) -> Record:
-        row = report[REPORT_ROW]
+        row, question = report[REPORT_ROW], Question(report[REPORT_QUESTION])
         source = bytes_at(int(events.source_address[row]), int(events.source_length[row]))
+        if question is Question.AUTHORITY:
+            source = f"broker of partition {partition}".encode()
         change = Change(
-            question=Question(report[REPORT_QUESTION]),
+            question=question,
             state=AlertState(report[REPORT_STATE]),
             previous=Severity(report[REPORT_PREVIOUS]),
             severity=Severity(report[REPORT_SEVERITY]),
             skew_ppb=report[REPORT_SKEW],
             skew_error_ppb=report[REPORT_SKEW_ERROR],
+            moved=report[REPORT_MOVED],
+            of=report[REPORT_OF],
             now=report[REPORT_NOW:REPORT_WATCH],
             watch=report[REPORT_WATCH:],
         )
@@ -323,7 +346,7 @@ class Judge:
         table = state.sources
         leaving, staying = sources.least_needed(table, state.settings.sources_max)
         for slot in leaving.tolist():
-            for question in Question:
+            for question in OF_SOURCE:
                 severity = Severity(severity_in(int(table.hot[slot, sources.STATE]), question))
                 if severity is not Severity.GREEN:
                     source = sources.name_of(table, slot)

@@ -6,13 +6,14 @@ have equal bytes. No checksum and no compression: a snapshot has its own.
     magic "DLJ" and version, 4 | partition i32 | written_by i32 | last_sequence i64 | last_number i64
     settings bytes u32 | sources u32 | names bytes u32 | watched u32 | points u32 | dedupe rows u32
     settings, canonical JSON
+    35 x i64                                        what is known of the authority, see authority_kernel
     each source: number i64                         one column after another
     each source: sequence of its last event i64
     each source: alert state i64                    see alert_kernel
     each source: length of its name u16
     names, end to end
     watched: 58 x i64                               the watch of each source whose alert state is not 0
-    each source: 30 x i64                           what is known of its clock, see clock_columns
+    each source: 32 x i64                           what is known of its clock, see clock_columns
     each point of each source: 4 x i32              in the order of the sources, as many of each as its clock says
     dedupe rows: 4 x i64                            the last min(horizon, last_sequence) sequences, see dedupe
 
@@ -31,6 +32,7 @@ import numpy as np
 from schemas.errors import BadInputError
 from schemas.faults import MAX_SOURCE_BYTES
 from streams.alert_kernel import WATCH_COLUMNS
+from streams.authority_kernel import AUTHORITY_COLUMNS
 from streams.clock_columns import CLOCK_COLUMNS, POINT_COLUMNS, POINTS, POINTS_MAX, SAMPLES, STRETCH_MS
 from streams.dedupe import RING_COLUMNS, Memory, remembered, restored
 from streams.definitions import JudgeSettings
@@ -73,6 +75,7 @@ class Image(NamedTuple):
     settings: JudgeSettings
     sources: Sources
     memory: Memory
+    authority: NDArray[np.int64]
 
 
 def dump(image: Image) -> bytes:
@@ -93,6 +96,7 @@ def dump(image: Image) -> bytes:
         (
             head,
             settings,
+            image.authority.tobytes(),
             table.hot[:count, NUMBER].tobytes(),
             table.hot[:count, LAST_SEQUENCE].tobytes(),
             states.tobytes(),
@@ -117,8 +121,9 @@ def load(partition: int, data: bytes) -> Image:
     if of != partition:
         _refuse(partition, f"it is of partition {of}")
     lengths = (
-        settings_bytes, *(count * _LONG,) * 3, count * _SHORT, names, watched * WATCH_COLUMNS * _LONG,
-        count * CLOCK_COLUMNS * _LONG, used * POINT_COLUMNS * _INT, rows * RING_COLUMNS * _LONG,
+        settings_bytes, AUTHORITY_COLUMNS * _LONG, *(count * _LONG,) * 3, count * _SHORT, names,
+        watched * WATCH_COLUMNS * _LONG, count * CLOCK_COLUMNS * _LONG, used * POINT_COLUMNS * _INT,
+        rows * RING_COLUMNS * _LONG,
     )  # fmt: skip
     if _HEAD.size + sum(lengths) != len(data):
         _refuse(partition, f"it has {len(data)} bytes where its head says {_HEAD.size + sum(lengths)}")
@@ -131,21 +136,22 @@ def load(partition: int, data: bytes) -> Image:
     if rows != min(settings.dedupe_horizon, last_sequence):
         _refuse(partition, f"it remembers {rows} sequences under a horizon of {settings.dedupe_horizon}")
     hot = np.zeros((count, HOT_COLUMNS), np.int64)
-    for column, part in zip((NUMBER, LAST_SEQUENCE, STATE), parts[1:4], strict=True):
+    for column, part in zip((NUMBER, LAST_SEQUENCE, STATE), parts[2:5], strict=True):
         hot[:, column] = np.frombuffer(part, np.int64)
-    name_lengths = np.frombuffer(parts[4], "<u2").astype(np.int64)
+    name_lengths = np.frombuffer(parts[5], "<u2").astype(np.int64)
     if name_lengths.sum() != names or (count and not 1 <= name_lengths.min() <= name_lengths.max() <= MAX_SOURCE_BYTES):
         _refuse(partition, "its names do not have the lengths it says")
     alive = hot[:, STATE] != 0
     if np.count_nonzero(alive) != watched:
         _refuse(partition, "its watches do not belong to its sources")
     watch = np.zeros((count, WATCH_COLUMNS), np.int64)
-    watch[alive] = _matrix(parts[6], WATCH_COLUMNS)
-    clocks, points = _clocks_in(partition, parts[7], parts[8])
+    watch[alive] = _matrix(parts[7], WATCH_COLUMNS)
+    clocks, points = _clocks_in(partition, parts[8], parts[9])
     watches = Watched(watch, clocks, points)
-    table = rebuilt(hot, watches, name_lengths, np.frombuffer(parts[5], np.uint8), last_number)
-    memory = restored(_matrix(parts[9], RING_COLUMNS), settings.dedupe_horizon, last_sequence)
-    return Image(partition, last_sequence, written_by, settings, table, memory)
+    table = rebuilt(hot, watches, name_lengths, np.frombuffer(parts[6], np.uint8), last_number)
+    memory = restored(_matrix(parts[10], RING_COLUMNS), settings.dedupe_horizon, last_sequence)
+    authority = np.frombuffer(parts[1], np.int64).copy()
+    return Image(partition, last_sequence, written_by, settings, table, memory, authority)
 
 
 def _clocks_in(partition: int, columns: bytes, kept: bytes) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

@@ -27,6 +27,7 @@ from streams.alert_kernel import (
     READ_OFFSET_US,
     READ_SEQUENCE,
     READ_VALUE_MS,
+    AlertState,
     Question,
     Rules,
     in_use,
@@ -34,8 +35,9 @@ from streams.alert_kernel import (
     settle,
     severity_in,
 )
+from streams.authority_kernel import MOVED, OF, SHIFT_MS, SHIFTED_MS, authority_moved
 from streams.causes import Cause, blame, cause_of
-from streams.clock_columns import CLOCK_COLUMNS, REACH_US, SKEW_ERROR_PPB, SKEW_PPB, STEP_MS, STEP_US
+from streams.clock_columns import CLOCK_COLUMNS, LAST_STEP_MS, REACH_US, SKEW_ERROR_PPB, SKEW_PPB, STEP_MS, STEP_US
 from streams.dedupe import Memory, forget, home, remember, seek
 from streams.estimate_kernel import HOLD_TWO_WAY_MS, Place, due, estimate, is_known, offset_of
 from streams.estimates import tell
@@ -115,7 +117,9 @@ REPORT_PREVIOUS: Final = 3
 REPORT_SEVERITY: Final = 4
 REPORT_SKEW: Final = 5
 REPORT_SKEW_ERROR: Final = 6
-REPORT_NOW: Final = 7
+REPORT_MOVED: Final = 7
+REPORT_OF: Final = 8
+REPORT_NOW: Final = 9
 REPORT_WATCH: Final = REPORT_NOW + READ_COLUMNS
 REPORT_COLUMNS: Final = REPORT_WATCH + QUESTION_COLUMNS
 
@@ -130,11 +134,17 @@ _LENGTH_BYTES: Final = 4
 _DATA: Final = 0
 _NO_FAULT: Final = int(Fault.NONE)
 _QUESTIONS: Final = len(Question)
-_CLOCK, _DELAY = (int(question) for question in Question)
+_CLOCK, _DELAY, _AUTHORITY = (int(question) for question in Question)
 _AHEAD: Final = int(Cause.AHEAD)
 _BACKLOG: Final = int(Cause.BACKLOG)
+_STEP: Final = int(Cause.STEP)
+_NONE: Final = int(Cause.NONE)
+_CAUSE_AUTHORITY: Final = int(Cause.AUTHORITY)
+_CLOSED: Final = int(AlertState.CLOSED)
 _NO_BOUND: Final = -1
 _NEAR: Final = int(Place.NEAR)
+_ABOVE: Final = int(Place.ABOVE)
+_BEGAN: Final = int(Place.BEGAN)
 _DONE, _GROW, _EVICT, _REPORTS, _OUT_OF_ORDER = (int(stop) for stop in Stop)
 _WARNED, _DUPLICATE, _CONFLICT, _NOT_FINITE = (int(flag) for flag in Flag)
 _N_WARNED: Final = int(Tally.WARNED)
@@ -210,11 +220,38 @@ def _ask(
     reports[reported, REPORT_SEVERITY] = severity_in(after, question)
     reports[reported, REPORT_SKEW] = clocks[slot, SKEW_PPB]
     reports[reported, REPORT_SKEW_ERROR] = clocks[slot, SKEW_ERROR_PPB]
+    reports[reported, REPORT_MOVED] = reports[reported, REPORT_OF] = 0
     for column in range(READ_COLUMNS):
         reports[reported, REPORT_NOW + column] = reading[column]
     for column in range(QUESTION_COLUMNS):
         reports[reported, REPORT_WATCH + column] = watch[slot, question * QUESTION_COLUMNS + column]
     settle(watch, slot, question, action)
+    return reported + 1
+
+
+@kernel
+def _ask_of_authority(
+    sources: Sources, slot: int, authority: NDArray[np.int64], stepped: bool, reading: NDArray[np.int64],  # noqa: FBT001
+    reports: NDArray[np.int64], reported: int, row: int,
+) -> int:  # fmt: skip
+    """See whether the authority moved, and report what that changes; how many reports there are then."""
+    reading[READ_OFFSET_US], reading[READ_BOUND_US] = 0, _NO_BOUND
+    moved, action, before, after = authority_moved(
+        sources, authority, slot, reading[READ_AUTHORITY_MS], stepped, reading
+    )
+    if not moved or action == 0:
+        return reported
+    reports[reported, :REPORT_NOW] = 0
+    reports[reported, REPORT_ROW], reports[reported, REPORT_QUESTION] = row, _AUTHORITY
+    reports[reported, REPORT_STATE] = action
+    reports[reported, REPORT_PREVIOUS], reports[reported, REPORT_SEVERITY] = before, after
+    reports[reported, REPORT_MOVED], reports[reported, REPORT_OF] = authority[MOVED], authority[OF]
+    for column in range(READ_COLUMNS):
+        reports[reported, REPORT_NOW + column] = reading[column]
+    for column in range(QUESTION_COLUMNS):
+        reports[reported, REPORT_WATCH + column] = authority[column]
+    if action == _CLOSED:
+        authority[:QUESTION_COLUMNS] = 0
     return reported + 1
 
 
@@ -229,6 +266,7 @@ def judge_rows(
     sources: Sources,
     arena_address: int,
     memory: Memory,
+    authority: NDArray[np.int64],
     numbers: NDArray[np.int64],
     threshold_us: int,
     rules: Rules,
@@ -243,9 +281,9 @@ def judge_rows(
 ) -> tuple[int, int, int]:
     """Judge rows from start; returns (row, Stop, reports written).
 
-    content: value_hash as int64[n, 4]. numbers: int64[2], see NUMBER_SEQUENCE. room: for the fits of clocks; reading:
-    int64[READ_COLUMNS], for one event. tally: int64[len(Tally)], added to. told: int64[n, TOLD_COLUMNS], one for a
-    row at most.
+    content: value_hash as int64[n, 4]. authority: int64[AUTHORITY_COLUMNS]. numbers: int64[2], see NUMBER_SEQUENCE.
+    room: for the fits of clocks; reading: int64[READ_COLUMNS], for one event. tally: int64[len(Tally)], added to. told:
+    int64[n, TOLD_COLUMNS], one for a row at most.
     """
     places, hot, arena = sources.places, sources.hot, sources.arena
     clocks, points, exchange = sources.clocks, sources.points, events.exchange
@@ -313,35 +351,47 @@ def judge_rows(
         delta_ms = delta_ms_of(local_us, authority_ms)
         severity = severity_of(delta_ms)
         place = _NEAR
+        shift_ms = authority[SHIFT_MS]
+        true_ms = authority_ms - shift_ms
         if flags == 0:
             step_ms, step_us = clocks[slot, STEP_MS], clocks[slot, STEP_US]
             place = estimate(
-                clocks, points, slot, sequence, authority_ms, local_us, events.has_exchange[row],
-                exchange[row, SENT_US], exchange[row, ACKED_US], exchange[row, APPENDED_MS], room,
+                clocks, points, slot, sequence, true_ms, local_us,
+                events.has_exchange[row] != 0 and exchange[row, APPENDED_MS] >= authority[SHIFTED_MS],
+                exchange[row, SENT_US], exchange[row, ACKED_US], exchange[row, APPENDED_MS] - shift_ms, room,
             )  # fmt: skip
             stepped = clocks[slot, STEP_MS] != step_ms or clocks[slot, STEP_US] != step_us
-            why = due(clocks, slot, authority_ms, stepped, estimate_interval_ms)
+            reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS] = sequence, authority_ms
+            reading[READ_LOCAL_US], reading[READ_DELTA_MS] = local_us, delta_ms
+            if place not in (_NEAR, _BEGAN) or stepped:
+                reported = _ask_of_authority(sources, slot, authority, stepped, reading, reports, reported, row)
+                if authority[SHIFT_MS] != shift_ms:
+                    place, stepped = _NEAR, False
+                    true_ms = authority_ms - authority[SHIFT_MS]
+            why = due(clocks, slot, true_ms, stepped, estimate_interval_ms)
             if why != 0:
                 tell(
                     told, numbers[NUMBER_TOLD], clocks, slot, why, entries.index[row], address, length, sequence,
-                    authority_ms,
+                    authority_ms, true_ms,
                 )  # fmt: skip
                 numbers[NUMBER_TOLD] += 1
-        estimated = is_known(clocks, slot, authority_ms)
-        offset_us, bound_us = offset_of(clocks, slot, authority_ms) if estimated else (0, _NO_BOUND)
+        estimated = is_known(clocks, slot, true_ms)
+        offset_us, bound_us = offset_of(clocks, slot, true_ms) if estimated else (0, _NO_BOUND)
         if flags == 0:
             tally[severity] += 1
             if is_warned(local_us, authority_ms, threshold_us):
                 flags = _WARNED
                 tally[_N_WARNED] += 1
-            value_ms, cause, delay_ms = blame(clocks, slot, estimated, place, delta_ms, offset_us)
-            verdicts.cause[row] = cause_of(severity, value_ms, cause, delay_ms)
+            true_delta_ms = delta_ms_of(local_us, true_ms)
+            value_ms, cause, delay_ms = blame(clocks, slot, estimated, place, true_delta_ms, offset_us)
+            verdicts.cause[row] = cause_of(severity_of(true_delta_ms), value_ms, cause, delay_ms)
+            if verdicts.cause[row] == _NONE and severity != GREEN:
+                verdicts.cause[row] = _CAUSE_AUTHORITY
             if hot[slot, STATE] != 0 or severity_of(value_ms) != GREEN or severity_of(delay_ms) != GREEN:
-                reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS] = sequence, authority_ms
-                reading[READ_LOCAL_US], reading[READ_DELTA_MS] = local_us, delta_ms
                 reading[READ_OFFSET_US], reading[READ_BOUND_US] = offset_us, bound_us
                 reading[READ_VALUE_MS] = value_ms
-                waits_ms = 0 if cause == _AHEAD else rules.fleet_hold_ms
+                settled = place != _ABOVE and true_ms - clocks[slot, LAST_STEP_MS] >= rules.fleet_hold_ms
+                waits_ms = 0 if cause == _AHEAD or (cause == _STEP and settled) else rules.fleet_hold_ms
                 reported = _ask(sources, slot, _CLOCK, cause, waits_ms, rules, reading, reports, reported, row)
                 reading[READ_VALUE_MS] = delay_ms
                 waits_ms = rules.fleet_hold_ms

@@ -18,7 +18,7 @@ How: five arrays over slots, in order of number, and an arena of names in the sa
     hot      int64[slots, 8]          one cache line: number, name (arena offset << 9 | length), last sequence, alert
                                       state, hash, the first 24 bytes of the name, zero padded
     watch    int64[slots, 58]         see `alert_kernel`; touched only for sources that are not plainly GREEN
-    clocks   int64[slots, 30]         what is known of its clock, and
+    clocks   int64[slots, 32]         what is known of its clock, and
     points   int32[slots, 32, 4]      from which readings: see `clock_columns`; points are touched once a stretch
 
 Of a table of names only the last three have no rows. So a GREEN event of a short-named source touches one line of

@@ -50,22 +50,22 @@ class Reading(NamedTuple):
         }
 
 
-def blame(clock: Clock, place: str, reading: Reading) -> tuple[int, str, int]:
+def blame(clock: Clock, place: str, delta_ms: int, offset_us: int | None) -> tuple[int, str, int]:
     """The clock's error in ms, its cause, and the delay in ms."""
-    if reading.offset_us is None:
-        return reading.delta_ms, "AHEAD" if reading.delta_ms > 0 else "UNKNOWN", 0
-    offset_ms = whole_ms(reading.offset_us)
-    stepping = place == "ABOVE" and reading.delta_ms > offset_ms
-    value_ms = reading.delta_ms if stepping else offset_ms
-    step_ms = reading.delta_ms - offset_ms if stepping else whole_ms(clock.step_us) if clock.disturbances else 0
+    if offset_us is None:
+        return delta_ms, "AHEAD" if delta_ms > 0 else "UNKNOWN", 0
+    offset_ms = whole_ms(offset_us)
+    stepping = place == "ABOVE" and delta_ms > offset_ms
+    value_ms = delta_ms if stepping else offset_ms
+    step_ms = delta_ms - offset_ms if stepping else whole_ms(clock.step_us) if clock.disturbances else 0
     side = "AHEAD" if value_ms > 0 else "BEHIND"
     cause = "STEP" if step_ms and not grade_of(value_ms - step_ms) else side
-    return value_ms, cause, max(0, value_ms - reading.delta_ms)
+    return value_ms, cause, max(0, value_ms - delta_ms)
 
 
-def cause_of(reading: Reading, value_ms: int, cause: str, delay_ms: int) -> str:
+def cause_of(delta_ms: int, value_ms: int, cause: str, delay_ms: int) -> str:
     """Of one event."""
-    if not any(map(grade_of, (reading.delta_ms, value_ms, delay_ms))):
+    if not any(map(grade_of, (delta_ms, value_ms, delay_ms))):
         return "NONE"
     return "BACKLOG" if delay_ms > abs(value_ms) else cause
 

@@ -76,6 +76,8 @@ class Clock:
     step_sequence: int = 0
     step_us: int = 0
     told: int | None = None
+    last_step_us: int = 0
+    last_step_ms: int = 0
 
     def moved(self, ppb: int, ms: int) -> int:
         """In us."""
@@ -106,7 +108,7 @@ class Clock:
             samples=1, begun_ms=at_ms, line_ms=at_ms, line_us=low_us, good_ms=at_ms,
             jitter_us=self.jitter_us or 5_000, stretch=at_ms // 4_000, best=(at_ms, low_us), best_ms=at_ms,
             disturbances=self.disturbances, step_ms=self.step_ms, step_sequence=self.step_sequence,
-            step_us=self.step_us,
+            step_us=self.step_us, last_step_us=self.last_step_us, last_step_ms=self.last_step_ms,
         )  # fmt: skip
         self.__dict__.update(fresh.__dict__)
         return "BEGAN"
@@ -117,8 +119,13 @@ class Clock:
             if self.disturbances == 0 or at_ms - self.step_ms > 2 * 3_600_000:
                 self.disturbances += 1
                 self.step_sequence, self.step_us = sequence, 0
-            self.step_ms = at_ms
+            self.step_ms, self.last_step_us, self.last_step_ms = at_ms, by_us, first_ms
             self.step_us = clamped(self.step_us + by_us, 2**53)
+        self.move(by_us)
+        self.good_ms = at_ms
+
+    def move(self, by_us: int) -> None:
+        """The line and all that it rests on."""
         self.line_us += by_us
         self.points = [
             Point(p.at_ms, p.low_us + by_us, None if p.middle_us is None else p.middle_us + by_us, p.half_us)
@@ -128,7 +135,6 @@ class Clock:
         if self.exchange is not None:
             self.exchange = (self.exchange[0], self.exchange[1] + by_us, self.exchange[2])
         self.off = None
-        self.good_ms = at_ms
 
     def end_stretch(self, at_ms: int) -> None:
         """Make a point of the stretch and fit."""

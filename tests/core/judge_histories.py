@@ -146,3 +146,34 @@ def _poison_row(fleet: _Fleet, now_ms: int, framing: Framing, key: bytes | None)
             return Row(fleet.event(now_ms, framing), now_ms, state=ValueState.OMITTED, key=key)
         case _:
             return Row(fleet.event(now_ms, framing), now_ms, state=ValueState.ERASED, key=key)
+
+
+def leader_steps(seed: int, by_ms: int, *, exchanges: bool) -> list[Row]:
+    """Twenty sources, an event each second and source, for three minutes; in the second the leader's clock is wrong.
+
+    Two clocks are wrong all the time. With exchanges every tenth event tells a round trip of the one before.
+    """
+    rng = random.Random(seed)
+    offsets_us = {f"right {number}": rng.randrange(-300_000, 300_000) for number in range(18)}
+    offsets_us |= {"wrong 0": 3_000_000, "wrong 1": -7_000_000}
+    found: list[tuple[int, bytes]] = []
+    for name, offset_us in offsets_us.items():
+        exchange = None
+        for second in range(180):
+            made_us = START_MS * 1_000 + second * 1_000_000 + rng.randrange(300_000)
+            true_ms = made_us // 1_000 + rng.randrange(2, 30)
+            local_us = made_us + offset_us
+            value = event(name, f"{name}{second}", local_us, exchange=exchange if second % 10 == 0 else None)
+            found.append((true_ms, value))
+            acked_us = true_ms * 1_000 + rng.randrange(2_000, 30_000) + offset_us
+            exchange = None
+            if exchanges:
+                exchange = {"partition": 3, "offset": second, "sent_us": local_us, "acked_us": acked_us}
+                exchange["appended_ms"] = _stamped(true_ms, by_ms)
+    found.sort()
+    return [Row(value, _stamped(true_ms, by_ms)) for true_ms, value in found]
+
+
+def _stamped(true_ms: int, by_ms: int) -> int:
+    """By a leader whose clock is wrong in the second minute."""
+    return true_ms + (by_ms if 60_000 <= true_ms - START_MS < 120_000 else 0)

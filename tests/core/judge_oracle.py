@@ -23,6 +23,7 @@ from schemas.memory import address_of
 from streams.definitions import JudgeSettings
 from streams.estimate import coherent_s
 from tests.core.alert_oracle import NAMES, Answer, Question, Reading, alert_fields, blame, cause_of, grade_of
+from tests.core.authority_oracle import Authority
 from tests.core.clock_oracle import Clock
 
 if TYPE_CHECKING:
@@ -86,9 +87,11 @@ def event(
     local_us: int,
     value: float | None = None,
     framing: Framing = Framing.SINGLE_OBJECT,
+    exchange: dict[str, int] | None = None,
 ) -> bytes:
     """An input value."""
     fields = {"event_id": event_id, "source": source, "local_timestamp": local_us, "kind": "k", "value": value}
+    fields["exchange"] = exchange
     return encode("Event", fields, framing)
 
 
@@ -146,6 +149,7 @@ class Oracle:
         self.settings = JudgeSettings()
         self.sequence = 0
         self.sources: dict[str, Source] = {}
+        self.authority = Authority()
         self.given = 0
         self.first: dict[tuple[str, str], tuple[int, bytes]] = {}
         self.verdicts: list[Verdict] = []
@@ -200,31 +204,43 @@ class Oracle:
         else:
             self.first[key] = (self.sequence, content)
             flags = int(abs(local_us - row.authority_ms * 1000) > self.settings.threshold_us)
-            trip = fields["exchange"]
-            told = (trip["sent_us"], trip["acked_us"], trip["appended_ms"]) if trip else None
-            before = (source.clock.step_ms, source.clock.step_us)
-            place = source.clock.read(self.sequence, row.authority_ms, local_us, told)
-            self._tell(
-                index,
-                name,
-                source.clock,
-                row.authority_ms,
-                stepped=(source.clock.step_ms, source.clock.step_us) != before,
-            )
-            offset_us, bound_us = source.clock.known_offset(row.authority_ms)
-            estimate = (None, None) if bound_us < 0 else (offset_us, bound_us)
-            reading = Reading(self.sequence, row.authority_ms, local_us, delta_ms, *estimate)
-            cause = self._ask(index, name, source, place, reading)
+            cause = self._measure(index, name, source, row, fields)
         if fields["value"] is not None and not abs(fields["value"]) < float("inf"):
             flags |= 8
-        offset_us, bound_us = source.clock.known_offset(row.authority_ms)
+        offset_us, bound_us = source.clock.known_offset(row.authority_ms - self.authority.shift_ms)
         self.verdicts.append(
             Verdict("NONE", grade_of(delta_ms), flags, delta_ms, source.number, offset_us, bound_us, cause)
         )
 
-    def _tell(self, index: int, name: str, clock: Clock, authority_ms: int, *, stepped: bool) -> None:
-        offset_us, bound_us = clock.known_offset(authority_ms)
-        interval = authority_ms // self.settings.estimate_interval_ms
+    def _measure(self, index: int, name: str, source: Source, row: Row, fields: dict[str, Any]) -> str:
+        """The estimate of its clock, what that tells of the broker's, and the alerts; returns the event's cause."""
+        clock, local_us, shift_ms = source.clock, fields["local_timestamp"], self.authority.shift_ms
+        trip = fields["exchange"]
+        told = None
+        if trip and trip["appended_ms"] >= self.authority.shifted_ms:
+            told = trip["sent_us"], trip["acked_us"], trip["appended_ms"] - shift_ms
+        before = (clock.step_ms, clock.step_us)
+        place = clock.read(self.sequence, row.authority_ms - shift_ms, local_us, told)
+        stepped = (clock.step_ms, clock.step_us) != before
+        delta_ms = exact_delta_ms(local_us, row.authority_ms)
+        plain = Reading(self.sequence, row.authority_ms, local_us, delta_ms, None, None)
+        if place not in ("NEAR", "BEGAN") or stepped:
+            clocks = [one.clock for one in self.sources.values()]
+            _, record = self.authority.ask(self.partition, clocks, clock, plain, stepped=stepped)
+            if record is not None:
+                self.records.append(("drift.alerts", index, record["source"].encode(), record))
+            if self.authority.shift_ms != shift_ms:
+                place, stepped = "NEAR", False
+        true_ms = row.authority_ms - self.authority.shift_ms
+        self._tell(index, name, clock, row.authority_ms, true_ms, stepped=stepped)
+        offset_us, bound_us = clock.known_offset(true_ms)
+        reading = plain if bound_us < 0 else plain._replace(offset_us=offset_us, bound_us=bound_us)
+        cause = self._ask(index, name, source, reading, place, true_ms)
+        return "AUTHORITY" if cause == "NONE" and grade_of(delta_ms) else cause
+
+    def _tell(self, index: int, name: str, clock: Clock, authority_ms: int, true_ms: int, *, stepped: bool) -> None:
+        offset_us, bound_us = clock.known_offset(true_ms)
+        interval = true_ms // self.settings.estimate_interval_ms
         if bound_us < 0 or (clock.told == interval and not stepped):
             return
         why = "KNOWN" if clock.told is None else "STEP" if stepped else "INTERVAL"
@@ -242,7 +258,7 @@ class Oracle:
             "skew_ppb": clock.skew_ppb,
             "skew_error_ppb": clock.error_ppb,
             "samples": clock.samples,
-            "span_ms": authority_ms - clock.begun_ms,
+            "span_ms": true_ms - clock.begun_ms,
             "severity": NAMES[grade_of(size_ms)],
             "coherent_s": coherent_s(offset_us, bound_us, clock.skew_ppb, clock.error_ppb),
             "disturbances": clock.disturbances,
@@ -276,15 +292,18 @@ class Oracle:
         self.sources[name] = Source(self.given)
         return self.sources[name]
 
-    def _ask(self, index: int, name: str, source: Source, place: str, reading: Reading) -> str:
-        value_ms, cause, delay_ms = blame(source.clock, place, reading)
-        waits_ms = 0 if cause == "AHEAD" else self.settings.fleet_hold_ms
+    def _ask(self, index: int, name: str, source: Source, reading: Reading, place: str, true_ms: int) -> str:
+        true_delta_ms = exact_delta_ms(reading.local_us, true_ms)
+        value_ms, cause, delay_ms = blame(source.clock, place, true_delta_ms, reading.offset_us)
+        hold_ms = self.settings.fleet_hold_ms
+        settled = place != "ABOVE" and true_ms - source.clock.last_step_ms >= hold_ms
+        waits_ms = 0 if cause == "AHEAD" or (cause == "STEP" and settled) else hold_ms
         self._answer(index, name, source, source.of_clock, Answer(reading, value_ms, cause), waits_ms)
         waits_ms = self.settings.fleet_hold_ms
         if source.clock.reach_us is not None:
             waits_ms = max(waits_ms, 25_000)
         self._answer(index, name, source, source.of_delay, Answer(reading, delay_ms, "BACKLOG"), waits_ms)
-        return cause_of(reading, value_ms, cause, delay_ms)
+        return cause_of(true_delta_ms, value_ms, cause, delay_ms)
 
     def _answer(self, index: int, name: str, source: Source, question: Question, answer: Answer, waits_ms: int) -> None:
         before = question.severity

@@ -19,6 +19,7 @@ from streams.alert_kernel import (
     FIRST,
     FIRST_MS,
     LAST,
+    OF_SOURCE,
     QUESTION_COLUMNS,
     READ_COLUMNS,
     REVISION,
@@ -240,9 +241,9 @@ def test_two_questions_of_a_source_have_an_alert_each() -> None:
     source.actions([RED] * 3)
     source.question = Question.DELAY
     assert source.actions([YELLOW] * 3, Cause.BACKLOG) == ["-", "-", "OY"]
-    assert [severity_in(source.state, question) for question in Question] == [Severity.RED, Severity.YELLOW]
+    assert [severity_in(source.state, question) for question in OF_SOURCE] == [Severity.RED, Severity.YELLOW]
     assert source.actions([0] * 5)[-1] == "CG"
-    assert [severity_in(source.state, question) for question in Question] == [Severity.RED, Severity.GREEN]
+    assert [severity_in(source.state, question) for question in OF_SOURCE] == [Severity.RED, Severity.GREEN]
     assert not source.watch[0, QUESTION_COLUMNS:].any()
     source.question = Question.CLOCK
     assert source.actions([0] * 5)[-1] == "CG"
@@ -264,7 +265,7 @@ def _row(cause: Cause = Cause.AHEAD) -> list[int]:
 def _change(cause: Cause = Cause.AHEAD, **other: object) -> Change:
     watch = _row(cause)
     opened = Change(
-        Question.CLOCK, AlertState.OPENED, Severity.GREEN, Severity.YELLOW, 41_250, 900,
+        Question.CLOCK, AlertState.OPENED, Severity.GREEN, Severity.YELLOW, 41_250, 900, 0, 0,
         watch[AT_OPEN : AT_OPEN + READ_COLUMNS], watch,
     )  # fmt: skip
     return opened._replace(**other)  # type: ignore[arg-type] - fields by name
@@ -311,8 +312,8 @@ SINCE = "since 2026-11-21T09:14:07.000Z, sequence 0:88119"
         (
             _change(Cause.UNKNOWN, now=[1, 2, 3, -7_000, 0, -1, -7_000]),
             (
-                f"s's events are stamped 7.000 s before they arrive (YELLOW) {SINCE}; too few agree to tell a slow clock "
-                "from a slow way"
+                f"s's events are stamped 7.000 s before they arrive (YELLOW) {SINCE}; too few agree to tell a slow "
+                "clock from a slow way"
             ),
         ),
         (
