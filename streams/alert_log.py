@@ -52,7 +52,7 @@ class AlertRecord(NamedTuple):
             **alert,
             "recorded_at_ms": self.recorded_at_ms,
             "recorded_at": format_ms(self.recorded_at_ms),
-            "worst_delta_ms": alert["worst"]["delta_ms"],
+            "worst_ms": alert["worst"]["value_ms"],
             "opened_at": format_ms(alert["at_open"]["authority_timestamp"]),
         }
 

@@ -39,7 +39,8 @@ GUARANTEE a function of the source's readings in their order, and of nothing els
 HAZARD a path that is never faster than 100 ms makes a ONE_WAY source look slower than it is, by what exceeds this. A
 delay that becomes longer and stays so to within the jitter for five seconds looks like a clock that was set back.
 Round trips tell the two apart.
-HAZARD the bound is as good as the authority: a broker's clock that is wrong is wrong for all its sources (see `fleet`).
+HAZARD the bound is as good as the authority: a broker's clock that is wrong is wrong for all its sources (see
+`authority_kernel`).
 """
 
 from __future__ import annotations

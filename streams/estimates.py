@@ -1,7 +1,7 @@
 """What is known of a source's clock, as records of the estimates topic: columns in, keys and JSON values out.
 
-Problem: an estimate is a judge's state after an event; whoever does not run the judge (a list of sources, a page, the
-fleet view) needs it told. Told each time it would be a record an event. So it is told
+Problem: an estimate is a judge's state after an event; whoever does not run the judge (a page, a
+dashboard) needs it told. Told each time it would be a record an event. So it is told
 
     KNOWN      with the first event after which there is one, also after a source was begun anew
     STEP       with the event that confirms a step

@@ -66,7 +66,7 @@ _WARNING_COLUMNS = (
 )  # fmt: skip
 _WARNING_FIELDS = (*_WARNING_COLUMNS, "local_timestamp_us", "authority_timestamp_ms", "logged_at_ms", "sequence")
 _WARNING_LINE_COLUMNS = ("authority_timestamp", "drift_seconds", "source", "event_id", "id")
-_ALERT_COLUMNS = ("recorded_at", "state", "severity", "source", "events", "worst_delta_ms", "alert_id", "text")
+_ALERT_COLUMNS = ("recorded_at", "state", "severity", "cause", "source", "events", "worst_ms", "alert_id", "text")
 _ALERT_LINE_COLUMNS = ("recorded_at", "state", "severity", "text")
 _ALERT_FIELDS = (
     "recorded_at", "recorded_at_ms", "alert_id", "revision", "state", "partition", "source", "cause", "severity",
@@ -350,9 +350,9 @@ def alerts(
     follow: FollowOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List alerts, newest first: a source's severity changed and stayed so. A range is listed oldest first.
+    """List alerts, newest first: whose clock is off, or whose events arrive late, and why.
 
-    --state open is what is open now; with a range, what was last recorded in it and is open now. With --follow it goes
+    A range is listed oldest first. --state open is what is open now; with a range, what was last recorded in it and is open now. With --follow it goes
     on with alerts that open or change, and leaves out that one is closed: --state all tells that, too. A record of the
     topic that is no alert is skipped, with a line on stderr.
 

@@ -269,7 +269,15 @@ class Ledger:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        given = {"partitions": 4, "http_port": 0, "data_dir": self.folder, "batch_events_max": 500, **self.options}
+        prompt = {"hold_ms": 0, "fleet_hold_ms": 0, "clear_events": 2}
+        given = {
+            "partitions": 4,
+            "http_port": 0,
+            "data_dir": self.folder,
+            "batch_events_max": 500,
+            **prompt,
+            **self.options,
+        }
         self._given = {"bootstrap": self.bootstrap, "prefix": self.prefix, **given}
         self.settings = Settings(**self._given)
         self.names: TopicNames = topic_names(self.prefix, self.settings.ledger, self.settings.input_topic)

@@ -75,8 +75,12 @@ def names_of(settings: Settings) -> TopicNames:
 
 
 def begin(kafka: Any, prefix: str, **choices: Any) -> Settings:
-    """A new ledger with its topics, of one partition, without heartbeats and windows unless chosen otherwise."""
-    chosen: dict[str, Any] = {"partitions": 1, "heartbeat_interval_ms": 0, "windows": (), **choices}
+    """A new ledger with its topics, of one partition, without heartbeats and windows unless chosen otherwise.
+
+    Its alerts wait for events alone, and not for time.
+    """
+    prompt = {"hold_ms": 0, "fleet_hold_ms": 0}
+    chosen: dict[str, Any] = {"partitions": 1, "heartbeat_interval_ms": 0, "windows": (), **prompt, **choices}
     settings = Settings(bootstrap=kafka.bootstrap, prefix=prefix, **chosen)
     TopicsAdmin(kafka.bootstrap).create(specs_of(settings))
     return settings

@@ -476,7 +476,7 @@ def test_alerts_are_listed_newest_first(capsys: pytest.CaptureFixture[str]) -> N
     assert rows[0]["at_open"]["sequence"] >= 1
     assert main(["drift", "alerts", "--source", "late"]) == 0
     out = capsys.readouterr().out
-    assert "late is 3." in out
+    assert "late's events are stamped 3." in out
     assert "ahead" not in out
 
 

@@ -150,11 +150,11 @@ def test_a_changed_setting_is_told_once_however_often_the_lane_opens(kafka: Any,
     beat = {"predecessor_appended_ms": None, "input_end_offset": 1, "worker_us": 0}
     produce(settings, names.control, [(None, encode_control("Heartbeat", beat, "test", "tick"), [])])
     before = log.bounds(names.control, 0).end
-    for confirm_events, told in ((7, 1), (7, 1), (8, 2), (7, 3), (7, 3)):
-        assert _open_and_close(settings.model_copy(update={"confirm_events": confirm_events})) == [0]
+    for clear_events, told in ((7, 1), (7, 1), (8, 2), (7, 3), (7, 3)):
+        assert _open_and_close(settings.model_copy(update={"clear_events": clear_events})) == [0]
         assert log.bounds(names.control, 0).end == before + told
     produce(settings, names.input, [(b"k", event("pump", "1", NOW_US), [])])
-    sequence(settings.model_copy(update={"confirm_events": 7}))
+    sequence(settings.model_copy(update={"clear_events": 7}))
     kinds = [entry["kind"] for _, entry in records(settings)]
     assert kinds == ["CONTROL", "CONTROL", "DATA", "CONTROL", "CONTROL", "CONTROL", "CONTROL"]
     assert log.bounds(names.control, 0).end == before + 3

@@ -22,7 +22,7 @@ from tests.core import event_generator as make
 
 READING = {
     "sequence": 7, "authority_timestamp": -(1 << 63), "local_timestamp": (1 << 63) - 1, "delta_ms": 86_400_000,
-    "severity": "RED",
+    "severity": "RED", "offset_us": -5, "bound_us": None, "value_ms": 86_400_000,
 }  # fmt: skip
 SAMPLES: dict[str, dict[str, Any]] = {
     "Event": {
@@ -42,7 +42,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "DriftAlert": {
         "alert_id": "0:7", "revision": 1, "state": "OPENED", "partition": 0, "source": "s", "cause": "UNKNOWN",
         "severity": "RED", "previous_severity": "GREEN", "first_sequence": 7, "last_sequence": 9, "events": 3,
-        "at_open": READING, "worst": READING, "at_close": None, "text": "s is RED",
+        "skew_ppb": 41_000, "at_open": READING, "worst": READING, "at_close": None, "text": "s is RED",
     },
     "DriftEstimate": {
         "partition": 0, "source": "s", "sequence": 9, "authority_timestamp": 1, "why": "STEP", "method": "ONE_WAY",
