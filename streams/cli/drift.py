@@ -352,9 +352,9 @@ def alerts(
 ) -> None:
     """List alerts, newest first: whose clock is off, or whose events arrive late, and why.
 
-    A range is listed oldest first. --state open is what is open now; with a range, what was last recorded in it and is open now. With --follow it goes
-    on with alerts that open or change, and leaves out that one is closed: --state all tells that, too. A record of the
-    topic that is no alert is skipped, with a line on stderr.
+    A range is listed oldest first. --state open is what is open now; with a range, what was last recorded in it and is
+    open now. With --follow it goes on with alerts that open or change, and leaves out that one is closed: --state all
+    tells that, too. A record of the topic that is no alert is skipped, with a line on stderr.
 
     Examples:
 

@@ -199,11 +199,9 @@ def test_each_cause_is_told_from_the_others(cases: Path, seeds: range) -> None:
 
 
 @pytest.mark.cases
-@pytest.mark.parametrize("two_way", [False])
 @pytest.mark.parametrize("by_ms", [2_000, -2_000])
-def test_a_leader_that_steps_under_500_sources_is_one_alert(cases: Path, by_ms: int, *, two_way: bool) -> None:
+def test_a_leader_that_steps_under_500_sources_is_one_alert(cases: Path, by_ms: int) -> None:
     """And none of a source."""
-    assert not two_way
     draw = np.random.default_rng(7)
     fleet = [Device(f"{n}", draw.uniform(-400, 400), draw.uniform(-50, 50)) for n in range(500)]
     made = make(draw, fleet, delays_s(cases), 300, 1.0, (150, 1_000, by_ms))
@@ -249,9 +247,11 @@ def test_each_fault_is_told_as_soon_as_the_rules_allow(cases: Path, seeds: range
             if device.name.startswith("right") or not rows.size:
                 assert device.name not in opened, device
                 continue
-            waited = int(np.count_nonzero(rows < opened[device.name]))
-            hold = 0 if device.name.startswith("ahead") else RULES.fleet_hold_ms / 1_000
             if device.name.startswith(("fast", "slow")):
                 continue  # where it passes the limit is as sure as its estimate
-            drained = made.true_ms[rows] - made.true_ms[rows[0]] <= 1_000 * hold
-            assert waited <= RULES.confirm_events + np.count_nonzero(drained), device
+            hold_ms = 0 if device.name.startswith("ahead") else RULES.fleet_hold_ms
+            since_ms = made.true_ms[rows] - made.true_ms[rows[0]]
+            if since_ms[-1] <= hold_ms:
+                continue  # over before anything can be said of it
+            waited = int(np.count_nonzero(rows < opened[device.name]))
+            assert waited <= RULES.confirm_events + np.count_nonzero(since_ms <= hold_ms), device
