@@ -37,6 +37,7 @@ import enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from schemas.memory import kernel
+from streams.clock_columns import instant_of
 from streams.severity import GREEN, RED, RED_FROM_MS, YELLOW, YELLOW_FROM_MS
 from streams.severity_kernel import severity_of
 
@@ -152,6 +153,12 @@ def _ones(bits: int) -> int:
 
 
 @kernel
+def _age_ms(since_ms: int, at_ms: int) -> int:
+    """How long ago an instant is, as far as can be reckoned with."""
+    return instant_of(at_ms) - instant_of(since_ms)
+
+
+@kernel
 def observe(
     watch: NDArray[np.int64], slot: int, state: int, question: int, cause: int, waits_ms: int, rules: Rules,
     reading: NDArray[np.int64],
@@ -181,7 +188,7 @@ def observe(
     if begins or size_ms > abs(watch[slot, at + WORST + READ_VALUE_MS]):
         _note(watch, slot, at + WORST, reading)
     if severity == GREEN:
-        waited = at_ms - watch[slot, at + FIRST_MS] >= waits_ms
+        waited = _age_ms(watch[slot, at + FIRST_MS], at_ms) >= waits_ms
         if grade == GREEN or _ones(yellows) < rules.confirm_events or not waited:
             return _with_severity(state, question, GREEN, _IN_USE), 0
         severity = RED if _ones(reds) >= rules.confirm_events else YELLOW
@@ -190,7 +197,8 @@ def observe(
         return _with_severity(state, question, severity, _IN_USE), _OPENED
     _count_calm(watch, slot, at, size_ms, rules.hysteresis_ms, reading)
     _count_others(watch, slot, at, grade, cause)
-    if watch[slot, at + CALM] >= rules.clear_events and at_ms - watch[slot, at + OPENED_MS] >= rules.hold_ms:
+    open_ms = _age_ms(watch[slot, at + OPENED_MS], at_ms)
+    if watch[slot, at + CALM] >= rules.clear_events and open_ms >= rules.hold_ms:
         watch[slot, at + REVISION] += 1
         return _with_severity(state, question, GREEN, 0), _CLOSED
     after = severity

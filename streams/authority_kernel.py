@@ -96,6 +96,12 @@ _CAUSE_AUTHORITY: Final = int(Cause.AUTHORITY)
 
 
 @kernel
+def true_ms_of(authority_ms: int, shift_ms: int) -> int:
+    """What an append time should have been, of an authority that is so much ahead."""
+    return authority_ms if shift_ms == 0 else instant_of(authority_ms) - shift_ms
+
+
+@kernel
 def _at(clocks: NDArray[np.int64], slot: int, at_ms: int) -> int:
     """An instant as the source's estimate reckons it."""
     return int(max(instant_of(at_ms), clocks[slot, LINE_MS], clocks[slot, GOOD_MS], clocks[slot, BEST_MS]))
@@ -173,7 +179,7 @@ def authority_moved(
     """
     clocks, count = sources.clocks, sources.used[COUNT]
     sequence = reading[READ_SEQUENCE]
-    at_ms = authority_ms - authority[SHIFT_MS]
+    at_ms = true_ms_of(authority_ms, authority[SHIFT_MS])
     first_ms, amount_us = _question(clocks, slot, at_ms, stepped)
     second = authority_ms // _MS_PER_S
     if amount_us == 0 or second == authority[ASKED_S] or sequence - authority[ASKED_SEQUENCE] < count // _EVENTS_SHARE:

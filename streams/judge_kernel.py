@@ -35,9 +35,18 @@ from streams.alert_kernel import (
     settle,
     severity_in,
 )
-from streams.authority_kernel import MOVED, OF, SHIFT_MS, SHIFTED_MS, authority_moved
+from streams.authority_kernel import MOVED, OF, SHIFT_MS, SHIFTED_MS, authority_moved, true_ms_of
 from streams.causes import Cause, blame, cause_of
-from streams.clock_columns import CLOCK_COLUMNS, LAST_STEP_MS, REACH_US, SKEW_ERROR_PPB, SKEW_PPB, STEP_MS, STEP_US
+from streams.clock_columns import (
+    CLOCK_COLUMNS,
+    LAST_STEP_MS,
+    REACH_US,
+    SKEW_ERROR_PPB,
+    SKEW_PPB,
+    STEP_MS,
+    STEP_US,
+    instant_of,
+)
 from streams.dedupe import Memory, forget, home, remember, seek
 from streams.estimate_kernel import HOLD_TWO_WAY_MS, Place, due, estimate, is_known, offset_of
 from streams.estimates import tell
@@ -352,13 +361,13 @@ def judge_rows(
         severity = severity_of(delta_ms)
         place = _NEAR
         shift_ms = authority[SHIFT_MS]
-        true_ms = authority_ms - shift_ms
+        true_ms = true_ms_of(authority_ms, shift_ms)
         if flags == 0:
             step_ms, step_us = clocks[slot, STEP_MS], clocks[slot, STEP_US]
             place = estimate(
                 clocks, points, slot, sequence, true_ms, local_us,
                 events.has_exchange[row] != 0 and exchange[row, APPENDED_MS] >= authority[SHIFTED_MS],
-                exchange[row, SENT_US], exchange[row, ACKED_US], exchange[row, APPENDED_MS] - shift_ms, room,
+                exchange[row, SENT_US], exchange[row, ACKED_US], true_ms_of(exchange[row, APPENDED_MS], shift_ms), room,
             )  # fmt: skip
             stepped = clocks[slot, STEP_MS] != step_ms or clocks[slot, STEP_US] != step_us
             reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS] = sequence, authority_ms
@@ -367,7 +376,7 @@ def judge_rows(
                 reported = _ask_of_authority(sources, slot, authority, stepped, reading, reports, reported, row)
                 if authority[SHIFT_MS] != shift_ms:
                     place, stepped = _NEAR, False
-                    true_ms = authority_ms - authority[SHIFT_MS]
+                    true_ms = true_ms_of(authority_ms, authority[SHIFT_MS])
             why = due(clocks, slot, true_ms, stepped, estimate_interval_ms)
             if why != 0:
                 tell(
@@ -390,7 +399,7 @@ def judge_rows(
             if hot[slot, STATE] != 0 or severity_of(value_ms) != GREEN or severity_of(delay_ms) != GREEN:
                 reading[READ_OFFSET_US], reading[READ_BOUND_US] = offset_us, bound_us
                 reading[READ_VALUE_MS] = value_ms
-                settled = place != _ABOVE and true_ms - clocks[slot, LAST_STEP_MS] >= rules.fleet_hold_ms
+                settled = place != _ABOVE and instant_of(true_ms) - clocks[slot, LAST_STEP_MS] >= rules.fleet_hold_ms
                 waits_ms = 0 if cause == _AHEAD or (cause == _STEP and settled) else rules.fleet_hold_ms
                 reported = _ask(sources, slot, _CLOCK, cause, waits_ms, rules, reading, reports, reported, row)
                 reading[READ_VALUE_MS] = delay_ms
