@@ -105,6 +105,8 @@ WATCH_COLUMNS: Final = len(OF_SOURCE) * QUESTION_COLUMNS
 _STATE_BITS: Final = 3
 _SEVERITY_MASK: Final = 3
 _IN_USE: Final = 4
+#: Bits of a state, some of which are set while any alert of the source is open.
+ALERTED: Final = sum(_SEVERITY_MASK << (_STATE_BITS * question) for question in OF_SOURCE)
 
 
 class Rules(NamedTuple):
@@ -122,12 +124,6 @@ class Rules(NamedTuple):
 def severity_in(state: int, question: int) -> int:
     """Severity of the open alert on a question, GREEN for none."""
     return (state >> (_STATE_BITS * question)) & _SEVERITY_MASK
-
-
-@kernel
-def is_alerted(state: int) -> bool:
-    """Whether any alert is open."""
-    return severity_in(state, 0) != GREEN or severity_in(state, 1) != GREEN
 
 
 @kernel

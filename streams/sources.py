@@ -33,7 +33,7 @@ import numpy as np
 
 from schemas.faults import MAX_SOURCE_BYTES
 from schemas.memory import address_of, copy, kernel, load_i64, load_u8
-from streams.alert_kernel import WATCH_COLUMNS, severity_in
+from streams.alert_kernel import ALERTED, WATCH_COLUMNS
 from streams.clock_columns import CLOCK_COLUMNS, POINT_COLUMNS, POINTS_MAX
 
 if TYPE_CHECKING:
@@ -248,8 +248,7 @@ def least_needed(sources: Sources, sources_max: int) -> tuple[NDArray[np.int64],
     """Which slots go and which stay when room is made: (the former in the order they go, the latter in slot order)."""
     count = int(sources.used[COUNT])
     keep = sources_max - max(1, sources_max // _EVICTED_FRACTION)
-    state = sources.hot[:count, STATE]
-    alerted = (severity_in(state, 0) != 0) | (severity_in(state, 1) != 0)
+    alerted = sources.hot[:count, STATE] & ALERTED != 0
     order = np.lexsort((sources.hot[:count, LAST_SEQUENCE], alerted))
     return order[: count - keep], np.sort(order[count - keep :])
 

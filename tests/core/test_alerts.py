@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -262,13 +262,13 @@ def _row(cause: Cause = Cause.AHEAD) -> list[int]:
     return watch
 
 
-def _change(cause: Cause = Cause.AHEAD, **other: object) -> Change:
+def _change(cause: Cause = Cause.AHEAD, **other: Any) -> Change:
     watch = _row(cause)
     opened = Change(
         Question.CLOCK, AlertState.OPENED, Severity.GREEN, Severity.YELLOW, 41_250, 900, 0, 0,
         watch[AT_OPEN : AT_OPEN + READ_COLUMNS], watch,
     )  # fmt: skip
-    return opened._replace(**other)  # type: ignore[arg-type] - fields by name
+    return opened._replace(**other)
 
 
 def test_the_bytes_of_an_alert_are_pinned() -> None:

@@ -127,15 +127,16 @@ def check_against_oracle(rows: list[Row], size: int) -> None:
     oracle, ledger = Oracle(PARTITION), Ledger(rows)
     for index, row in enumerate(rows, 1):
         oracle.take(index, row)
-    judge, verdicts, records = Judge(), [], []
+    judge, records = Judge(), []
+    verdicts: list[Verdict] = []
     counts: dict[str, int] = {}
     state = judge.new_state(PARTITION)
     for entries in ledger.batches(every(size)):
         outputs = judge.step(state, entries)
-        columns = (column.tolist() for column in outputs.verdicts)
-        verdicts += [
-            Verdict(Fault(fault).name, *rest, Cause(cause).name) for fault, *rest, cause in zip(*columns, strict=True)
-        ]
+        columns = [column.tolist() for column in outputs.verdicts]
+        columns[0] = [Fault(fault).name for fault in columns[0]]
+        columns[-1] = [Cause(cause).name for cause in columns[-1]]
+        verdicts += map(Verdict, *columns)
         records += [(target, index, key, read_record(target, value)) for target, index, key, value in _told(outputs)]
         _gather(counts, outputs)
     for i, (ours, plain) in enumerate(zip(verdicts, oracle.verdicts, strict=True)):

@@ -77,7 +77,7 @@ def make(
 ) -> Made:  # fmt: skip
     """An event of each device each every_s. leader_ms: the leader's clock is off from, until (in s), by (in ms)."""
     parts = []
-    for number, device in enumerate(devices):
+    for device in devices:
         made_s = np.arange(0, seconds, every_s) + draw.uniform(0, every_s / 2) + draw.uniform(0, every_s / 3)
         arrived_s = made_s + draw.choice(delays, made_s.size)
         if device.scatter_s:
@@ -88,10 +88,11 @@ def make(
         if not device.scatter_s:
             arrived_s = np.maximum.accumulate(arrived_s)  # a connection keeps its order
         offset_ms = device.offset_at(made_s)
-        parts.append((np.full(made_s.size, number), arrived_s, made_s, offset_ms))
-    device_of, arrived_s, made_s, offset_ms = (np.concatenate(part) for part in zip(*parts, strict=True))
+        parts.append((arrived_s, made_s, offset_ms))
+    device_of = np.repeat(np.arange(len(devices)), [arrived_s.size for arrived_s, _, _ in parts])
+    arrived_s, made_s, offset_ms = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.argsort(arrived_s, kind="stable")
-    device_of, arrived_s, made_s, offset_ms = (part[order] for part in (device_of, arrived_s, made_s, offset_ms))
+    device_of, arrived_s, made_s, offset_ms = device_of[order], arrived_s[order], made_s[order], offset_ms[order]
     begin_s, end_s, by_ms = leader_ms
     wrong_ms = np.where((arrived_s >= begin_s) & (arrived_s < end_s), by_ms, 0)
     true_ms = START_MS + np.floor(arrived_s * 1_000).astype(np.int64)
