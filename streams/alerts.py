@@ -123,7 +123,7 @@ def change_record(partition: int, source: str, change: Change) -> DriftAlert:
     closed = change.state is AlertState.CLOSED
     now, worst = Reading.of(change.now), Reading.of(change.watch[WORST : WORST + READ_COLUMNS])
     cause = Cause(change.watch[CAUSE])
-    rated = change.question is Question.CLOCK and change.skew_error_ppb < SKEW_MAX_PPB
+    rated = change.question is not Question.AUTHORITY and change.skew_error_ppb < SKEW_MAX_PPB
     skew_ppb = change.skew_ppb if rated else None
     if closed:
         text = _closing_text(partition, source, change, worst)

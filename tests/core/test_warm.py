@@ -36,6 +36,8 @@ OF_KERNELS = {
     "describe",
     "error_of",
     "partition_of",
+    "rounded_ms",
+    "severity_in",
     "severity_of",
     "signed_32",
     "state_fault",
