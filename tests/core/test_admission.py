@@ -57,12 +57,15 @@ def _reading(sequence: int) -> dict[str, Any]:
         "local_timestamp": 1_000_000,
         "delta_ms": 0,
         "severity": "GREEN",
+        "offset_us": None,
+        "bound_us": None,
+        "value_ms": 0,
     }
 
 
 def _alert(last: int, closed: int | None) -> bytes:
     record = {
-        "alert_id": "0:3",
+        "alert_id": "0:3:clock",
         "revision": 2,
         "state": "CHANGED" if closed is None else "CLOSED",
         "partition": 0,
@@ -73,6 +76,7 @@ def _alert(last: int, closed: int | None) -> bytes:
         "first_sequence": 3,
         "last_sequence": last,
         "events": 1,
+        "skew_ppb": None,
         "at_open": _reading(3),
         "worst": _reading(3),
         "at_close": None if closed is None else _reading(closed),
