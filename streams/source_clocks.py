@@ -20,7 +20,9 @@ import structlog
 
 from schemas.codec import DecodeError, Framing, decode
 from schemas.instants import US_PER_MS, US_PER_S, format_ms
-from streams.alert_kernel import Question, severity_in
+from streams.alert_kernel import CAUSE, Question, severity_in
+from streams.authority_kernel import SHIFT_MS, true_ms_of
+from streams.causes import Cause
 from streams.clock_columns import GOOD_MS, SKEW_MAX_PPB
 from streams.estimate import Method, estimate_of
 from streams.judge_states import judge_at
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from streams.estimate import Estimate
     from streams.queries import Ledger
+    from streams.sources import Sources
 
 _PPB_PER_PPM: Final = 1_000
 _MS_PER_S: Final = 1_000
@@ -45,15 +48,20 @@ _logger = structlog.get_logger()
 class SourceClock(NamedTuple):
     """One source of a partition. at_ms: authority time of the estimate; good_ms: of the last reading that it rests on.
 
-    alert: the severity of the open alert of its clock, GREEN for none. last_sequence: of its last event.
+    last_sequence: of its last event. alert, cause: of the open alert about its clock, GREEN and NONE without; late: of
+    the one about the way of its events. broker_ms: how far the partition's broker is known to be ahead, which is left
+    out of the estimate.
     """
 
     partition: int
     source: str
     last_sequence: int
     alert: Severity
+    cause: Cause
+    late: Severity
     at_ms: int
     good_ms: int
+    broker_ms: int
     estimate: Estimate
 
     def order(self, by: str) -> tuple[bool, float, str, int]:
@@ -76,6 +84,8 @@ class SourceClock(NamedTuple):
             "skew_error_ppm": found.skew_error_ppb / _PPB_PER_PPM if rated else None,
             "severity": found.severity.name if known else None,
             "alert": None if self.alert is Severity.GREEN else self.alert.name,
+            "cause": None if self.cause is Cause.NONE else self.cause.name,
+            "late": None if self.late is Severity.GREEN else self.late.name,
             "method": found.method.name,
             "samples": found.samples,
             "span_s": found.span_ms // _MS_PER_S if found.samples else None,
@@ -85,6 +95,7 @@ class SourceClock(NamedTuple):
             "step_ms": found.step_us / US_PER_MS if found.disturbances else None,
             "step_at": format_ms(found.step_ms) if found.disturbances else None,
             "step_sequence": found.step_sequence if found.disturbances else None,
+            "broker_ms": self.broker_ms,
             "at": format_ms(self.at_ms),
             "partition": self.partition,
             "last_sequence": self.last_sequence,
@@ -110,6 +121,11 @@ class SourceClock(NamedTuple):
         if found.disturbances:
             by_s = found.step_us / US_PER_S
             texts.append(f"it stepped by {by_s:+.3f} s at sequence {self.partition}:{found.step_sequence}")
+        if self.broker_ms:
+            side = "ahead" if self.broker_ms > 0 else "behind"
+            texts.append(
+                f"the broker's clock is {abs(self.broker_ms) / _MS_PER_S:.3f} s {side}, which is left out of this"
+            )
         return "; ".join(texts)
 
 
@@ -137,7 +153,9 @@ def source_clocks(ledger: Ledger, *, source: str | None = None, partition: int |
         tail = ledger.tail(p)
         if tail is None:
             continue
-        table = judge_at(ledger, p, tail).sources
+        state = judge_at(ledger, p, tail)
+        table, broker_ms = state.sources, int(state.authority[SHIFT_MS])
+        at_ms = true_ms_of(tail.authority_ms, broker_ms)
         for slot in range(int(table.used[COUNT])):
             name = name_of(table, slot).decode()
             if source in (None, name):
@@ -147,12 +165,21 @@ def source_clocks(ledger: Ledger, *, source: str | None = None, partition: int |
                         source=name,
                         last_sequence=int(table.hot[slot, LAST_SEQUENCE]),
                         alert=Severity(severity_in(int(table.hot[slot, STATE]), Question.CLOCK)),
-                        at_ms=tail.authority_ms,
+                        cause=_cause(table, slot),
+                        late=Severity(severity_in(int(table.hot[slot, STATE]), Question.DELAY)),
+                        at_ms=at_ms,
                         good_ms=int(table.clocks[slot, GOOD_MS]),
-                        estimate=estimate_of(table.clocks, slot, tail.authority_ms),
+                        broker_ms=broker_ms,
+                        estimate=estimate_of(table.clocks, slot, at_ms),
                     )
                 )
     return found
+
+
+def _cause(table: Sources, slot: int) -> Cause:
+    """Of the open alert about its clock."""
+    state = int(table.hot[slot, STATE])
+    return Cause(int(table.watch[slot, CAUSE])) if severity_in(state, Question.CLOCK) else Cause.NONE
 
 
 def stability(ledger: Ledger, clocks: Iterable[SourceClock], since_ms: int) -> Iterator[Stability]:

@@ -13,10 +13,19 @@ from streams.cli.ranges import PartitionOption, SourceOption, opened, span_of
 
 _DAY_MS = 86_400_000
 _SOURCE_COLUMNS = (
-    "source", "offset_ms", "bound_ms", "skew_ppm", "skew_error_ppm", "severity", "alert", "method", "samples", "span_s",
-    "silent_s", "coherent_s", "disturbances",
+    "source", "offset_ms", "bound_ms", "skew_ppm", "skew_error_ppm", "severity", "alert", "cause", "late", "method",
+    "samples", "span_s", "silent_s", "coherent_s", "disturbances",
 )  # fmt: skip
-_SOURCE_FIELDS = (*_SOURCE_COLUMNS, "step_ms", "step_at", "step_sequence", "at", "partition", "last_sequence")
+_SOURCE_FIELDS = (
+    *_SOURCE_COLUMNS,
+    "step_ms",
+    "step_at",
+    "step_sequence",
+    "broker_ms",
+    "at",
+    "partition",
+    "last_sequence",
+)
 _STABILITY_COLUMNS = ("source", "tau_s", "samples", "adev", "oadev", "mdev", "tdev_s", "best")
 _STABILITY_FIELDS = (*_STABILITY_COLUMNS, "hdev", "ohdev", "totdev")
 
@@ -52,8 +61,9 @@ def sources(
 
     offset is the clock minus the authority, positive is ahead, and the truth is within the bound of it. ONE_WAY was
     found from events alone, TWO_WAY also from acknowledged round trips, which producers of driftledger tell. coherent
-    is how many seconds the clock stays within 1 s at least. severity is that of the estimate; alert that of the
-    source's open alert, which rests on single events. Answered from the ledger, with a worker or without.
+    is how many seconds the clock stays within 1 s at least. severity is that of the estimate; alert and cause are those
+    of the open alert about the clock, late the severity of the one about the way of its events. Answered from the
+    ledger, with a worker or without.
 
     Examples:
 

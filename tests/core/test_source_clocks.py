@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from streams.causes import Cause
 from streams.estimate import Estimate, Method
 from streams.severity import Severity
 from streams.source_clocks import SourceClock, Stability, longest_run, stability_of
@@ -18,8 +19,9 @@ STEPPED = KNOWN._replace(disturbances=1, step_sequence=88_121, step_us=-1_500_00
 NONE = KNOWN._replace(method=Method.NONE, samples=2)
 
 
-def _clock(estimate: Estimate, *, source: str = "pump", alert: Severity = Severity.GREEN) -> SourceClock:
-    return SourceClock(3, source, 90_000, alert, 61_500, 60_000, estimate)
+def _clock(estimate: Estimate, *, source: str = "pump", broker_ms: int = 0) -> SourceClock:
+    none = Severity.GREEN, Cause.NONE, Severity.GREEN
+    return SourceClock(3, source, 90_000, *none, 61_500, 60_000, broker_ms, estimate)
 
 
 AHEAD = "pump is 3.200 s +- 0.040 s ahead at 1970-01-01T00:01:01.500Z"
@@ -48,18 +50,24 @@ def test_a_clock_in_words(estimate: Estimate, said: list[str]) -> None:
     assert _clock(estimate).in_words().split("; ") == said
 
 
+def test_a_broker_that_is_off_is_said() -> None:
+    """The estimate is what it would be without."""
+    left_out = "the broker's clock is 2.005 s behind, which is left out of this"
+    assert _clock(KNOWN, broker_ms=-2_005).in_words().split("; ") == [AHEAD, LOSES, left_out]
+
+
 def test_a_row_has_nothing_that_is_not_known() -> None:
     """Not a zero in its place."""
     row = _clock(NONE).row()
     empty = [name for name, value in row.items() if value is None]
     assert empty == [
-        "offset_ms", "bound_ms", "skew_ppm", "skew_error_ppm", "severity", "alert", "coherent_s", "step_ms", "step_at",
-        "step_sequence",
+        "offset_ms", "bound_ms", "skew_ppm", "skew_error_ppm", "severity", "alert", "cause", "late", "coherent_s",
+        "step_ms", "step_at", "step_sequence",
     ]  # fmt: skip
     assert _clock(UNRATED).row()["skew_ppm"] is None
-    row = _clock(STEPPED, alert=Severity.RED).row()
+    row = _clock(STEPPED)._replace(alert=Severity.RED, cause=Cause.STEP, late=Severity.YELLOW).row()
     assert (row["offset_ms"], row["bound_ms"], row["skew_ppm"], row["silent_s"]) == (3_200.0, 40.0, -41.0, 1)
-    assert (row["alert"], row["severity"]) == ("RED", "YELLOW")
+    assert (row["alert"], row["cause"], row["late"], row["severity"]) == ("RED", "STEP", "YELLOW", "YELLOW")
     assert (row["step_ms"], row["step_at"], row["step_sequence"]) == (-1_500.0, "1970-01-01T00:00:30.000Z", 88_121)
 
 
