@@ -1,9 +1,10 @@
-"""The sample fleet: sixty sources whose clocks are wrong in known ways, so that what the ledger says can be checked.
+"""The sample fleet: 200 sources that are wrong in known ways, so that what the ledger says can be checked.
 
 Problem: to believe a judge of clocks one must know the truth. So the fleet is a fixed table: each source's name says
-what is wrong with its clock ("fast-7s-2", "drift+50000ppm", "day-ahead"), and an alert that names it is right or wrong
-at a glance. Most clocks are as good as real ones are (a steady few, and quartz within 100 ppm), some are bad from the
-start, some become bad while one looks on, and some are set right again, so that alerts close too.
+what is wrong with it ("fast-7s-2", "drift+50000ppm", "step-3s-1", "cut-off-4", "day-ahead"), and an alert that names it
+is right or wrong at a glance. Most clocks are as good as real ones are (steady ones, and quartz within 100 ppm), some
+are bad from the start, some become bad while one looks on, and some are set right again, so that alerts close too. Some
+have nothing wrong with their clocks: their path is cut for a while, and what was kept meanwhile comes late.
 
 What the sources measure is of no concern to their clocks: series of the Numenta Anomaly Benchmark (NAB) where they are
 at hand, otherwise `generate`; timestamps of either are not used, values are repeated without end.
@@ -31,16 +32,28 @@ _MS_PER_S: Final = 1_000
 class Clock:
     """What is wrong with a clock, counted from the start of the fleet; all of it adds up.
 
-    ahead_ms: off from the start, negative is behind. corrected_after_s: when that ends. rate_ppm: runs fast by so many
-    parts in a million, negative is slow. sway_ms: how far it sways to both sides in sway_period_s. jitter_ms: noise.
+    ahead_ms: off from the start, negative is behind. corrected_after_s: when that ends. step_ms, step_after_s: set
+    forward by so much, negative is back, at that time. rate_ppm: runs fast by so many parts in a million, negative is
+    slow. sway_ms: how far it sways to both sides in sway_period_s. jitter_ms: noise.
     """
 
     ahead_ms: int = 0
     corrected_after_s: int | None = None
+    step_ms: int = 0
+    step_after_s: int = 0
     rate_ppm: int = 0
     sway_ms: int = 0
     sway_period_s: int = 60
     jitter_ms: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A path that takes nothing for a while, and then what was kept at so many times the source's rate."""
+
+    after_s: int
+    for_s: int
+    drain_times: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,7 @@ class Group:
 
     text: str
     clocks: Mapping[str, Clock]
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +75,20 @@ class Source:
     first_value: int
     rate_hz: int
     phase_ns: int
+    cut: Cut | None = None
 
     def due(self, elapsed_ns: int) -> int:
-        """Events that should have been sent when elapsed_ns have passed since the start."""
+        """Events that should have been made when elapsed_ns have passed since the start."""
         return (elapsed_ns + self.phase_ns) * self.rate_hz // NS_PER_S
+
+    def passed(self, elapsed_ns: int) -> int:
+        """Events that its path should have taken by then."""
+        if self.cut is None:
+            return self.due(elapsed_ns)
+        begin_ns, length_ns = self.cut.after_s * NS_PER_S, self.cut.for_s * NS_PER_S
+        before = self.due(min(elapsed_ns, begin_ns))
+        since_ns = max(0, elapsed_ns - begin_ns - length_ns)
+        return min(self.due(elapsed_ns), before + since_ns * self.rate_hz * self.cut.drain_times // NS_PER_S)
 
 
 def _numbered(name: str, count: int, clock: Clock) -> dict[str, Clock]:
@@ -75,10 +99,16 @@ def _numbered(name: str, count: int, clock: Clock) -> dict[str, Clock]:
 _QUARTZ_PPM: Final = (-100, -60, -40, -20, -10, -5, -2, 2, 5, 10, 20, 40, 60, 100)
 
 GROUPS: Final = (
-    Group("steady", _numbered("steady", 24, Clock())),
+    Group("steady", _numbered("steady", 134, Clock())),
     Group("ordinary quartz, within 100 ppm", {f"quartz{ppm:+d}ppm": Clock(rate_ppm=ppm) for ppm in _QUARTZ_PPM}),
-    Group("off by 2 s", _numbered("fast-2s", 4, Clock(2_000)) | _numbered("slow-2s", 3, Clock(-2_000))),
-    Group("off by 7 s", _numbered("fast-7s", 3, Clock(7_000)) | _numbered("slow-7s", 2, Clock(-7_000))),
+    Group("off by 2 s", _numbered("fast-2s", 8, Clock(2_000)) | _numbered("slow-2s", 6, Clock(-2_000))),
+    Group("off by 7 s", _numbered("fast-7s", 6, Clock(7_000)) | _numbered("slow-7s", 4, Clock(-7_000))),
+    Group(
+        "set by 3 s after half a minute",
+        _numbered("step+3s", 4, Clock(step_ms=3_000, step_after_s=30))
+        | _numbered("step-3s", 4, Clock(step_ms=-3_000, step_after_s=30)),
+    ),
+    Group("right and cut off for 40 s", _numbered("cut-off", 10, Clock()), Cut(after_s=20, for_s=40)),
     Group(
         "drifting by 1 to 5 %",
         {f"drift{ppm:+d}ppm": Clock(rate_ppm=ppm) for ppm in (10_000, -10_000, 20_000, -30_000, 50_000)},
@@ -94,15 +124,15 @@ GROUPS: Final = (
     Group("a day ahead", {"day-ahead": Clock(S_PER_DAY * _MS_PER_S)}),
 )
 
-_RATE_HZ_MIN: Final = 10
-_RATES: Final = 11
+_RATE_HZ_MIN: Final = 3
+_RATES: Final = 4
 #: Prime to the number of rates and of sources, so that neighbours differ.
 _STRIDE: Final = 7
 
 
 def fleet(series: Sequence[str]) -> list[Source]:
-    """The sixty sources, fed by the named series in turn; two that share one are at different places in it."""
-    clocks = [pair for group in GROUPS for pair in group.clocks.items()]
+    """The 200 sources, fed by the named series in turn; two that share one are at different places in it."""
+    clocks = [(name, clock, group.cut) for group in GROUPS for name, clock in group.clocks.items()]
     return [
         Source(
             name=name,
@@ -111,8 +141,9 @@ def fleet(series: Sequence[str]) -> list[Source]:
             first_value=number // len(series) * 1_009,
             rate_hz=_RATE_HZ_MIN + number * _STRIDE % _RATES,
             phase_ns=number * _STRIDE % len(clocks) * NS_PER_S // (len(clocks) * _RATE_HZ_MIN),
+            cut=cut,
         )
-        for number, (name, clock) in enumerate(clocks)
+        for number, (name, clock, cut) in enumerate(clocks)
     ]
 
 

@@ -2,7 +2,7 @@
 
     lock        one `up` in a data folder at a time
     Worker      the process that sequences, judges, aggregates and keeps hot; its log is {data_dir}/worker.log
-    Fleet       sixty sources (streams/fleet.py) that send into the input, in a thread of this process
+    Fleet       200 sources (streams/fleet.py) that send into the input, in a thread of this process
     AlertFeed   the alerts topic, committed records only, from its beginning
     WindowFeed  the aggregates topic, committed records only, from shortly before its end
 
@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -209,6 +210,8 @@ def offset_of(clock: Clock, begin_ns: int, seed: int) -> Offset:
         offsets.append(Step(clock.ahead_ms * NS_PER_MS))
     if clock.corrected_after_s is not None:
         offsets.append(Step(-clock.ahead_ms * NS_PER_MS, begin_ns + clock.corrected_after_s * NS_PER_S))
+    if clock.step_ms:
+        offsets.append(Step(clock.step_ms * NS_PER_MS, begin_ns + clock.step_after_s * NS_PER_S))
     if clock.rate_ppm:
         offsets.append(Linear(clock.rate_ppm * PPM, begin_ns))
     if clock.sway_ms:
@@ -251,6 +254,8 @@ class Fleet:
         begin_wall_ns = _time.now_ns()
         clocks = [SkewedTime(_time, offset_of(s.clock, begin_wall_ns, n)) for n, s in enumerate(self._sources)]
         counts = [source.due(0) for source in self._sources]
+        #: When events were made that wait for their path, by their clocks.
+        kept: list[deque[int]] = [deque() for _ in self._sources]
         with self._producer as producer:
             # What waits for the connection would make all clocks look slow.
             while not producer.connect() and not self._stopping.wait(_TICK_S):
@@ -259,15 +264,22 @@ class Fleet:
             while not self._stopping.wait(_TICK_S):
                 elapsed_ns = _time.monotonic_ns() - begin_ns
                 for number, source in enumerate(self._sources):
-                    due = source.due(elapsed_ns)
-                    for count in range(max(counts[number], due - _ARREARS_MAX), due):
-                        self._send(producer, source, clocks[number], count)
+                    due, passed = source.due(elapsed_ns), source.passed(elapsed_ns)
+                    made = range(max(counts[number], due - _ARREARS_MAX), due)
                     counts[number] = due
+                    if passed == due and not kept[number]:
+                        for count in made:
+                            self._send(producer, source, count, clock=clocks[number])
+                        continue
+                    kept[number].extend(clocks[number].now_us() for _ in made)
+                    while len(kept[number]) > due - passed:
+                        made_us = kept[number].popleft()
+                        self._send(producer, source, due - 1 - len(kept[number]), local_timestamp_us=made_us)
 
-    def _send(self, producer: EventProducer, source: Source, clock: SkewedTime, count: int) -> None:
+    def _send(self, producer: EventProducer, source: Source, count: int, **when: Any) -> None:
         values = self._series[source.series]
         value = values[(source.first_value + count) % len(values)]
-        producer.send(source=source.name, kind=source.series, value=value, clock=clock)
+        producer.send(source=source.name, kind=source.series, value=value, **when)
         self.sent += 1
 
 

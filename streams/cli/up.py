@@ -50,9 +50,7 @@ _OWN_CLOCK = """yes '{"source": "mine", "local_timestamp": 0}' | head -3"""
 
 def up(
     context: typer.Context,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="With sixty sources whose clocks are wrong in known ways.")
-    ] = False,
+    sample: Annotated[bool, typer.Option("--sample", help="With 200 sources that are wrong in known ways.")] = False,
 ) -> None:
     """Run Kafka, topics and a worker until Ctrl-C, and show what happens.
 

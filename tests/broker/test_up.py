@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 COMMAND = (sys.executable, "-c", "from streams.cli.main import run; run()", "up")
 #: From the start on, the jars being there.
 FIRST_ALERTS_S = 120
+#: The path of some is cut for so long that it takes two minutes to tell.
+CAUSES_S = 150
 #: Until a window of ten seconds has closed and was looked at.
 WINDOWS_S = 40
 STOP_S = 15
@@ -109,10 +111,11 @@ def processes_in(folder: Path) -> list[int]:
 
 
 class Alerts:
-    """Sources and the first severity that an alert gave them, as the topic says it to anybody."""
+    """Sources and the first severity that an alert gave them, as the topic says it to anybody; and all their causes."""
 
     def __init__(self, bootstrap: str, partitions: int = 4) -> None:
         self.opened: dict[str, str] = {}
+        self.causes: dict[str, set[str]] = {}
         self._consumer = Consumer(
             {"bootstrap.servers": bootstrap, "group.id": "a-test", "isolation.level": "read_committed"}
         )
@@ -124,6 +127,7 @@ class Alerts:
             if message.error() is None:
                 alert: dict[str, Any] = decode("DriftAlert", message.value() or b"", Framing.JSON)
                 self.opened.setdefault(alert["source"], alert["severity"])
+                self.causes.setdefault(alert["source"], set()).add(alert["cause"])
         return self.opened
 
     def close(self) -> None:
@@ -167,7 +171,16 @@ def test_the_sample_fleet_is_found_out_and_all_of_it_ends_with_ctrl_c(
         left_s = FIRST_ALERTS_S - (time.monotonic_ns() - begun_ns) / 1e9
         wait_until(lambda: up.ended() or wrong.items() <= alerts.read().items(), left_s, "alerts for all")
         assert not up.ended(), up.errors.read_text()
+        causes = {f"step+3s-{n}": "STEP" for n in range(1, 5)} | {f"step-3s-{n}": "STEP" for n in range(1, 5)}
+        causes |= {f"cut-off-{n}": "BACKLOG" for n in range(1, 11)} | {"slow-2s-1": "BEHIND", "fast-2s-1": "AHEAD"}
+
+        def told() -> bool:
+            alerts.read()
+            return all(cause in alerts.causes.get(source, ()) for source, cause in causes.items())
+
+        wait_until(lambda: up.ended() or told(), CAUSES_S, "every cause")
         assert not [name for name in alerts.opened if name.startswith(("steady", "quartz"))]
+        assert {cause for n in range(1, 11) for cause in alerts.causes[f"cut-off-{n}"]} == {"BACKLOG"}
     wait_until(lambda: "open alerts, the newest first" in up.output(), 10, "the picture shows alerts")
     wait_until(lambda: "day-ahead is 86" in up.output(), 10, "the picture shows this one")
     assert "generated series" in up.output()
