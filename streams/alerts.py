@@ -189,9 +189,9 @@ def _opening_text(source: str, cause: Cause, now: Reading, told: str) -> str:
         case Cause.BACKLOG:
             text = f"{source}'s events arrive {drift_seconds(now.value_ms)} s late {told}"
             return text if now.offset_us is None else f"{text}; its clock is {_estimated(now)}"
-        case Cause.UNKNOWN if now.delta_ms < 0:
+        case Cause.UNKNOWN if now.value_ms < 0:
             return (
-                f"{source}'s events are stamped {drift_seconds(now.delta_ms)} s before they arrive {told}; too few "
+                f"{source}'s events are stamped {drift_seconds(now.value_ms)} s before they arrive {told}; too few "
                 "agree to tell a slow clock from a slow way"
             )
         case Cause.AUTHORITY:

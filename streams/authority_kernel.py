@@ -5,21 +5,30 @@ be late, and hundreds of alerts say of hundreds of right clocks that they are wr
 partition together can: a delay differs from source to source and from second to second, the step of the one clock that
 stamps them all does not.
 
-How. Two readings that lie elsewhere by a second or more raise the question, low ones if they are a second apart (what
-a queue gives back together looks alike for a moment); so does a step that is confirmed. Of the sources that were known
-and have been heard of since:
+How. Two readings that lie elsewhere by a second or more raise the question, low ones if they are three seconds apart
+(what a queue gives back looks alike for a moment); so does a step that is confirmed. Of the sources that were known and
+heard of within two and a half minutes before:
 
-    moved   its readings lie elsewhere, or it stepped, within the same stretch of time, by the same amount to 250 ms
-    not     it was heard where it was expected, or its readings lie elsewhere by another amount
+    moved   its readings lie elsewhere, steadily, low ones for three seconds, or it stepped, lately, by the amount that
+            most have, to 250 ms
+    not     it was heard where it was expected, its readings lie elsewhere by another amount, or nothing came since
 
-Where at least 8 moved, and 4 in 5 of all, the authority is taken to have moved by the mean of them, the other way. From
-then on `shift_ms` is taken off append times before a clock is estimated, a cause is found or an alert opened; what was
-learnt of a clock that seemed to step is undone. The plain severity stays what it is; its cause then is AUTHORITY.
+Where at least 8 moved, and 4 in 5 of all, and most of them lie farther off than before (who is set right moves, too),
+the authority is taken to have moved by the mean of them, the other way. From then on `shift_ms` is taken off append
+times before a clock is estimated, a cause is found or an alert opened; what was learnt of a clock that seemed to step
+is undone. The plain severity stays what it is; its cause then is AUTHORITY.
+
+A verdict is doubted by each event that would be within the limit without it and is not with it, or arrived before it
+was made although the authority is ahead; and confirmed by each that is the other way round. Of a source that sends more
+than its share no more than its share counts. Where the doubts are as many as the sources that moved, it is taken back,
+and all clocks are learnt anew: a leader that was slewed back, or a queue that drained slowly, is not taken for a step
+for ever.
 
 GUARANTEE a function of the partition's entries: the question is asked when entries say so, at most once a second of
 authority time, and once for each quarter as many events as there are sources, so that its cost is bounded.
 HAZARD a way to the broker that becomes longer for all sources by the same amount, and stays so to within their jitter,
-looks like a broker's clock that went ahead. A partition of fewer than 8 sources says nothing of its broker.
+looks like a broker's clock that went ahead. A partition of fewer than 8 sources says nothing of its broker, nor does a
+step of less than a second, nor one that comes together with an outage, after which low readings rise.
 """
 
 from __future__ import annotations
@@ -36,6 +45,7 @@ from streams.alert_kernel import (
     LAST,
     OPENED_MS,
     QUESTION_COLUMNS,
+    READ_AUTHORITY_MS,
     READ_COLUMNS,
     READ_SEQUENCE,
     READ_VALUE_MS,
@@ -48,18 +58,21 @@ from streams.clock_columns import (
     BEST_MS,
     DISTURBANCES,
     GOOD_MS,
+    LAST_STEP_MS,
     LAST_STEP_US,
     LINE_MS,
     OFF_COUNT,
     OFF_FIRST_MS,
     OFF_FIRST_SEQUENCE,
     OFF_MAX_US,
+    OFF_MIN_US,
     SAMPLES,
     STEP_MS,
     STEP_US,
+    TICK_US,
     instant_of,
 )
-from streams.estimate_kernel import CONFIRM_READINGS, move
+from streams.estimate_kernel import CONFIRM_READINGS, OFFSET_MAX_US, line_us, move
 from streams.severity import GREEN
 from streams.severity_kernel import severity_of
 from streams.sources import COUNT
@@ -78,18 +91,20 @@ SHIFTED_MS: Final = QUESTION_COLUMNS + 1
 #: The second and the sequence at which was asked last.
 ASKED_S: Final = QUESTION_COLUMNS + 2
 ASKED_SEQUENCE: Final = QUESTION_COLUMNS + 3
-#: How many sources moved when it was found, and of how many.
+#: How many sources moved when it was found, and of how many; how much it is doubted.
 MOVED: Final = QUESTION_COLUMNS + 4
 OF: Final = QUESTION_COLUMNS + 5
-AUTHORITY_COLUMNS: Final = QUESTION_COLUMNS + 6
+DOUBT: Final = QUESTION_COLUMNS + 6
+AUTHORITY_COLUMNS: Final = QUESTION_COLUMNS + 7
 
 MOVED_MIN: Final = 8
 _MOVED_SHARE: Final = 0.8
 _STEP_MIN_US: Final = 1_000_000
-_RUN_MIN_MS: Final = 1_000
+_RUN_MIN_MS: Final = 3_000
 _TOLERANCE_US: Final = 250_000
-_SPAN_MIN_MS: Final = 10_000
+_LATELY_MS: Final = 150_000
 _EVENTS_SHARE: Final = 4
+_DOUBTS_SHARE: Final = 2
 _MS_PER_S: Final = 1_000
 _OPENED, _CHANGED, _CLOSED = (int(state) for state in AlertState)
 _CAUSE_AUTHORITY: Final = int(Cause.AUTHORITY)
@@ -108,56 +123,72 @@ def _at(clocks: NDArray[np.int64], slot: int, at_ms: int) -> int:
 
 
 @kernel
-def _amount(clocks: NDArray[np.int64], slot: int, at_ms: int, first_ms: int, span_ms: int) -> tuple[bool, int]:
-    """Whether a source lies elsewhere since about first_ms, and by how many us."""
-    if clocks[slot, OFF_COUNT] > 0 and abs(clocks[slot, OFF_FIRST_MS] - first_ms) <= span_ms:
-        return True, int(clocks[slot, OFF_MAX_US])
-    if clocks[slot, LAST_STEP_US] != 0 and first_ms - span_ms <= clocks[slot, STEP_MS] <= _at(clocks, slot, at_ms):
-        return True, int(clocks[slot, LAST_STEP_US])
-    return False, 0
+def _moved_by(clocks: NDArray[np.int64], slot: int, at_ms: int) -> tuple[bool, int]:
+    """Whether a source that was known lies elsewhere lately, and by how many us."""
+    if clocks[slot, SAMPLES] < CONFIRM_READINGS:
+        return False, 0
+    now_ms, off_us = _at(clocks, slot, at_ms), clocks[slot, OFF_MAX_US]
+    if clocks[slot, OFF_COUNT] > 0:
+        run_ms = now_ms - clocks[slot, OFF_FIRST_MS]
+        lasts = off_us > 0 or (clocks[slot, OFF_COUNT] > 1 and run_ms >= _RUN_MIN_MS)
+        steady = off_us - clocks[slot, OFF_MIN_US] <= _TOLERANCE_US
+        return bool(lasts and steady and run_ms <= _LATELY_MS), int(off_us)
+    stepped = clocks[slot, LAST_STEP_US] != 0 and 0 <= now_ms - clocks[slot, STEP_MS] <= _LATELY_MS
+    return bool(stepped), int(clocks[slot, LAST_STEP_US])
 
 
 @kernel
-def _question(clocks: NDArray[np.int64], slot: int, at_ms: int, stepped: bool) -> tuple[int, int]:  # noqa: FBT001
-    """Since when, and by how much, a source moved that raises the question; an amount of 0 where it does not."""
-    if stepped and abs(clocks[slot, LAST_STEP_US]) >= _STEP_MIN_US:
-        return int(clocks[slot, STEP_MS]), int(clocks[slot, LAST_STEP_US])
-    off_us = clocks[slot, OFF_MAX_US]
-    lasts = off_us > 0 or _at(clocks, slot, at_ms) - clocks[slot, OFF_FIRST_MS] >= _RUN_MIN_MS
-    if clocks[slot, OFF_COUNT] > 1 and lasts and abs(off_us) >= _STEP_MIN_US:
-        return int(clocks[slot, OFF_FIRST_MS]), int(clocks[slot, OFF_MAX_US])
-    return 0, 0
+def _asks(clocks: NDArray[np.int64], slot: int, at_ms: int, stepped: bool) -> bool:  # noqa: FBT001
+    """Whether a source moved so that the question is raised."""
+    moved, by_us = _moved_by(clocks, slot, at_ms)
+    return bool(moved and abs(by_us) >= _STEP_MIN_US and (stepped or clocks[slot, OFF_COUNT] > 1))
 
 
 @kernel
-def _shift_of(
-    clocks: NDArray[np.int64], count: int, at_ms: int, first_ms: int, span_ms: int, amount_us: int
-) -> tuple[int, int, int]:
-    """How many sources moved by that amount, of how many, and the mean in us."""
-    moved = of = total_us = 0
+def _amount_of_most(clocks: NDArray[np.int64], count: int, at_ms: int) -> int:
+    """What more than half of those that moved have in common, if anything: R. Boyer, J S. Moore, MJRTY, 1981."""
+    amount_us = votes = 0
     for slot in range(count):
-        if clocks[slot, SAMPLES] < CONFIRM_READINGS:
-            continue
-        elsewhere, by_us = _amount(clocks, slot, at_ms, first_ms, span_ms)
+        moved, by_us = _moved_by(clocks, slot, at_ms)
+        if moved and votes == 0:
+            amount_us, votes = by_us, 1
+        elif moved:
+            votes += 1 if abs(by_us - amount_us) <= _TOLERANCE_US else -1
+    return amount_us
+
+
+@kernel
+def _count_moved(
+    clocks: NDArray[np.int64], count: int, at_ms: int, since_ms: int, amount_us: int
+) -> tuple[int, int, int, int]:
+    """How many sources moved by that amount, of how many, how many of them away, and the mean in us."""
+    moved = of = away = more_us = 0
+    for slot in range(count):
+        elsewhere, by_us = _moved_by(clocks, slot, at_ms)
         if elsewhere and abs(by_us - amount_us) <= _TOLERANCE_US:
             moved += 1
-            total_us += by_us
             of += 1
-        elif elsewhere or clocks[slot, GOOD_MS] >= first_ms:
+            more_us += by_us - amount_us
+            before_us = line_us(clocks, slot, _at(clocks, slot, at_ms))
+            if clocks[slot, OFF_COUNT] == 0:
+                before_us -= by_us
+            away += abs(before_us) < abs(before_us + by_us)
+        elif clocks[slot, SAMPLES] >= CONFIRM_READINGS and clocks[slot, GOOD_MS] >= since_ms:
             of += 1
-    return moved, of, total_us // moved if moved > 0 else 0
+    return moved, of, away, amount_us + (more_us // moved if moved > 0 else 0)
 
 
 @kernel
-def _undo(
-    clocks: NDArray[np.int64], count: int, at_ms: int, first_ms: int, span_ms: int, amount_us: int
-) -> None:  # fmt: skip
-    """Of the sources that moved: what was learnt of it."""
+def _undo(clocks: NDArray[np.int64], count: int, at_ms: int, amount_us: int) -> int:
+    """Of the sources that moved: what was learnt of it. Returns the slot of the one that moved first, -1 for none."""
+    first = -1
     for slot in range(count):
-        elsewhere, by_us = _amount(clocks, slot, at_ms, first_ms, span_ms)
-        if clocks[slot, SAMPLES] < CONFIRM_READINGS or not elsewhere or abs(by_us - amount_us) > _TOLERANCE_US:
+        elsewhere, by_us = _moved_by(clocks, slot, at_ms)
+        if not elsewhere or abs(by_us - amount_us) > _TOLERANCE_US:
             continue
-        if clocks[slot, OFF_COUNT] > 0 and abs(clocks[slot, OFF_FIRST_MS] - first_ms) <= span_ms:
+        if clocks[slot, OFF_COUNT] > 0:
+            if first < 0 or clocks[slot, OFF_FIRST_SEQUENCE] < clocks[first, OFF_FIRST_SEQUENCE]:
+                first = slot
             clocks[slot, OFF_COUNT] = 0
             continue
         move(clocks, slot, -by_us)
@@ -165,6 +196,7 @@ def _undo(
         clocks[slot, LAST_STEP_US] = 0
         if clocks[slot, STEP_US] == 0:
             clocks[slot, DISTURBANCES] -= 1
+    return first
 
 
 @kernel
@@ -180,36 +212,82 @@ def authority_moved(
     clocks, count = sources.clocks, sources.used[COUNT]
     sequence = reading[READ_SEQUENCE]
     at_ms = true_ms_of(authority_ms, authority[SHIFT_MS])
-    first_ms, amount_us = _question(clocks, slot, at_ms, stepped)
     second = authority_ms // _MS_PER_S
-    if amount_us == 0 or second == authority[ASKED_S] or sequence - authority[ASKED_SEQUENCE] < count // _EVENTS_SHARE:
+    if (
+        not _asks(clocks, slot, at_ms, stepped)
+        or second == authority[ASKED_S]
+        or sequence - authority[ASKED_SEQUENCE] < count // _EVENTS_SHARE
+    ):
         return False, 0, GREEN, GREEN
     authority[ASKED_S], authority[ASKED_SEQUENCE] = second, sequence
-    span_ms = max(_SPAN_MIN_MS, _at(clocks, slot, at_ms) - first_ms)
-    moved, of, mean_us = _shift_of(clocks, count, at_ms, first_ms, span_ms, amount_us)
-    if moved < MOVED_MIN or moved < _MOVED_SHARE * of:
+    amount_us = _amount_of_most(clocks, count, at_ms)
+    since_ms = min(clocks[slot, GOOD_MS], clocks[slot, LAST_STEP_MS] if stepped else clocks[slot, GOOD_MS]) - _LATELY_MS
+    moved, of, away, mean_us = _count_moved(clocks, count, at_ms, since_ms, amount_us)
+    far = abs(mean_us) < _STEP_MIN_US or abs(mean_us) >= OFFSET_MAX_US - _TOLERANCE_US - TICK_US
+    if far or moved < MOVED_MIN or moved < _MOVED_SHARE * of or 2 * away <= moved:
         return False, 0, GREEN, GREEN
-    first = clocks[slot, OFF_FIRST_SEQUENCE] if clocks[slot, OFF_COUNT] > 0 else sequence
-    _undo(clocks, count, at_ms, first_ms, span_ms, amount_us)
-    before = severity_of(authority[SHIFT_MS])
+    first = _undo(clocks, count, at_ms, amount_us)
+    begun, begun_ms = sequence, authority_ms
+    if first >= 0:
+        begun = clocks[first, OFF_FIRST_SEQUENCE]
+        begun_ms = clocks[first, OFF_FIRST_MS] + authority[SHIFT_MS]
+    authority[MOVED], authority[OF] = moved, of
     shift_ms = authority[SHIFT_MS] - rounded_ms(mean_us)
+    action, before, after = _shift(authority, shift_ms, begun, begun_ms, reading)
+    return True, action, before, after
+
+
+@kernel
+def _shift(
+    authority: NDArray[np.int64], shift_ms: int, begun: int, begun_ms: int, reading: NDArray[np.int64]
+) -> tuple[int, int, int]:
+    """Take the authority to be so much ahead; (AlertState to record, severity of its alert before and after)."""
     if abs(shift_ms) <= rounded_ms(_TOLERANCE_US):
         shift_ms = 0
-    after = severity_of(shift_ms)
-    authority[SHIFT_MS], authority[SHIFTED_MS], authority[MOVED], authority[OF] = shift_ms, authority_ms, moved, of
+    sequence, authority_ms = reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS]
+    before, after = severity_of(authority[SHIFT_MS]), severity_of(shift_ms)
+    authority[SHIFTED_MS] = instant_of(authority_ms) + max(0, authority[SHIFT_MS] - shift_ms)
+    authority[SHIFT_MS], authority[DOUBT] = shift_ms, 0
     reading[READ_VALUE_MS] = shift_ms
     if before == GREEN and after == GREEN:
-        return True, 0, GREEN, GREEN
+        return 0, GREEN, GREEN
     authority[REVISION] += 1
     authority[CAUSE] = _CAUSE_AUTHORITY
     if before == GREEN:
-        authority[FIRST], authority[FIRST_MS], authority[OPENED_MS] = first, authority_ms, authority_ms
+        authority[FIRST], authority[FIRST_MS], authority[OPENED_MS] = begun, begun_ms, authority_ms
         _note(authority, AT_OPEN, reading)
     if before == GREEN or abs(shift_ms) > abs(authority[WORST + READ_VALUE_MS]):
         _note(authority, WORST, reading)
     authority[LAST] = sequence
     authority[EVENTS] = sequence - authority[FIRST] + 1
-    return True, _OPENED if before == GREEN else _CLOSED if after == GREEN else _CHANGED, before, after
+    return _OPENED if before == GREEN else _CLOSED if after == GREEN else _CHANGED, before, after
+
+
+@kernel
+def authority_doubted(
+    sources: Sources, authority: NDArray[np.int64], before_sequence: int, delta_ms: int, true_delta_ms: int,
+    reading: NDArray[np.int64],
+) -> tuple[bool, int, int, int]:  # fmt: skip
+    """See whether an event speaks for or against the shift; takes it back where too many spoke against it.
+
+    before_sequence: of the event of its source before it. delta_ms, true_delta_ms: without the shift, and with it. The
+    result is that of `authority_moved`.
+    """
+    count = sources.used[COUNT]
+    if reading[READ_SEQUENCE] - before_sequence < count // _DOUBTS_SHARE:
+        return False, 0, GREEN, GREEN
+    plain, shifted = severity_of(delta_ms), severity_of(true_delta_ms)
+    early = authority[SHIFT_MS] > 0 and true_delta_ms > 0 and shifted != GREEN
+    if early or (plain == GREEN and shifted != GREEN):
+        authority[DOUBT] += 1
+    elif shifted == GREEN and plain != GREEN:
+        authority[DOUBT] = max(0, authority[DOUBT] - 1)
+    if authority[DOUBT] < authority[MOVED]:
+        return False, 0, GREEN, GREEN
+    for slot in range(count):
+        sources.clocks[slot, SAMPLES] = 0
+    action, before, after = _shift(authority, 0, reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS], reading)
+    return True, action, before, after
 
 
 @kernel

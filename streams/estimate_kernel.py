@@ -74,6 +74,8 @@ SETTLE_MS: Final = 7_200_000
 _YOUNG_MS: Final = 60_000
 _YOUNG_SAMPLES: Final = 16
 _OFF_MIN_US: Final = 10_000
+#: A reading that far off may be of an instant that never was: what is known is not brought there.
+_FAR_US: Final = 1_000_000
 _JITTER_FIRST_US: Final = 5_000
 _JITTER_MAX_US: Final = 1_000_000
 _JITTER_SHARE: Final = 16
@@ -288,7 +290,8 @@ def estimate(
         _begin(clocks, slot, authority_ms, low_us)
         return _BEGAN
     at_ms = max(authority_ms, clocks[slot, LINE_MS], clocks[slot, GOOD_MS], clocks[slot, BEST_MS])
-    if clocks[slot, OFF_COUNT] == 0 and at_ms // clocks[slot, STRETCH_MS] != clocks[slot, STRETCH]:
+    ended = at_ms // clocks[slot, STRETCH_MS] != clocks[slot, STRETCH]
+    if clocks[slot, OFF_COUNT] == 0 and ended and abs(low_us - line_us(clocks, slot, at_ms)) < _FAR_US:
         next_stretch(clocks, points, slot, at_ms, room)
     if exchanged != 0 and sent_us <= acked_us:
         least_ms = max(clocks[slot, BEGUN_MS], clocks[slot, STEP_MS], at_ms - POINT_AGE_MAX_MS)

@@ -6,7 +6,7 @@ have equal bytes. No checksum and no compression: a snapshot has its own.
     magic "DLJ" and version, 4 | partition i32 | written_by i32 | last_sequence i64 | last_number i64
     settings bytes u32 | sources u32 | names bytes u32 | watched u32 | points u32 | dedupe rows u32
     settings, canonical JSON
-    35 x i64                                        what is known of the authority, see authority_kernel
+    36 x i64                                        what is known of the authority, see authority_kernel
     each source: number i64                         one column after another
     each source: sequence of its last event i64
     each source: alert state i64                    see alert_kernel

@@ -35,7 +35,7 @@ from streams.alert_kernel import (
     settle,
     severity_in,
 )
-from streams.authority_kernel import MOVED, OF, SHIFT_MS, SHIFTED_MS, authority_moved, true_ms_of
+from streams.authority_kernel import MOVED, OF, SHIFT_MS, SHIFTED_MS, authority_doubted, authority_moved, true_ms_of
 from streams.causes import Cause, blame, cause_of
 from streams.clock_columns import (
     CLOCK_COLUMNS,
@@ -142,7 +142,8 @@ _LENGTH_BYTES: Final = 4
 
 _DATA: Final = 0
 _NO_FAULT: Final = int(Fault.NONE)
-_QUESTIONS: Final = len(Question)
+#: An alert of either question, and two of the authority: taken back, and moved again.
+_REPORTS_AN_EVENT: Final = 4
 _CLOCK, _DELAY, _AUTHORITY = (int(question) for question in Question)
 _AHEAD: Final = int(Cause.AHEAD)
 _BACKLOG: Final = int(Cause.BACKLOG)
@@ -245,10 +246,31 @@ def _ask_of_authority(
 ) -> int:  # fmt: skip
     """See whether the authority moved, and report what that changes; how many reports there are then."""
     reading[READ_OFFSET_US], reading[READ_BOUND_US] = 0, _NO_BOUND
-    moved, action, before, after = authority_moved(
-        sources, authority, slot, reading[READ_AUTHORITY_MS], stepped, reading
+    _, action, before, after = authority_moved(sources, authority, slot, reading[READ_AUTHORITY_MS], stepped, reading)
+    return _report_authority(authority, action, before, after, reading, reports, reported, row)
+
+
+@kernel
+def _doubt_authority(
+    sources: Sources, authority: NDArray[np.int64], before_sequence: int, local_us: int, reading: NDArray[np.int64],
+    reports: NDArray[np.int64], reported: int, row: int,
+) -> int:  # fmt: skip
+    """See whether an event speaks against the shift, and report what that changes; how many reports there are then."""
+    reading[READ_OFFSET_US], reading[READ_BOUND_US] = 0, _NO_BOUND
+    true_ms = true_ms_of(reading[READ_AUTHORITY_MS], authority[SHIFT_MS])
+    _, action, before, after = authority_doubted(
+        sources, authority, before_sequence, reading[READ_DELTA_MS], delta_ms_of(local_us, true_ms), reading
     )
-    if not moved or action == 0:
+    return _report_authority(authority, action, before, after, reading, reports, reported, row)
+
+
+@kernel
+def _report_authority(
+    authority: NDArray[np.int64], action: int, before: int, after: int, reading: NDArray[np.int64],
+    reports: NDArray[np.int64], reported: int, row: int,
+) -> int:  # fmt: skip
+    """Report what a verdict on the authority changes, if it does."""
+    if action == 0:
         return reported
     reports[reported, :REPORT_NOW] = 0
     reports[reported, REPORT_ROW], reports[reported, REPORT_QUESTION] = row, _AUTHORITY
@@ -329,7 +351,7 @@ def judge_rows(
         length = int(events.source_length[row])
         slot = find(places, hot, arena, address, length, marks[row, 2])
         stop = _DONE
-        if reported + _QUESTIONS > reports.shape[0]:
+        if reported + _REPORTS_AN_EVENT > reports.shape[0]:
             stop = _REPORTS
         elif slot < 0 and sources.used[COUNT] >= sources_max:
             stop = _EVICT
@@ -341,6 +363,7 @@ def judge_rows(
         if slot < 0:
             slot = add(sources, arena_address, address, length, int(marks[row, 2]))
         last_sequence = sequence
+        before_sequence = hot[slot, LAST_SEQUENCE]
         hot[slot, LAST_SEQUENCE] = sequence
 
         flags = 0
@@ -360,6 +383,10 @@ def judge_rows(
         delta_ms = delta_ms_of(local_us, authority_ms)
         severity = severity_of(delta_ms)
         place = _NEAR
+        reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS] = sequence, authority_ms
+        reading[READ_LOCAL_US], reading[READ_DELTA_MS] = local_us, delta_ms
+        if flags == 0 and authority[SHIFT_MS] != 0:
+            reported = _doubt_authority(sources, authority, before_sequence, local_us, reading, reports, reported, row)
         shift_ms = authority[SHIFT_MS]
         true_ms = true_ms_of(authority_ms, shift_ms)
         if flags == 0:
@@ -370,8 +397,6 @@ def judge_rows(
                 exchange[row, SENT_US], exchange[row, ACKED_US], true_ms_of(exchange[row, APPENDED_MS], shift_ms), room,
             )  # fmt: skip
             stepped = clocks[slot, STEP_MS] != step_ms or clocks[slot, STEP_US] != step_us
-            reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS] = sequence, authority_ms
-            reading[READ_LOCAL_US], reading[READ_DELTA_MS] = local_us, delta_ms
             if place not in (_NEAR, _BEGAN) or stepped:
                 reported = _ask_of_authority(sources, slot, authority, stepped, reading, reports, reported, row)
                 if authority[SHIFT_MS] != shift_ms:

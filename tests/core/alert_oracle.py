@@ -239,8 +239,8 @@ def _text(
     if question.cause == "BACKLOG":
         clock = f"; its clock is {estimate}" if estimate else ""
         return f"{source}'s events arrive {_s(now.value_ms)} s late {told}{clock}"
-    if question.cause == "UNKNOWN" and now.reading.delta_ms < 0:
-        stamped = f"{source}'s events are stamped {_s(now.reading.delta_ms)} s before they arrive {told}"
+    if question.cause == "UNKNOWN" and now.value_ms < 0:
+        stamped = f"{source}'s events are stamped {_s(now.value_ms)} s before they arrive {told}"
         return f"{stamped}; too few agree to tell a slow clock from a slow way"
     place = f"{_s(now.value_ms)} s {_side(now.value_ms)}{' at least' if now.value_ms > 0 else ''}"
     if estimate and whole_ms(now.reading.offset_us or 0) == now.value_ms:

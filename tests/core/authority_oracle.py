@@ -9,7 +9,7 @@ from schemas.instants import format_ms
 from tests.core.alert_oracle import NAMES, Reading, grade_of, whole_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
 
     from tests.core.clock_oracle import Clock
 
@@ -18,11 +18,16 @@ def _now(clock: Clock, at_ms: int) -> int:
     return max(at_ms, clock.line_ms, clock.good_ms, clock.best_ms)
 
 
-def _amount(clock: Clock, at_ms: int, first_ms: int, span_ms: int) -> tuple[str, int] | None:
+def _moved_by(clock: Clock, at_ms: int) -> tuple[str, int] | None:
     """How a source moved, and by how much."""
-    if clock.off is not None and abs(clock.off.first_ms - first_ms) <= span_ms:
-        return "OFF", max(clock.off.offs)
-    if clock.last_step_us and first_ms - span_ms <= clock.step_ms <= _now(clock, at_ms):
+    now_ms = _now(clock, at_ms)
+    if clock.samples < 3:
+        return None
+    if clock.off is not None:
+        offs, run_ms = clock.off.offs, now_ms - clock.off.first_ms
+        lasts = max(offs) > 0 or (len(offs) > 1 and run_ms >= 3_000)
+        return ("OFF", max(offs)) if lasts and max(offs) - min(offs) <= 250_000 and run_ms <= 150_000 else None
+    if clock.last_step_us and 0 <= now_ms - clock.step_ms <= 150_000:
         return "STEPPED", clock.last_step_us
     return None
 
@@ -35,44 +40,70 @@ class Authority:
     shifted_ms: int = 0
     asked_s: int = 0
     asked_sequence: int = 0
+    moved: int = 0
+    doubt: int = 0
     alert: dict[str, Any] | None = None
 
     def ask(
-        self, partition: int, clocks: Collection[Clock], one: Clock, reading: Reading, *, stepped: bool
-    ) -> tuple[bool, dict[str, Any] | None]:
-        """Whether it moved, and the record that says so, if any."""
+        self, partition: int, clocks: Sequence[Clock], one: Clock, reading: Reading, *, stepped: bool
+    ) -> dict[str, Any] | None:
+        """The record that says that it moved, if it did and there is any."""
         at_ms = reading.authority_ms - self.shift_ms
-        first_ms, amount_us = self._question(one, at_ms, stepped=stepped)
+        found = _moved_by(one, at_ms)
+        several = stepped or (one.off is not None and len(one.off.offs) > 1)
         second = reading.authority_ms // 1_000
-        asked = second == self.asked_s or reading.sequence - self.asked_sequence < len(clocks) // 4
-        if not amount_us or asked:
-            return False, None
+        if found is None or abs(found[1]) < 1_000_000 or not several:
+            return None
+        if second == self.asked_s or reading.sequence - self.asked_sequence < len(clocks) // 4:
+            return None
         self.asked_s, self.asked_sequence = second, reading.sequence
-        span_ms = max(10_000, _now(one, at_ms) - first_ms)
-        known = [clock for clock in clocks if clock.samples >= 3]
-        moved = [(clock, *found) for clock in known if (found := _amount(clock, at_ms, first_ms, span_ms))]
-        alike = [found for found in moved if abs(found[2] - amount_us) <= 250_000]
-        still = [clock for clock in known if not _amount(clock, at_ms, first_ms, span_ms) and clock.good_ms >= first_ms]
-        of = len(moved) + len(still)
-        if len(alike) < 8 or len(alike) < 0.8 * of:
-            return False, None
-        mean_us = sum(by_us for _, _, by_us in alike) // len(alike)
-        first = reading.sequence if one.off is None else one.off.sequence
+        movers = [(clock, *found) for clock in clocks if (found := _moved_by(clock, at_ms))]
+        amount_us = votes = 0
+        for _, _, by_us in movers:
+            if votes == 0:
+                amount_us, votes = by_us, 1
+            else:
+                votes += 1 if abs(by_us - amount_us) <= 250_000 else -1
+        alike = [mover for mover in movers if abs(mover[2] - amount_us) <= 250_000]
+        since_ms = min(one.good_ms, one.last_step_ms if stepped else one.good_ms) - 150_000
+        same = {id(clock) for clock, _, _ in alike}
+        others = [c for c in clocks if c.samples >= 3 and c.good_ms >= since_ms and id(c) not in same]
+        of = len(alike) + len(others)
+        if not alike or len(alike) < 8 or len(alike) < 0.8 * of:
+            return None
+        mean_us = amount_us + sum(by_us - amount_us for _, _, by_us in alike) // len(alike)
+        away = 0
+        for clock, how, by_us in alike:
+            before_us = clock.line(_now(clock, at_ms)) - (by_us if how == "STEPPED" else 0)
+            away += abs(before_us) < abs(before_us + by_us)
+        if abs(mean_us) < 1_000_000 or abs(mean_us) >= 2**51 - 251_000 or 2 * away <= len(alike):
+            return None
+        off = [clock.off for clock, _, _ in alike if clock.off is not None]
+        first = min(off, key=lambda run: run.sequence) if off else None
+        begun = reading.sequence if first is None else first.sequence
+        begun_ms = reading.authority_ms if first is None else first.first_ms + self.shift_ms
         for clock, how, by_us in alike:
             self._undo(clock, how, by_us)
-        before, self.shift_ms = self.shift_ms, self.shift_ms - whole_ms(mean_us)
-        if abs(self.shift_ms) <= 250:
-            self.shift_ms = 0
-        self.shifted_ms = reading.authority_ms
-        return True, self._tell(partition, before, first, reading, f"{len(alike)} of {of} sources moved together")
+        self.moved = len(alike)
+        why = f"{len(alike)} of {of} sources moved together"
+        return self._shift(partition, self.shift_ms - whole_ms(mean_us), begun, begun_ms, reading, why)
 
-    def _question(self, clock: Clock, at_ms: int, *, stepped: bool) -> tuple[int, int]:
-        if stepped and abs(clock.last_step_us) >= 1_000_000:
-            return clock.step_ms, clock.last_step_us
-        if clock.off is None or len(clock.off.offs) < 2 or abs(max(clock.off.offs)) < 1_000_000:
-            return 0, 0
-        lasts = max(clock.off.offs) > 0 or _now(clock, at_ms) - clock.off.first_ms >= 1_000
-        return (clock.off.first_ms, max(clock.off.offs)) if lasts else (0, 0)
+    def look(
+        self, partition: int, clocks: Sequence[Clock], before: int, true_delta_ms: int, reading: Reading
+    ) -> dict[str, Any] | None:
+        """The record that says that the shift is taken back, if it is and there is any."""
+        if reading.sequence - before < len(clocks) // 2:
+            return None
+        plain, shifted = grade_of(reading.delta_ms), grade_of(true_delta_ms)
+        if shifted and (not plain or (self.shift_ms > 0 and true_delta_ms > 0)):
+            self.doubt += 1
+        elif plain and not shifted:
+            self.doubt = max(0, self.doubt - 1)
+        if self.doubt < self.moved:
+            return None
+        for clock in clocks:
+            clock.samples = 0
+        return self._shift(partition, 0, reading.sequence, reading.authority_ms, reading, "")
 
     def _undo(self, clock: Clock, how: str, by_us: int) -> None:
         if how == "OFF":
@@ -83,13 +114,24 @@ class Authority:
         clock.last_step_us = 0
         clock.disturbances -= clock.step_us == 0
 
-    def _tell(self, partition: int, before_ms: int, first: int, reading: Reading, why: str) -> dict[str, Any] | None:
+    def _shift(
+        self, partition: int, shift_ms: int, begun: int, begun_ms: int, reading: Reading, why: str
+    ) -> dict[str, Any] | None:
+        shift_ms = 0 if abs(shift_ms) <= 250 else shift_ms
+        before_ms = self.shift_ms
+        self.shifted_ms = reading.authority_ms + max(0, before_ms - shift_ms)
+        self.shift_ms, self.doubt = shift_ms, 0
+        return self._tell(partition, before_ms, begun, begun_ms, reading, why)
+
+    def _tell(
+        self, partition: int, before_ms: int, first: int, first_ms: int, reading: Reading, why: str
+    ) -> dict[str, Any] | None:
         before, after = grade_of(before_ms), grade_of(self.shift_ms)
         if not before and not after:
             return None
         now = reading._replace(offset_us=None, bound_us=None).fields(self.shift_ms)
         if self.alert is None:
-            self.alert = {"first": first, "first_ms": reading.authority_ms, "revision": 0, "at_open": now, "worst": now}
+            self.alert = {"first": first, "first_ms": first_ms, "revision": 0, "at_open": now, "worst": now}
         alert = self.alert
         alert["revision"] += 1
         if abs(self.shift_ms) > abs(alert["worst"]["value_ms"]):

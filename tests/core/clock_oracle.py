@@ -270,7 +270,8 @@ class Clock:
         if self.samples == 0:
             return self.begin(authority_ms, low_us)
         at_ms = max(authority_ms, self.line_ms, self.good_ms, self.best_ms)
-        if self.off is None and at_ms // self.stretch_ms != self.stretch:
+        ended = at_ms // self.stretch_ms != self.stretch
+        if self.off is None and ended and abs(low_us - self.line(at_ms)) < 1_000_000:
             self.end_stretch(at_ms)
         if exchange is not None:
             self.round_trip(sequence, at_ms, *exchange)

@@ -194,7 +194,7 @@ class Oracle:
     def _judge(self, index: int, row: Row, fields: dict[str, Any]) -> None:
         name, local_us = fields["source"], fields["local_timestamp"]
         source = self._source(index, name)
-        source.last_sequence = self.sequence
+        before, source.last_sequence = source.last_sequence, self.sequence
         key, content = (name, fields["event_id"]), hashlib.sha256(row.value or b"").digest()
         delta_ms = exact_delta_ms(local_us, row.authority_ms)
         known = self.first.get(key)
@@ -204,7 +204,7 @@ class Oracle:
         else:
             self.first[key] = (self.sequence, content)
             flags = int(abs(local_us - row.authority_ms * 1000) > self.settings.threshold_us)
-            cause = self._measure(index, name, source, row, fields)
+            cause = self._measure(index, name, source, row, fields, before)
         if fields["value"] is not None and not abs(fields["value"]) < float("inf"):
             flags |= 8
         offset_us, bound_us = source.clock.known_offset(row.authority_ms - self.authority.shift_ms)
@@ -212,9 +212,20 @@ class Oracle:
             Verdict("NONE", grade_of(delta_ms), flags, delta_ms, source.number, offset_us, bound_us, cause)
         )
 
-    def _measure(self, index: int, name: str, source: Source, row: Row, fields: dict[str, Any]) -> str:
+    def _measure(
+        self, index: int, name: str, source: Source, row: Row, fields: dict[str, Any], before_sequence: int
+    ) -> str:
         """The estimate of its clock, what that tells of the broker's, and the alerts; returns the event's cause."""
-        clock, local_us, shift_ms = source.clock, fields["local_timestamp"], self.authority.shift_ms
+        clock, local_us = source.clock, fields["local_timestamp"]
+        delta_ms = exact_delta_ms(local_us, row.authority_ms)
+        plain = Reading(self.sequence, row.authority_ms, local_us, delta_ms, None, None)
+        clocks = [one.clock for one in self.sources.values()]
+        if self.authority.shift_ms:
+            true_delta_ms = exact_delta_ms(local_us, row.authority_ms - self.authority.shift_ms)
+            record = self.authority.look(self.partition, clocks, before_sequence, true_delta_ms, plain)
+            if record is not None:
+                self.records.append(("drift.alerts", index, record["source"].encode(), record))
+        shift_ms = self.authority.shift_ms
         trip = fields["exchange"]
         told = None
         if trip and trip["appended_ms"] >= self.authority.shifted_ms:
@@ -222,11 +233,8 @@ class Oracle:
         before = (clock.step_ms, clock.step_us)
         place = clock.read(self.sequence, row.authority_ms - shift_ms, local_us, told)
         stepped = (clock.step_ms, clock.step_us) != before
-        delta_ms = exact_delta_ms(local_us, row.authority_ms)
-        plain = Reading(self.sequence, row.authority_ms, local_us, delta_ms, None, None)
         if place not in ("NEAR", "BEGAN") or stepped:
-            clocks = [one.clock for one in self.sources.values()]
-            _, record = self.authority.ask(self.partition, clocks, clock, plain, stepped=stepped)
+            record = self.authority.ask(self.partition, clocks, clock, plain, stepped=stepped)
             if record is not None:
                 self.records.append(("drift.alerts", index, record["source"].encode(), record))
             if self.authority.shift_ms != shift_ms:

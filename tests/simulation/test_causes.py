@@ -256,3 +256,47 @@ def test_each_fault_is_told_as_soon_as_the_rules_allow(cases: Path, seeds: range
                 continue  # over before anything can be said of it
             waited = int(np.count_nonzero(rows < opened[device.name]))
             assert waited <= RULES.confirm_events + np.count_nonzero(since_ms <= hold_ms), device
+
+
+def _of_leader(alerts: list[dict[str, Any]]) -> list[str]:
+    return [alert["state"] for alert in alerts if alert["cause"] == "AUTHORITY"]
+
+
+@pytest.mark.cases
+def test_a_leader_that_is_slewed_back_is_not_corrected_for_ever(cases: Path) -> None:
+    """What is taken off append times is doubted by every event, and given back."""
+    draw = np.random.default_rng(3)
+    fleet = [Device(f"{n}", draw.uniform(-300, 300)) for n in range(30)]
+    made = make(draw, fleet, delays_s(cases), 1_200, 1.0)
+    since_s = (made.true_ms - START_MS) / 1_000
+    wrong_ms = np.where(since_s < 300, 0, np.clip(2_000 - 10 * (since_s - 500), 0, 2_000))
+    alerts = judge(fleet, made._replace(authority_ms=made.true_ms + wrong_ms.astype(np.int64))).alerts
+    assert _of_leader(alerts) == ["OPENED", "CLOSED"]
+    opened = [alert["alert_id"] for alert in alerts if alert["state"] == "OPENED"]
+    assert sorted(opened) == sorted(alert["alert_id"] for alert in alerts if alert["state"] == "CLOSED")
+
+
+@pytest.mark.cases
+def test_a_few_sources_that_send_much_are_not_the_partition(cases: Path) -> None:
+    """Ten clocks of one machine step; a hundred others, heard of once a minute, are not outvoted."""
+    draw = np.random.default_rng(4)
+    delays = delays_s(cases)
+    fleet = [Device(f"fast {n}", step_ms=2_000, step_s=400) for n in range(10)]
+    fleet += [Device(f"slow {n}", draw.uniform(-300, 300)) for n in range(100)]
+    often, seldom = make(draw, fleet[:10], delays, 700, 0.2), make(draw, fleet[10:], delays, 700, 60.0)
+    order = np.argsort(np.concatenate([often.true_ms, seldom.true_ms]), kind="stable")
+    pairs = zip(often, seldom._replace(device=seldom.device + 10), strict=True)
+    columns: list[Any] = [np.concatenate(pair)[order] for pair in pairs]
+    alerts = judge(fleet, Made(*columns)).alerts
+    assert {alert["cause"] for alert in alerts} == {"STEP"}
+    assert {alert["source"] for alert in alerts} == {f"fast {n}" for n in range(10)}
+
+
+@pytest.mark.cases
+def test_clocks_that_are_set_right_together_are_not_the_broker(cases: Path) -> None:
+    """By their time server: they move, but towards it."""
+    draw = np.random.default_rng(5)
+    fleet = [Device(f"{n}", -2_500, step_ms=2_500, step_s=300) for n in range(30)]
+    alerts = judge(fleet, make(draw, fleet, delays_s(cases), 600, 1.0)).alerts
+    assert _of_leader(alerts) == []
+    assert Counter(alert["state"] for alert in alerts if alert["state"] != "CHANGED") == {"OPENED": 30, "CLOSED": 30}
