@@ -312,7 +312,8 @@ def estimate(
         return _NEAR
     spread_us = below_us + moved_us(SKEW_MAX_PPB, at_ms - clocks[slot, OFF_FIRST_MS])
     was_above = clocks[slot, OFF_COUNT] > 0 and clocks[slot, OFF_MIN_US] > 0
-    if not _take_off(clocks, slot, at_ms, off_us, sequence, spread_us) and was_above and off_us > 0:
+    agrees = _take_off(clocks, slot, at_ms, off_us, sequence, spread_us)
+    if not agrees and was_above and off_us > 0 and clocks[slot, SAMPLES] < _YOUNG_SAMPLES:
         _begin(clocks, slot, at_ms, low_us)  # what rises faster than clocks do was not yet where the clock is
         return _BEGAN
     hold_ms = HOLD_TWO_WAY_MS if off_us < 0 and clocks[slot, REACH_US] >= 0 else HOLD_MS

@@ -290,7 +290,7 @@ class Clock:
         one_side = min(together) > 0 or max(together) < 0
         if before is None or not one_side or max(together) - min(together) > below + self.moved(500_000, at_ms - since):
             self.off = Off(at_ms, sequence, [off_us])
-            if before is not None and one_side and off_us > 0:
+            if before is not None and one_side and off_us > 0 and self.samples < 16:
                 return self.begin(at_ms, low_us)
             return "ABOVE" if off_us > 0 else "BELOW"
         before.offs.append(off_us)
