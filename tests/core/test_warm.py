@@ -41,6 +41,7 @@ OF_KERNELS = {
     "severity_of",
     "signed_32",
     "state_fault",
+    "true_ms_of",
 }
 
 
