@@ -35,10 +35,10 @@ from streams.alert_kernel import (
     AlertState,
     Question,
 )
-from streams.causes import Cause, rounded_ms
+from streams.causes import Cause
 from streams.clock_columns import SKEW_MAX_PPB
 from streams.severity import Severity, drift_seconds
-from streams.severity_kernel import severity_of
+from streams.severity_kernel import rounded_ms, severity_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

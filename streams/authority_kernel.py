@@ -28,7 +28,7 @@ GUARANTEE a function of the partition's entries: the question is asked when entr
 authority time, and once for each quarter as many events as there are sources, so that its cost is bounded.
 HAZARD a way to the broker that becomes longer for all sources by the same amount, and stays so to within their jitter,
 looks like a broker's clock that went ahead. A partition of fewer than 8 sources says nothing of its broker, nor does a
-step of less than a second, nor one that comes together with an outage, after which low readings rise.
+step of less than a second.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ from streams.alert_kernel import (
     FIRST,
     FIRST_MS,
     LAST,
-    OPENED_MS,
     QUESTION_COLUMNS,
     READ_AUTHORITY_MS,
     READ_COLUMNS,
@@ -53,14 +52,12 @@ from streams.alert_kernel import (
     WORST,
     AlertState,
 )
-from streams.causes import Cause, rounded_ms
+from streams.causes import Cause
 from streams.clock_columns import (
-    BEST_MS,
     DISTURBANCES,
     GOOD_MS,
     LAST_STEP_MS,
     LAST_STEP_US,
-    LINE_MS,
     OFF_COUNT,
     OFF_FIRST_MS,
     OFF_FIRST_SEQUENCE,
@@ -72,9 +69,9 @@ from streams.clock_columns import (
     TICK_US,
     instant_of,
 )
-from streams.estimate_kernel import CONFIRM_READINGS, OFFSET_MAX_US, line_us, move
+from streams.estimate_kernel import CONFIRM_READINGS, OFFSET_MAX_US, line_us, move, now_of
 from streams.severity import GREEN
-from streams.severity_kernel import severity_of
+from streams.severity_kernel import rounded_ms, severity_of
 from streams.sources import COUNT
 
 if TYPE_CHECKING:
@@ -117,17 +114,11 @@ def true_ms_of(authority_ms: int, shift_ms: int) -> int:
 
 
 @kernel
-def _at(clocks: NDArray[np.int64], slot: int, at_ms: int) -> int:
-    """An instant as the source's estimate reckons it."""
-    return int(max(instant_of(at_ms), clocks[slot, LINE_MS], clocks[slot, GOOD_MS], clocks[slot, BEST_MS]))
-
-
-@kernel
 def _moved_by(clocks: NDArray[np.int64], slot: int, at_ms: int) -> tuple[bool, int]:
     """Whether a source that was known lies elsewhere lately, and by how many us."""
     if clocks[slot, SAMPLES] < CONFIRM_READINGS:
         return False, 0
-    now_ms, off_us = _at(clocks, slot, at_ms), clocks[slot, OFF_MAX_US]
+    now_ms, off_us = now_of(clocks, slot, at_ms), clocks[slot, OFF_MAX_US]
     if clocks[slot, OFF_COUNT] > 0:
         run_ms = now_ms - clocks[slot, OFF_FIRST_MS]
         lasts = off_us > 0 or (clocks[slot, OFF_COUNT] > 1 and run_ms >= _RUN_MIN_MS)
@@ -169,7 +160,7 @@ def _count_moved(
             moved += 1
             of += 1
             more_us += by_us - amount_us
-            before_us = line_us(clocks, slot, _at(clocks, slot, at_ms))
+            before_us = line_us(clocks, slot, now_of(clocks, slot, at_ms))
             if clocks[slot, OFF_COUNT] == 0:
                 before_us -= by_us
             away += abs(before_us) < abs(before_us + by_us)
@@ -201,16 +192,15 @@ def _undo(clocks: NDArray[np.int64], count: int, at_ms: int, amount_us: int) -> 
 
 @kernel
 def authority_moved(
-    sources: Sources, authority: NDArray[np.int64], slot: int, authority_ms: int, stepped: bool,  # noqa: FBT001
-    reading: NDArray[np.int64],
-) -> tuple[bool, int, int, int]:  # fmt: skip
+    sources: Sources, authority: NDArray[np.int64], slot: int, stepped: bool, reading: NDArray[np.int64],  # noqa: FBT001
+) -> tuple[int, int, int]:  # fmt: skip
     """Ask, after an event of the source in a slot that lay elsewhere, or stepped, whether the authority moved.
 
-    authority: int64[AUTHORITY_COLUMNS], moved along. reading: of the event. Returns whether it did; the AlertState to
-    record, 0 for none; the severity of its alert before and after.
+    authority: int64[AUTHORITY_COLUMNS], moved along. reading: of the event. Returns the AlertState to record, 0 for
+    none, and the severity of the alert before and after.
     """
     clocks, count = sources.clocks, sources.used[COUNT]
-    sequence = reading[READ_SEQUENCE]
+    sequence, authority_ms = reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS]
     at_ms = true_ms_of(authority_ms, authority[SHIFT_MS])
     second = authority_ms // _MS_PER_S
     if (
@@ -218,14 +208,14 @@ def authority_moved(
         or second == authority[ASKED_S]
         or sequence - authority[ASKED_SEQUENCE] < count // _EVENTS_SHARE
     ):
-        return False, 0, GREEN, GREEN
+        return 0, GREEN, GREEN
     authority[ASKED_S], authority[ASKED_SEQUENCE] = second, sequence
     amount_us = _amount_of_most(clocks, count, at_ms)
     since_ms = min(clocks[slot, GOOD_MS], clocks[slot, LAST_STEP_MS] if stepped else clocks[slot, GOOD_MS]) - _LATELY_MS
     moved, of, away, mean_us = _count_moved(clocks, count, at_ms, since_ms, amount_us)
     far = abs(mean_us) < _STEP_MIN_US or abs(mean_us) >= OFFSET_MAX_US - _TOLERANCE_US - TICK_US
     if far or moved < MOVED_MIN or moved < _MOVED_SHARE * of or 2 * away <= moved:
-        return False, 0, GREEN, GREEN
+        return 0, GREEN, GREEN
     first = _undo(clocks, count, at_ms, amount_us)
     begun, begun_ms = sequence, authority_ms
     if first >= 0:
@@ -233,8 +223,7 @@ def authority_moved(
         begun_ms = clocks[first, OFF_FIRST_MS] + authority[SHIFT_MS]
     authority[MOVED], authority[OF] = moved, of
     shift_ms = authority[SHIFT_MS] - rounded_ms(mean_us)
-    action, before, after = _shift(authority, shift_ms, begun, begun_ms, reading)
-    return True, action, before, after
+    return _shift(authority, shift_ms, begun, begun_ms, reading)
 
 
 @kernel
@@ -254,7 +243,7 @@ def _shift(
     authority[REVISION] += 1
     authority[CAUSE] = _CAUSE_AUTHORITY
     if before == GREEN:
-        authority[FIRST], authority[FIRST_MS], authority[OPENED_MS] = begun, begun_ms, authority_ms
+        authority[FIRST], authority[FIRST_MS] = begun, begun_ms
         _note(authority, AT_OPEN, reading)
     if before == GREEN or abs(shift_ms) > abs(authority[WORST + READ_VALUE_MS]):
         _note(authority, WORST, reading)
@@ -267,7 +256,7 @@ def _shift(
 def authority_doubted(
     sources: Sources, authority: NDArray[np.int64], before_sequence: int, delta_ms: int, true_delta_ms: int,
     reading: NDArray[np.int64],
-) -> tuple[bool, int, int, int]:  # fmt: skip
+) -> tuple[int, int, int]:  # fmt: skip
     """See whether an event speaks for or against the shift; takes it back where too many spoke against it.
 
     before_sequence: of the event of its source before it. delta_ms, true_delta_ms: without the shift, and with it. The
@@ -275,7 +264,7 @@ def authority_doubted(
     """
     count = sources.used[COUNT]
     if reading[READ_SEQUENCE] - before_sequence < count // _DOUBTS_SHARE:
-        return False, 0, GREEN, GREEN
+        return 0, GREEN, GREEN
     plain, shifted = severity_of(delta_ms), severity_of(true_delta_ms)
     early = authority[SHIFT_MS] > 0 and true_delta_ms > 0 and shifted != GREEN
     if early or (plain == GREEN and shifted != GREEN):
@@ -283,11 +272,10 @@ def authority_doubted(
     elif shifted == GREEN and plain != GREEN:
         authority[DOUBT] = max(0, authority[DOUBT] - 1)
     if authority[DOUBT] < authority[MOVED]:
-        return False, 0, GREEN, GREEN
+        return 0, GREEN, GREEN
     for slot in range(count):
         sources.clocks[slot, SAMPLES] = 0
-    action, before, after = _shift(authority, 0, reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS], reading)
-    return True, action, before, after
+    return _shift(authority, 0, reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS], reading)
 
 
 @kernel

@@ -28,12 +28,11 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final
 
-from schemas.instants import US_PER_MS
 from schemas.memory import kernel
 from streams.clock_columns import DISTURBANCES, STEP_US
 from streams.estimate_kernel import Place
 from streams.severity import GREEN
-from streams.severity_kernel import severity_of
+from streams.severity_kernel import rounded_ms, severity_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,13 +53,6 @@ class Cause(enum.IntEnum):
 
 _NONE, _UNKNOWN, _AHEAD, _BEHIND, _BACKLOG, _STEP, _ = (int(cause) for cause in Cause)
 _ABOVE: Final = int(Place.ABOVE)
-
-
-@kernel
-def rounded_ms(us: int) -> int:
-    """Whole milliseconds, rounded half away from zero."""
-    size_ms = (abs(us) + US_PER_MS // 2) // US_PER_MS
-    return size_ms if us >= 0 else -size_ms
 
 
 @kernel

@@ -72,7 +72,8 @@ UNKNOWN_US: Final = -(1 << 62)
 NO_EXCHANGE: Final = -1
 #: Points that old say nothing of today.
 POINT_AGE_MAX_MS: Final = 86_400_000
-_PPB_MS_PER_US: Final = 1_000_000
+#: A clock that gains so many ppb gains a microsecond in a millisecond.
+PPB_MS_PER_US: Final = 1_000_000
 #: Authorities beyond it, 285,000 years off, are taken to be there.
 _INSTANT_MAX_MS: Final = 1 << 53
 _ELAPSED_MAX_MS: Final = 1_000_000_000_000
@@ -81,7 +82,7 @@ _ELAPSED_MAX_MS: Final = 1_000_000_000_000
 @kernel
 def moved_us(ppb: int, elapsed_ms: int) -> int:
     """By how much a clock of that skew moves, rounded down; after a generation no further."""
-    return ppb * min(max(elapsed_ms, -_ELAPSED_MAX_MS), _ELAPSED_MAX_MS) // _PPB_MS_PER_US
+    return ppb * min(max(elapsed_ms, -_ELAPSED_MAX_MS), _ELAPSED_MAX_MS) // PPB_MS_PER_US
 
 
 @kernel

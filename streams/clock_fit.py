@@ -31,6 +31,7 @@ from streams.clock_columns import (
     POINT_MIDDLE_US,
     POINTS,
     POINTS_MAX,
+    PPB_MS_PER_US,
     REACH_US,
     RISE_US,
     SKEW_ERROR_PPB,
@@ -56,7 +57,6 @@ _FIT_POINTS: Final = 3
 _NEAR_BASE: Final = 1 << 30
 #: A round trip of nine minutes to either side says nothing worth keeping.
 _EXCHANGE_MAX_US: Final = 1 << 29
-_PPB_MS_PER_US: Final = 1_000_000
 
 
 class Workspace(NamedTuple):
@@ -248,9 +248,9 @@ def _fit_skew(clocks: NDArray[np.int64], points: NDArray[np.int32], slot: int, h
         doubt_two = _SLOPE_DOUBT * (away_two_us + TICK_US / 2) / span_two_ms
         if doubt_two < doubt:
             slope, doubt = slope_two, doubt_two
-    error_ppb = math.ceil(min(doubt * _PPB_MS_PER_US, float(SKEW_MAX_PPB)))
+    error_ppb = math.ceil(min(doubt * PPB_MS_PER_US, float(SKEW_MAX_PPB)))
     if error_ppb <= _SKEW_ERROR_MAX_PPB:
-        skew_ppb = math.floor(min(max(slope * _PPB_MS_PER_US, -float(SKEW_MAX_PPB)), float(SKEW_MAX_PPB)) + 0.5)
+        skew_ppb = math.floor(min(max(slope * PPB_MS_PER_US, -float(SKEW_MAX_PPB)), float(SKEW_MAX_PPB)) + 0.5)
         clocks[slot, SKEW_PPB] = skew_ppb
         clocks[slot, SKEW_ERROR_PPB] = error_ppb
 

@@ -36,7 +36,7 @@ HOLD_MAX_MS: Final = 86_400_000
 DEDUPE_HORIZON_MAX: Final = 2_000_000
 #: Longer than it takes any clock to become wrong.
 ESTIMATE_INTERVAL_MAX_MS: Final = 86_400_000
-#: About 1 KB for each source, and its name: 1 GB at the limit.
+#: About 1.3 KB for each source, and its name: 1.3 GB at the limit.
 SOURCES_MAX: Final = 1_000_000
 #: Fields that came later, and what holds where a body was written without them.
 _LATER: Final = {

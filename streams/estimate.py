@@ -50,7 +50,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from schemas.instants import US_PER_MS
 from schemas.memory import kernel
 from streams.clock_columns import (
     BEGUN_MS,
@@ -65,7 +64,7 @@ from streams.clock_columns import (
 )
 from streams.estimate_kernel import is_known, offset_of
 from streams.severity import Severity
-from streams.severity_kernel import severity_of
+from streams.severity_kernel import rounded_ms, severity_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,7 +146,7 @@ def describe(clocks: NDArray[np.int64], slot: int, at_ms: int, rows: NDArray[np.
 @kernel
 def severity_of_offset(offset_us: int) -> int:
     """The severity of a clock that is off by that: the plain rule, half away from zero."""
-    return severity_of((abs(offset_us) + US_PER_MS // 2) // US_PER_MS)
+    return severity_of(rounded_ms(offset_us))
 
 
 @kernel

@@ -275,6 +275,12 @@ def clock_delta_us(local_us: int, authority_ms: int) -> int:
 
 
 @kernel
+def now_of(clocks: NDArray[np.int64], slot: int, authority_ms: int) -> int:
+    """An instant as the source's estimate reckons it: never before what it rests on."""
+    return int(max(instant_of(authority_ms), clocks[slot, LINE_MS], clocks[slot, GOOD_MS], clocks[slot, BEST_MS]))
+
+
+@kernel
 def estimate(
     clocks: NDArray[np.int64], points: NDArray[np.int32], slot: int, sequence: int, authority_ms: int, local_us: int,
     exchanged: int, sent_us: int, acked_us: int, appended_ms: int, room: Workspace,
@@ -285,11 +291,10 @@ def estimate(
     before the source's last step or its beginning, after now, or acknowledged before it was sent.
     """
     low_us = clock_delta_us(local_us, authority_ms) - TICK_US
-    authority_ms = instant_of(authority_ms)
     if clocks[slot, SAMPLES] == 0:
-        _begin(clocks, slot, authority_ms, low_us)
+        _begin(clocks, slot, instant_of(authority_ms), low_us)
         return _BEGAN
-    at_ms = max(authority_ms, clocks[slot, LINE_MS], clocks[slot, GOOD_MS], clocks[slot, BEST_MS])
+    at_ms = now_of(clocks, slot, authority_ms)
     ended = at_ms // clocks[slot, STRETCH_MS] != clocks[slot, STRETCH]
     if clocks[slot, OFF_COUNT] == 0 and ended and abs(low_us - line_us(clocks, slot, at_ms)) < _FAR_US:
         next_stretch(clocks, points, slot, at_ms, room)

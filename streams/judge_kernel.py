@@ -246,7 +246,7 @@ def _ask_of_authority(
 ) -> int:  # fmt: skip
     """See whether the authority moved, and report what that changes; how many reports there are then."""
     reading[READ_OFFSET_US], reading[READ_BOUND_US] = 0, _NO_BOUND
-    _, action, before, after = authority_moved(sources, authority, slot, reading[READ_AUTHORITY_MS], stepped, reading)
+    action, before, after = authority_moved(sources, authority, slot, stepped, reading)
     return _report_authority(authority, action, before, after, reading, reports, reported, row)
 
 
@@ -258,7 +258,7 @@ def _doubt_authority(
     """See whether an event speaks against the shift, and report what that changes; how many reports there are then."""
     reading[READ_OFFSET_US], reading[READ_BOUND_US] = 0, _NO_BOUND
     true_ms = true_ms_of(reading[READ_AUTHORITY_MS], authority[SHIFT_MS])
-    _, action, before, after = authority_doubted(
+    action, before, after = authority_doubted(
         sources, authority, before_sequence, reading[READ_DELTA_MS], delta_ms_of(local_us, true_ms), reading
     )
     return _report_authority(authority, action, before, after, reading, reports, reported, row)

@@ -5,6 +5,7 @@ Apart from them, so that who needs their types and limits alone, as settings do,
 
 from __future__ import annotations
 
+from schemas.instants import US_PER_MS
 from schemas.memory import kernel
 from streams.severity import (
     AUTHORITY_LIMIT_MS,
@@ -31,6 +32,13 @@ def delta_ms_of(local_us: int, authority_ms: int) -> int:
     if rest > 500 or (rest == 500 and whole >= 0):  # noqa: PLR2004 - half a millisecond
         return whole + 1
     return whole
+
+
+@kernel
+def rounded_ms(us: int) -> int:
+    """Whole milliseconds, rounded half away from zero."""
+    size_ms = (abs(us) + US_PER_MS // 2) // US_PER_MS
+    return size_ms if us >= 0 else -size_ms
 
 
 @kernel

@@ -17,15 +17,8 @@ _SOURCE_COLUMNS = (
     "samples", "span_s", "silent_s", "coherent_s", "disturbances",
 )  # fmt: skip
 _SOURCE_FIELDS = (
-    *_SOURCE_COLUMNS,
-    "step_ms",
-    "step_at",
-    "step_sequence",
-    "broker_ms",
-    "at",
-    "partition",
-    "last_sequence",
-)
+    *_SOURCE_COLUMNS, "step_ms", "step_at", "step_sequence", "broker_ms", "at", "partition", "last_sequence",
+)  # fmt: skip
 _STABILITY_COLUMNS = ("source", "tau_s", "samples", "adev", "oadev", "mdev", "tdev_s", "best")
 _STABILITY_FIELDS = (*_STABILITY_COLUMNS, "hdev", "ohdev", "totdev")
 
