@@ -77,7 +77,7 @@ class _Chunks:
         return sorted(self._states)
 
     def unsealed(self, partition: int) -> Unsealed | None:
-        return self._fold.unsealed_rows(self._states[partition])
+        return self._fold.unsealed(self._states[partition])
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
         return self._store.headers(partition, first_sequence, most)

@@ -128,41 +128,94 @@ def watermark() -> Figure:
     return figure
 
 
-def frames() -> Figure:
-    """The same events by their sources' clocks and by the broker's."""
-    fast_ms = {"right": 0, "7 s slow": -7_000, "4 s fast": 4_000}
-    events = [
-        Event(at + place * 900 + 300, at + place * 900 + fast, source, 20.0)
-        for place, (source, fast) in enumerate(fast_ms.items())
-        for at in range(0, 30_000, 4_300)
-    ]
+#: Of the pictures of frames: where they begin, their sources, and how far the clocks of these are off.
+_FROM_S: Final = -12
+_FAST_MS: Final = {"right": 0, "7 s slow": -7_000, "4 s fast": 4_000}
+
+
+class _Line(NamedTuple):
+    """One of two lines of events: its windows, what it is called, and when an event of a source was by it."""
+
+    definition: WindowDefinition
+    label: str
+    instant_ms: Callable[[Event, int], int]
+    said: Callable[[dict[str, Any]], str]
+
+
+def _two_lines(events: Sequence[Event], top: _Line, bottom: _Line, starts_s: range, title: str) -> Figure:
+    """The same events on two lines, with those of the windows that start then."""
     steps = read(events, beats(events, 120_000))
     figure, (axes,) = _figure(8.6, 4.2)
-    local = WindowDefinition("w", size_us=10 * _S, by=By.ALL, lateness_us=15 * _S)
-    broker = WindowDefinition("w", size_us=10 * _S, by=By.ALL, frame=Frame.AUTHORITY)
-    for y, definition in ((1.0, broker), (0.0, local)):
-        axes.plot([-12, 42], [y, y], color=INK, linewidth=1, zorder=1)
-        for result in fold(steps, definition).results:
+    for y, line in ((1.0, top), (0.0, bottom)):
+        axes.plot([_FROM_S, 42], [y, y], color=INK, linewidth=1, zorder=1)
+        for result in fold(steps, line.definition).results:
             start_s, above = _starts_s(result), y > 0
+            if int(start_s) not in starts_s:
+                continue
             low, high = (y, y + 0.32) if above else (y - 0.32, y)
             axes.fill_between([start_s + 0.15, start_s + 9.85], low, high, color=BAND, linewidth=0)
-            shown = f"count {result['count']}"
-            axes.text(start_s + 5, y + (0.17 if above else -0.17), shown, ha="center", va="center", fontsize=11)
-    for colour, marker, (source, fast) in zip((EVENT, SLOW, FAULTY), "osD", fast_ms.items(), strict=True):
-        mine = [event for event in events if event.source == source]
-        top, bottom = _seconds([event.at_ms for event in mine]), _seconds([event.local_ms for event in mine])
-        for x_top, x_bottom in zip(top, bottom, strict=True):
+            place = y + (0.17 if above else -0.17)
+            axes.text(start_s + 5, place, line.said(result), ha="center", va="center", fontsize=11)
+    for colour, marker, (source, fast) in zip((EVENT, SLOW, FAULTY), "osD", _FAST_MS.items(), strict=True):
+        mine = [
+            (top.instant_ms(event, fast), bottom.instant_ms(event, fast)) for event in events if event.source == source
+        ]
+        higher, lower = (
+            _seconds(instants)
+            for instants in zip(*(both for both in mine if min(both) > _FROM_S * SECOND), strict=True)
+        )
+        for x_top, x_bottom in zip(higher, lower, strict=True):
             axes.plot([x_top, x_bottom], [1, 0], color=colour, linewidth=0.9, alpha=0.75)
-        _dots(axes, top, [1.0] * len(mine), color=colour, marker=marker, s=24)
+        _dots(axes, higher, [1.0] * len(higher), color=colour, marker=marker, s=24)
         label = f"clock {source}" if fast else "clock right"
-        _dots(axes, bottom, [0.0] * len(mine), color=colour, marker=marker, s=24, label=label)
-    axes.set(xlim=(-12, 42), ylim=(-0.6, 1.45), xlabel="s")
-    axes.set_yticks([1, 0], ['frame = "authority"\nthe broker says when', 'frame = "local"\nits source says when'])
+        _dots(axes, lower, [0.0] * len(lower), color=colour, marker=marker, s=24, label=label)
+    axes.set(xlim=(_FROM_S, 42), ylim=(-0.6, 1.45), xlabel="s")
+    axes.set_yticks([1, 0], [top.label, bottom.label])
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.legend(loc="lower right", ncols=3, handletextpad=0.1, columnspacing=1.2, borderaxespad=0)
-    axes.set_title("The same 21 events, in windows of 10 s of either frame")
+    axes.set_title(title)
     return figure
+
+
+def _by_source(definition: WindowDefinition) -> _Line:
+    """By the sources' clocks."""
+    return _Line(definition, 'frame = "local"\nits source says when', lambda event, _: event.local_ms, _count)
+
+
+def _count(result: dict[str, Any]) -> str:
+    return f"count {result['count']}"
+
+
+def frames() -> Figure:
+    """The same events by their sources' clocks and by the broker's."""
+    events = [
+        Event(at + place * 900 + 300, at + place * 900 + fast, source, 20.0)
+        for place, (source, fast) in enumerate(_FAST_MS.items())
+        for at in range(0, 30_000, 4_300)
+    ]
+    local = WindowDefinition("w", size_us=10 * _S, by=By.ALL, lateness_us=15 * _S)
+    broker = WindowDefinition("w", size_us=10 * _S, by=By.ALL, frame=Frame.AUTHORITY)
+    top = _Line(broker, 'frame = "authority"\nthe broker says when', lambda event, _: event.at_ms, _count)
+    title = "The same 21 events, in windows of 10 s of either frame"
+    return _two_lines(events, top, _by_source(local), range(-20, 60, 10), title)
+
+
+def corrected() -> Figure:
+    """The same events by their sources' clocks, and by those put right."""
+    events = [
+        Event(made + 20 + made * 7 % 30, made + fast, source, 20.0)
+        for place, (source, fast) in enumerate(_FAST_MS.items())
+        for made in range(place * 600 - 20_000 + 20, 34_000, 2_000)
+    ]
+    local = WindowDefinition("w", size_us=10 * _S, by=By.ALL, lateness_us=15 * _S)
+    right = WindowDefinition("w", size_us=10 * _S, by=By.ALL, frame=Frame.CORRECTED)
+    bottom = _Line(
+        right, 'frame = "corrected"\nless its offset', lambda event, fast: event.local_ms - fast,
+        lambda result: f"{_count(result)}, {result['near_edge']} near",
+    )  # fmt: skip
+    title = "Events of sources whose clocks are known, in windows of 10 s of either frame"
+    return _two_lines(events, _by_source(local), bottom, range(0, 30, 10), title)
 
 
 @cache
@@ -391,6 +444,7 @@ def fault_all_slow() -> Figure:
 PICTURES: Final[dict[str, Callable[[], Figure]]] = {
     "watermark": watermark,
     "frames": frames,
+    "corrected": corrected,
     "late": late,
     "early": early,
     "fault_day_ahead": fault_day_ahead,

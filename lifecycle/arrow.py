@@ -1,8 +1,8 @@
 """Answers as Arrow: what other tools read without a copy.
 
-Instants are timestamps in UTC in the unit of their frame, names dictionaries of text, severities and faults their
-names, a function of no value null. A NaN that a source sent stays a NaN; of aggregates, which have no NaN, a function
-that is not finite is null.
+Instants are timestamps in UTC in the unit of their frame, names dictionaries of text, severities, causes and faults
+their names; no cause, no estimate and a function of no value are null. A NaN that a source sent stays a NaN; of
+aggregates, which have no NaN, a function that is not finite is null.
 
 GUARANTEE the same answer gives the same bytes: dictionaries hold the names that are used, ascending.
 """
@@ -18,6 +18,7 @@ from lifecycle.packing import Texts
 from lifecycle.planner import Field
 from lifecycle.row_kernel import look_up, mark_used
 from schemas.faults import Fault
+from streams.causes import Cause
 from streams.judge_kernel import NO_SEVERITY
 from streams.severity import Severity
 from streams.windows import By, percentile_text
@@ -89,6 +90,8 @@ def _array(name: Field, values: Values, selected: Selected) -> pa.Array:
         judged = column != NO_SEVERITY
         codes = np.where(judged, column, 0)
         return dictionary(codes, [severity.name.encode() for severity in Severity], None if judged.all() else judged)
+    if name is Field.CAUSE:
+        return causes(column)
     if name is Field.FAULT:
         return named(column.astype(np.int32), _FAULTS, None)
     return plain(_TYPES.get(name, pa.int64()), column, valid)
@@ -96,6 +99,15 @@ def _array(name: Field, values: Values, selected: Selected) -> pa.Array:
 
 #: Names of faults by their number; numbers that no fault has are never used.
 _FAULTS: Final = [Fault(number).name.encode() if number in set(Fault) else b"" for number in range(max(Fault) + 1)]
+
+#: Names of causes by their number, from 1 on.
+_CAUSES: Final = [cause.name.encode() for cause in Cause if cause is not Cause.NONE]
+
+
+def causes(column: NDArray[np.uint8]) -> pa.Array:
+    """Names of causes; NONE is null."""
+    there = column != Cause.NONE
+    return dictionary(np.where(there, column, 1) - 1, _CAUSES, None if there.all() else there)
 
 
 def texts(data_type: pa.DataType, column: Texts, valid: NDArray[np.bool_] | None) -> pa.Array:

@@ -17,7 +17,7 @@ Layouts; numbers are little-endian:
 
     section    "DLC1", column u8, rows u32, length u32 of the body, body, checksum u32
     header     "DLH1", length u32 of the body, body, checksum u32
-    applied    "DLA1", index, sequence, chunks, order_ms i64, checksum u32
+    applied    "DLA2", index, sequence, chunks, order_ms i64, checksum u32
 
     checksum   CRC-32 of the key (partition i32, first_sequence i64, column u8) and of all bytes before it
 
@@ -107,10 +107,16 @@ class Rows(NamedTuple):
     chain_hash: NDArray[np.uint8]  # [n, 32]
     hlc: NDArray[np.int64]
     has_hlc: NDArray[np.uint8]
+    cause: NDArray[np.uint8]  # causes.Cause
+    offset_us: NDArray[np.int64]  # estimate of the source's clock after the row; 0 where there is none
+    bound_us: NDArray[np.int64]  # -1 where there is none
 
 
 class Readings(NamedTuple):
-    """ANCHOR and VERIFY entries among the rows: the drift log's readings that are no events; see `drift_entries`."""
+    """ANCHOR, VERIFY and LOCK entries among the rows: the drift log's readings that are no events.
+
+    See `drift_entries`.
+    """
 
     index: NDArray[np.int64]  # type: ignore[assignment] # as in Rows
     sequence: NDArray[np.int64]  # of the last row before it
@@ -126,6 +132,8 @@ class ReadingCode(enum.IntEnum):
 
     ANCHOR = 1
     VERIFY = 2
+    LOCK = 3
+    RELEASE = 4
 
 
 class Stats(NamedTuple):
@@ -212,6 +220,9 @@ class Column(enum.IntEnum):
     HLC = 16
     HAS_HLC = 17
     READINGS = 18
+    CAUSE = 19
+    OFFSET_US = 20
+    BOUND_US = 21
 
 
 #: The columns of Rows, in their order.
@@ -219,7 +230,9 @@ ROW_COLUMNS: Final = tuple(Column[name.upper()] for name in Rows._fields)
 
 _DTYPES: Final[dict[Column, Any]] = {
     Column.VALUE: np.float64,
-    **dict.fromkeys((Column.HAS_VALUE, Column.SEVERITY, Column.FLAGS, Column.FAULT, Column.HAS_HLC), np.uint8),
+    **dict.fromkeys(
+        (Column.HAS_VALUE, Column.SEVERITY, Column.FLAGS, Column.FAULT, Column.HAS_HLC, Column.CAUSE), np.uint8
+    ),
     **dict.fromkeys((Column.SOURCE, Column.KIND), np.int32),
 }
 _KEY: Final = struct.Struct("<iqB")
@@ -230,7 +243,7 @@ _APPLIED: Final = struct.Struct("<4s4q")
 _CHECKSUM: Final = struct.Struct("<I")
 _SECTION_MAGIC: Final = b"DLC1"
 _HEADER_MAGIC: Final = b"DLH1"
-_APPLIED_MAGIC: Final = b"DLA1"
+_APPLIED_MAGIC: Final = b"DLA2"
 #: In place of a column, in the checksums of a header and of an applied record.
 _OF_HEADER: Final = 0
 _OF_APPLIED: Final = 255

@@ -43,6 +43,7 @@ from schemas.instants import NS_PER_S
 from schemas.producer import uuid7
 from streams.address import find_workers, parse_address
 from streams.settings import Settings
+from streams.worker_http import authorization
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,7 +58,7 @@ PART_BYTES: Final = 8 * 1_048_576
 EVENT_BYTES_MAX: Final = 23 * 1_048_576
 _JSON_LINES: Final = "application/x-ndjson"
 _ARROW: Final = "application/vnd.apache.arrow.stream"
-_TAKEN: Final = (200, 422)
+_TAKEN: Final = (200, 422, 423)
 #: Sent again it may be taken; 408: a machine that is busy, or slept, was too slow for it.
 _UNAVAILABLE: Final = (408, 503)
 _UUID_RANDOM_BYTES: Final = 8
@@ -106,12 +107,12 @@ class PutError(UnreachableError):
 class Client(Reader):
     """Puts into one worker, and asks. Also a context manager: the connection is closed on exit.
 
-    worker: its address, or the settings of a ledger whose worker on this machine is meant. Raises UnreachableError
-    where there is none.
+    worker: its address, or the settings of a ledger whose worker on this machine is meant; token: as of Reader. Raises
+    UnreachableError where there is none.
     """
 
-    def __init__(self, worker: Settings | str, *, timeout_s: float = TIMEOUT_S) -> None:
-        super().__init__(worker, timeout_s=timeout_s)
+    def __init__(self, worker: Settings | str, *, timeout_s: float = TIMEOUT_S, token: str | None = None) -> None:
+        super().__init__(worker, timeout_s=timeout_s, token=token)
         self.address = _address(worker) if isinstance(worker, Settings) else parse_address(worker)
         self._connection = HTTPConnection(urlsplit(self.address).netloc, timeout=timeout_s)
 
@@ -119,6 +120,8 @@ class Client(Reader):
         self, events: Iterable[Mapping[str, Any]] | pa.Table, *, source: str | None = None, kind: str | None = None
     ) -> PutResult:
         """Put events into the input, and wait until Kafka has them. source, kind: for events that name none.
+
+        An event that a halt or a lock stands in the way of is refused, with who, when, why and what to do.
 
         Raises PutError where the worker or Kafka stops taking them, BadInputError for a table that is none of events,
         and for one event that is not in a list.
@@ -187,7 +190,9 @@ class Client(Reader):
             return self._post_once(path, part)
 
     def _post_once(self, path: str, part: _Part) -> tuple[int, float | None, bytes]:
-        self._connection.request("POST", path, part.body, {"Content-Type": part.content_type})
+        self._connection.request(
+            "POST", path, part.body, {"Content-Type": part.content_type, **authorization(self._token)}
+        )
         answer = self._connection.getresponse()
         return answer.status, retry_after(answer), answer.read()
 

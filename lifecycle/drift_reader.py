@@ -1,8 +1,9 @@
 """The drift log and warnings of a ledger, listed by its workers on this machine out of their hot tiers.
 
-Problem: the list must be that of `streams.drift_log` and `streams.drift_warnings`, row for row, and cost neither the
-broker nor a judge. So each partition is asked of the worker that holds it, in pages, and partitions are put together
-here as `streams.order` says, by the times of what is listed alone.
+Problem: the list must be that of `streams.drift_log` and `streams.drift_warnings`, row for row (the former lacks cause
+and estimate, which judge alone knows), and cost neither the broker nor a judge. So each partition is asked of the
+worker that holds it, in pages, and partitions are put together here as `streams.order` says, by the times of what is
+listed alone.
 
 GUARANTEE a list is of all partitions that were asked for, or UnreachableError: one that nobody holds, or that is not
 level, leaves no list without it. `between` has asked every partition once before it gives a row; after that a worker
@@ -52,10 +53,10 @@ _system: Final = SystemTime()
 
 
 class HotDrift:
-    """Asks workers. holders: the address of each partition, as `find_holders` finds them."""
+    """Asks workers. holders: the address of each partition, as `find_holders` finds them; token: what they ask for."""
 
-    def __init__(self, holders: dict[int, str]) -> None:
-        self._holders = holders
+    def __init__(self, holders: dict[int, str], token: str | None = None) -> None:
+        self._holders, self._token = holders, token
         self.addresses = list(dict.fromkeys(holders.values()))
 
     def newest(self, asked: DriftQuestion, most: int) -> Iterator[Row]:
@@ -104,7 +105,7 @@ class HotDrift:
         address = self._holders[asked.partition]
         deadline_ns = _system.monotonic_ns() + int(wait_s * NS_PER_S)
         while True:
-            status, after_s, body = fetch(address, f"{path_of(asked)}?{urlencode(encode(asked))}")
+            status, after_s, body = fetch(address, f"{path_of(asked)}?{urlencode(encode(asked))}", token=self._token)
             if status == _OK:
                 return read_arrow(body)
             wait_ns = int((after_s or 0) * NS_PER_S)
@@ -113,14 +114,16 @@ class HotDrift:
             _system.sleep_s(after_s or 0)
 
 
-def find_holders(addresses: Sequence[str], partitions: int, partition: int | None) -> dict[int, str]:
+def find_holders(
+    addresses: Sequence[str], partitions: int, partition: int | None, token: str | None = None
+) -> dict[int, str]:
     """The worker that holds a partition, or each of them, level. Raises UnreachableError where one is not to be had.
 
-    partitions: how many the ledger has, for all that is known here.
+    partitions: how many the ledger has, for all that is known here; token: what the workers ask for.
     """
     told = []
     for address in addresses:
-        status, _, body = fetch(address, "/hot")
+        status, _, body = fetch(address, "/hot", token=token)
         if status != _OK:
             raise UnreachableError(f"the worker at {address} answers: {error_in(status, body)}")
         told.append((address, orjson.loads(body)["partitions"]))
@@ -157,7 +160,7 @@ def _authority_ms(table: pa.Table) -> Any:
 
 
 def _rows(table: pa.Table) -> Iterator[Row]:
-    """With the members of `DriftEntry.row`, or `DriftWarning.row`."""
+    """With the members of `DriftEntry.row` and the verdict on an event, or those of `DriftWarning.row`."""
     warned = "event_id" in table.column_names
     few = pa.Table.from_batches(table.to_batches(_ROWS_AT_ONCE), table.schema)
     for row in rows_in(few):

@@ -1,9 +1,9 @@
 """The drift log and the warnings of a partition, a page at a time, out of chunks and of what is in no chunk yet.
 
 Problem: what `streams.drift_entries` and `streams.drift_warnings` find in the ledger, decoded and judged again, is in
-the hot tier already: severity, flags, both times and the chain hash are columns of a chunk, ANCHOR and VERIFY entries
-its readings. So a page is gathered from columns: chunks that can have nothing of it are passed over by their headers,
-and of the others the columns are read that the question needs.
+the hot tier already: severity, cause, estimate, flags, both times and the chain hash are columns of a chunk, ANCHOR,
+VERIFY and LOCK entries its readings. So a page is gathered from columns: chunks that can have nothing of it are passed
+over by their headers, and of the others the columns are read that the question needs.
 
 A page goes forward from an index, or backward from one, and ends after `limit` entries or CHUNKS_MAX chunks.
 
@@ -24,10 +24,11 @@ from lifecycle.packing import Texts, texts_of
 from lifecycle.parts import Part, Piece, gather
 from lifecycle.planner import Explain, Field
 from lifecycle.query_kernel import holding
-from lifecycle.row_kernel import deltas
+from lifecycle.row_kernel import deltas, estimates_ms
 from schemas.errors import BadInputError
 from schemas.faults import Fault
 from schemas.instants import INT64_MAX, INT64_MIN
+from streams.causes import Cause
 from streams.judge_kernel import Flag
 from streams.severity import GREEN, RED_FROM_MS, YELLOW_FROM_MS
 from streams.windows import Frame
@@ -49,15 +50,19 @@ _NOTHING: Final = np.zeros(0, np.int64)
 _NO_TEXTS: Final = Texts(np.zeros(1, np.int32), np.zeros(0, np.uint8))
 _NO_HASHES: Final = np.zeros((0, HASH_BYTES), np.uint8)
 _FIELDS: Final = (
-    Field.INDEX, Field.SEQUENCE, Field.AUTHORITY_MS, Field.LOCAL_US, Field.DELTA_MS, Field.SEVERITY, Field.SOURCE,
+    Field.INDEX, Field.SEQUENCE, Field.AUTHORITY_MS, Field.LOCAL_US, Field.DELTA_MS, Field.SEVERITY, Field.CAUSE,
+    Field.OFFSET_US, Field.BOUND_US, Field.SOURCE,
 )  # fmt: skip
 
 
 class DriftPage(NamedTuple):
     """Entries in order of index. reading: a ReadingCode, or DATA; an ANCHOR has no delta. source: codes of `names`.
 
-    chain_hash: of the drift log; event_id: of warnings. reached: the index up to, or down to, which the page has all;
-    more: there may be more behind it. head: the index up to which the store goes.
+    cause: a Cause, NONE where no event is; offset_ms, bound_ms: what was known of the source's clock after the event, a
+    bound of -1 for nothing. chain_hash: of the drift log; event_id: of warnings.
+
+    reached: the index up to, or down to, which the page has all; more: there may be more behind it. head: the index up
+    to which the store goes.
     """
 
     index: NDArray[np.int64]  # type: ignore[assignment] # hides tuple.index, which nobody asks a page for
@@ -67,6 +72,9 @@ class DriftPage(NamedTuple):
     asserted_us: NDArray[np.int64]
     delta_ms: NDArray[np.int64]
     severity: NDArray[np.uint8]
+    cause: NDArray[np.uint8]
+    offset_ms: NDArray[np.int64]
+    bound_ms: NDArray[np.int64]
     source: NDArray[np.int32]
     names: list[bytes]
     chain_hash: NDArray[np.uint8]
@@ -201,9 +209,11 @@ class DriftRows:
         """Everything that was taken, in order of index."""
         fields = (*_FIELDS, Field.EVENT_ID if asked.warned else Field.CHAIN_HASH)
         rows, columns, _ = gather(pieces, fields, sum(piece.size for piece in pieces))
-        index, sequence, authority_ms, local_us, delta_ms, severity, source, last = (
+        index, sequence, authority_ms, local_us, delta_ms, severity, cause, offset_us, bound_us, source, last = (
             cast("Any", columns[name].values) for name in fields
         )
+        offset_ms, bound_ms = np.empty(rows, np.int64), np.empty(rows, np.int64)
+        estimates_ms(offset_us, bound_us, offset_ms, bound_ms)
         page = DriftPage(
             index=index,
             sequence=sequence,
@@ -212,6 +222,9 @@ class DriftRows:
             asserted_us=local_us,
             delta_ms=delta_ms,
             severity=severity,
+            cause=cause,
+            offset_ms=offset_ms,
+            bound_ms=bound_ms,
             source=source,
             names=self._catalog.sources.names,
             chain_hash=_NO_HASHES if asked.warned else last,
@@ -244,6 +257,9 @@ class DriftRows:
             "asserted_us": asserted_us,
             "delta_ms": delta_ms,
             "severity": np.where(kinds == ReadingCode.ANCHOR, GREEN, severity).astype(np.uint8),
+            "cause": np.full(kinds.size, Cause.NONE, np.uint8),
+            "offset_ms": np.zeros(kinds.size, np.int64),
+            "bound_ms": np.full(kinds.size, -1, np.int64),
             "source": np.array([codes.get(name, self._catalog.sources.code(name)) for name in sources], np.int32),
             "chain_hash": np.concatenate([some.chain_hash for some in readings]),
         }
@@ -334,4 +350,7 @@ def _cut(page: DriftPage, asked: DriftQuestion) -> DriftPage:
     return page._replace(**columns, chain_hash=page.chain_hash[rows], event_id=event_id)
 
 
-_ARRAYS: Final = ("index", "sequence", "reading", "authority_ms", "asserted_us", "delta_ms", "severity", "source")
+_ARRAYS: Final = (
+    "index", "sequence", "reading", "authority_ms", "asserted_us", "delta_ms", "severity", "cause", "offset_ms",
+    "bound_ms", "source",
+)  # fmt: skip

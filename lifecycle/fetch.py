@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from schemas.errors import UnreachableError
+from streams.worker_http import authorization
 
 #: How long an answer may be on its way: longer than a worker waits for Kafka, or asks.
 TIMEOUT_S: Final = 60.0
@@ -17,11 +18,13 @@ WAIT_S: Final = 10.0
 ARROW: Final = "application/vnd.apache.arrow.stream"
 
 
-def fetch(address: str, path: str, timeout_s: float = TIMEOUT_S) -> tuple[int, float | None, bytes]:
+def fetch(
+    address: str, path: str, timeout_s: float = TIMEOUT_S, *, token: str | None = None
+) -> tuple[int, float | None, bytes]:
     """Status, how long to wait, and body, as Arrow where it can be. Raises UnreachableError."""
     connection = HTTPConnection(urlsplit(address).netloc, timeout=timeout_s)
     try:
-        connection.request("GET", path, headers={"Accept": ARROW})
+        connection.request("GET", path, headers={"Accept": ARROW, **authorization(token)})
         answer = connection.getresponse()
         return answer.status, retry_after(answer), answer.read()
     except (OSError, HTTPException) as error:

@@ -56,12 +56,10 @@ from lifecycle.chunks import (
     ChunkDamagedError,
     Column,
     Header,
-    Readings,
     Rows,
     StoreDamagedError,
     decode_applied,
     decode_header,
-    decode_readings,
     decode_rows,
 )
 from schemas.errors import DriftledgerError, UnreachableError
@@ -136,14 +134,6 @@ class Line(NamedTuple):
     first_index: int
     last_index: int
     rows: int
-
-
-class Verified(NamedTuple):
-    """What a walk over everything has read."""
-
-    chunks: int
-    rows: int
-    stored_bytes: int
 
 
 class HotStore:
@@ -296,29 +286,6 @@ class HotStore:
         where = (header.partition, header.first_sequence)
         sections = {column: self.column(*where, column) for column in ROW_COLUMNS}
         return decode_rows(*where, header.rows, sections)
-
-    def readings(self, header: Header) -> Readings | None:
-        """The readings of a chunk, None where it has none."""
-        if not header.readings:
-            return None
-        where = (header.partition, header.first_sequence)
-        return decode_readings(*where, header.readings, self.column(*where, Column.READINGS))
-
-    def verify(self) -> Verified:
-        """Read everything: no chunk is missing, each section is there and whole."""
-        self._check_whole()
-        chunks = rows = 0
-        for partition in self.partitions():
-            for line in self.lines(partition):
-                header = self.header(partition, line.first_sequence)
-                if Line(line.number, *header[1:6]) != line:
-                    raise ChunkDamagedError(partition, line.first_sequence, "the header", f"it is not that of {line}")
-                self.rows(header)
-                self.readings(header)
-                chunks += 1
-                rows += line.rows
-        stored_bytes = sum(len(key) + len(value) for key, value in self._scan(b"", b"\xff"))
-        return Verified(chunks, rows, stored_bytes)
 
     def flush(self) -> None:
         """Return once everything written so far survives a crash of the machine."""

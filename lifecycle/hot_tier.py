@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from lifecycle import catalog
+    from lifecycle.catalog import Unsealed
     from lifecycle.hot_store import HotStore
-    from lifecycle.store import Sealed, StoreState, Unsealed
+    from lifecycle.store import Sealed, StoreState
     from schemas.columns import Entries
     from schemas.topics import TopicNames
     from streams.judge import Outputs
@@ -201,14 +201,6 @@ class HotTier:
         if state is None and reader is not None:
             state = reader.visible
         return None if state is None else self._fold.unsealed(state)
-
-    def unsealed_rows(self, partition: int) -> catalog.Unsealed | None:
-        """Of `unsealed` what questions need."""
-        part = self._parts[partition]
-        reader, state = part.reader, part.state  # as above
-        if state is None and reader is not None:
-            state = reader.visible
-        return None if state is None else self._fold.unsealed_rows(state)
 
     def places(self) -> dict[int, Place]:
         """How each partition stands."""

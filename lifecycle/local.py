@@ -122,7 +122,7 @@ class LocalPartitions:
 
     def unsealed(self, partition: int) -> Unsealed | None:
         """Rows after the last chunk."""
-        return self._fold.unsealed_rows(self._parts[partition].state)
+        return self._fold.unsealed(self._parts[partition].state)
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
         """Of the store, then of what was read."""
@@ -142,7 +142,7 @@ class LocalPartitions:
 
     def _last_sequence(self, partition: int) -> int:
         state = self._parts[partition].state
-        found = self._fold.unsealed_rows(state)
+        found = self._fold.unsealed(state)
         rows: list[int] = [] if found is None else found.rows.sequence[-1:].tolist()
         return max([state.applied.sequence, *rows])
 

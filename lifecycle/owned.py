@@ -128,7 +128,7 @@ class Asker:
     def unsealed(self, partition: int) -> Unsealed | None:
         """Rows after the last chunk; of a partition that was level before and after."""
         tier = self._tier(partition)
-        found = tier.unsealed_rows(partition)
+        found = tier.unsealed(partition)
         self._tier(partition)
         return found
 

@@ -96,9 +96,12 @@ _TEXTS: Final = frozenset({Field.EVENT_ID, Field.PAYLOAD})
 #: Fields that only readable rows have, besides those whose columns say it themselves.
 _READABLE: Final = frozenset({Field.LOCAL_US, Field.DELTA_MS, Field.EVENT_ID, Field.PAYLOAD, Field.KIND, Field.SOURCE})
 _HAS: Final = {Field.VALUE: Column.HAS_VALUE, Field.HLC: Column.HAS_HLC}
+#: Fields of rows whose source had an estimate.
+_ESTIMATED: Final = frozenset({Field.OFFSET_US, Field.BOUND_US})
 _DTYPES: Final[dict[Field, Any]] = {
     Field.PARTITION: np.int32, Field.SEVERITY: np.uint8, Field.FLAGS: np.uint8, Field.FAULT: np.uint8,
-    Field.CHAIN_HASH: np.uint8, Field.SOURCE: np.int32, Field.KIND: np.int32, Field.VALUE: np.float64,
+    Field.CAUSE: np.uint8, Field.CHAIN_HASH: np.uint8, Field.SOURCE: np.int32, Field.KIND: np.int32,
+    Field.VALUE: np.float64,
 }  # fmt: skip
 
 
@@ -227,6 +230,8 @@ def _valid(piece: _Taken, name: Field) -> NDArray[np.bool_] | None:
     if name in _HAS:
         if name is not Field.VALUE or not piece.part.valued:
             mask = piece.part.read(_HAS[name])[piece.rows] != 0
+    elif name in _ESTIMATED:
+        mask = piece.part.read(Column.BOUND_US)[piece.rows] >= 0
     elif name in _READABLE and not piece.part.whole:
         mask = piece.part.read(Column.FAULT)[piece.rows] == Fault.NONE
     return None if mask is None or mask.all() else mask

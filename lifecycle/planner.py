@@ -60,6 +60,8 @@ class Question:
     sequences: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.frame not in _UNITS:
+            raise BadInputError(f"frame {self.frame} is one of windows only. Give {' or '.join(FRAMES)}")
         if self.from_us is not None and self.to_us is not None and self.to_us < self.from_us:
             raise BadInputError(f"the range ends at {self.to_us} us, before it begins at {self.from_us} us. Swap them")
         for partition, (first, last) in self.sequences.items():
@@ -155,6 +157,9 @@ class Field(enum.StrEnum):
     LOCAL_US = "local_us"
     DELTA_MS = "delta_ms"
     SEVERITY = "severity"
+    CAUSE = "cause"
+    OFFSET_US = "offset_us"
+    BOUND_US = "bound_us"
     FLAGS = "flags"
     FAULT = "fault"
     SOURCE = "source"
@@ -178,6 +183,10 @@ _UNITS: Final = {
     Frame.LOCAL: Unit(Column.LOCAL_US, 1, _US_PER_MINUTE),
     Frame.AUTHORITY: Unit(Column.AUTHORITY_MS, _US_PER_MS, _US_PER_MINUTE // _US_PER_MS),
 }
+
+
+#: The frames in which what is stored can be asked for.
+FRAMES: Final = tuple(_UNITS)
 
 
 def unit_of(frame: Frame) -> Unit:

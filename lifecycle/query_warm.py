@@ -8,11 +8,11 @@ import numpy as np
 
 from lifecycle.chunks import decode_header
 from lifecycle.packing import Reader, pack_ints, pack_texts, texts_of
-from lifecycle.planner import Aggregation, Field, Question, Window
+from lifecycle.planner import FRAMES, Aggregation, Field, Question, Window
 from lifecycle.query import HotQueries
-from lifecycle.row_kernel import mark_used, put_at
+from lifecycle.row_kernel import estimates_ms, mark_used, put_at
 from lifecycle.store import Store
-from streams.windows import By, Frame
+from streams.windows import By
 
 if TYPE_CHECKING:
     from lifecycle.catalog import Unsealed
@@ -45,7 +45,7 @@ class _Chunks:
 
     def unsealed(self, partition: int) -> Unsealed | None:
         """Of the fold."""
-        return self._fold.unsealed_rows(self._states[partition])
+        return self._fold.unsealed(self._states[partition])
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
         """Of the chunks that ended."""
@@ -62,7 +62,7 @@ def warm_queries(entries: Entries, judged: Outputs) -> None:
     """Load the kernels, compiling what the cache does not hold. entries: some whose last ends a chunk before it."""
     queries = HotQueries(_Chunks(entries, judged))
     names = (b"warm",)
-    for frame in Frame:
+    for frame in FRAMES:
         for question in (
             Question(frame),
             Question(frame, 0, _MINUTE_US + 1, names, names, (0,), {0: (1, 9)}),
@@ -79,5 +79,6 @@ def warm_queries(entries: Entries, judged: Outputs) -> None:
     for values in (place, code, np.zeros(1), np.zeros(1, np.uint8)):
         put_at(values, place, values)
     mark_used(code, np.zeros(1, np.bool_))
+    estimates_ms(place, place, np.zeros(1, np.int64), np.zeros(1, np.int64))
     queries.get(*names)
     queries.get(*names, at_us=_MINUTE_US)

@@ -81,11 +81,21 @@ class _MovedError(UnreachableError):
 class Reader:
     """Asks a ledger's hot tiers. worker: the ledger's settings, or the address of the one worker to ask.
 
+    token: what workers ask for, `http_token`; that of the settings unless given.
+
     Every question raises BadInputError for what cannot be asked, UnreachableError where no answer comes in time.
     """
 
-    def __init__(self, worker: Settings | str, *, timeout_s: float = TIMEOUT_S, wait_s: float = WAIT_S) -> None:
+    def __init__(
+        self,
+        worker: Settings | str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        wait_s: float = WAIT_S,
+        token: str | None = None,
+    ) -> None:
         self._worker = parse_address(worker) if isinstance(worker, str) else worker
+        self._token = token if isinstance(worker, str) else token or worker.token
         self._timeout_s, self._wait_s = timeout_s, wait_s
 
     def temporal_get(
@@ -166,7 +176,7 @@ class Reader:
         if isinstance(self._worker, str):
             return {self._worker: wanted}
         there = range(self._worker.partitions)
-        told = ((worker.address, _places(worker.address)) for worker in find_workers(self._worker))
+        told = ((worker.address, _places(worker.address, self._token)) for worker in find_workers(self._worker))
         holders = {
             number: address for number, (place, address) in furthest(told).items() if place["standing"] != NOT_KEPT
         }
@@ -202,7 +212,7 @@ class Reader:
         if len(path) > URL_BYTES_MAX:
             raise BadInputError(f"a question of {len(path)} bytes is too long. Name fewer sources, kinds or sequences")
         while True:
-            status, after_s, body = fetch(address, path, self._timeout_s)
+            status, after_s, body = fetch(address, path, self._timeout_s, token=self._token)
             if status == _OK:
                 return Answer(*read_arrow(body), address)
             error = error_in(status, body)
@@ -229,10 +239,10 @@ class Reader:
         return Answer(table, ending._replace(explain={**ending.explain, "local": found}), str(settings.data_dir))
 
 
-def _places(address: str) -> list[dict[str, Any]]:
+def _places(address: str, token: str | None) -> list[dict[str, Any]]:
     """How the partitions of a worker stand; none where it has gone, or is paused."""
     try:
-        status, _, body = fetch(address, "/hot", ASK_TIMEOUT_S)
+        status, _, body = fetch(address, "/hot", ASK_TIMEOUT_S, token=token)
     except UnreachableError:
         return []
     places: list[dict[str, Any]] = orjson.loads(body)["partitions"] if status == _OK else []

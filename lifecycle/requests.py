@@ -45,7 +45,8 @@ URL_BYTES_MAX: Final = 262_144
 #: Columns unless asked otherwise: what says which event it is, and what it says.
 FIELDS: Final = (
     Field.PARTITION, Field.SEQUENCE, Field.INDEX, Field.AUTHORITY_MS, Field.LOCAL_US, Field.DELTA_MS, Field.SEVERITY,
-    Field.FLAGS, Field.FAULT, Field.SOURCE, Field.KIND, Field.EVENT_ID, Field.VALUE, Field.PAYLOAD,
+    Field.CAUSE, Field.OFFSET_US, Field.BOUND_US, Field.FLAGS, Field.FAULT, Field.SOURCE, Field.KIND, Field.EVENT_ID,
+    Field.VALUE, Field.PAYLOAD,
 )  # fmt: skip
 
 _PERCENT: Final = PERCENTILE_MAX // 100

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lifecycle.query_kernel import NO_FAULT, UNCOUNTED
 from schemas.instants import INT64_MAX
 from schemas.memory import kernel
-from streams.severity_kernel import delta_ms_of
+from streams.severity_kernel import bound_ms_of, delta_ms_of, rounded_ms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,3 +147,13 @@ def deltas(local_us: NDArray[np.int64], authority_ms: NDArray[np.int64], delta_m
     """delta_ms[i] = local minus authority in milliseconds, rounded half away from zero."""
     for i in range(delta_ms.size):
         delta_ms[i] = delta_ms_of(local_us[i], authority_ms[i])
+
+
+@kernel
+def estimates_ms(
+    offset_us: NDArray[np.int64], bound_us: NDArray[np.int64], offset_ms: NDArray[np.int64], bound_ms: NDArray[np.int64]
+) -> None:
+    """In milliseconds: offsets rounded half away from zero, bounds rounded up; a bound of -1, for none, stays."""
+    for i in range(offset_ms.size):
+        offset_ms[i] = rounded_ms(offset_us[i])
+        bound_ms[i] = bound_ms_of(bound_us[i])

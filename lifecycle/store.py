@@ -6,8 +6,7 @@ fold puts out; the shell writes it once the entries' transaction is committed.
 
     step       takes the next entries and their verdicts, returns the chunks that ended
     publish    from here on queries see the rows stepped so far: called once their chunks are written
-    unsealed   the rows after the last chunk as one more chunk: header, rows, readings; for any thread
-    unsealed_rows   the same for questions, which need no statistics, and seldom readings
+    unsealed   the rows after the last chunk, as questions need them; for any thread
 
 The state holds the rows of one chunk at most; `store_dump` has it as bytes.
 
@@ -55,6 +54,8 @@ from streams.control import control_values, is_heartbeat, read_control
 from streams.fold import FoldError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from schemas.columns import Entries, Events
@@ -70,7 +71,6 @@ _PAYLOAD_BYTES: Final = 64 * ROWS
 _PLACES: Final = 2 * ROWS
 #: Sources whose codes are found without looking at their names.
 _MEMO: Final = ROWS
-_CODES: Final = {"Anchor": ReadingCode.ANCHOR, "Verify": ReadingCode.VERIFY}
 
 
 class Sealed(NamedTuple):
@@ -92,16 +92,8 @@ class Sealed(NamedTuple):
     applied: bytes
 
 
-class Unsealed(NamedTuple):
-    """The rows after the last chunk; header.last_index is that of the last row or reading that is visible."""
-
-    header: Header
-    rows: Rows
-    readings: Readings
-
-
 class Reading(NamedTuple):
-    """An ANCHOR or VERIFY entry; see `chunks.Readings`."""
+    """An ANCHOR, VERIFY or LOCK entry; see `chunks.Readings`."""
 
     index: int  # type: ignore[assignment] # as in Rows
     sequence: int
@@ -219,19 +211,8 @@ class Store:
         """Make visible what was stepped: its chunks are written."""
         state.visible = state.filling.view()
 
-    def unsealed(self, state: StoreState) -> Unsealed | None:
-        """The published rows after the last chunk, None where there are none. For any thread."""
-        view = state.visible
-        if view.rows == 0 and view.readings_count == 0:
-            return None
-        rows, readings = rows_of(view), readings_of(view)
-        last_index = max([*rows.index[-1:].tolist(), *readings.index[-1:].tolist()])
-        sources, kinds = view.names()
-        header = header_of(state.partition, view, rows, last_index, sources.strings(), kinds.strings())
-        return Unsealed(header, rows, readings)
-
-    def unsealed_rows(self, state: StoreState) -> catalog.Unsealed | None:
-        """What `unsealed` is of, None where there is nothing. For any thread."""
+    def unsealed(self, state: StoreState) -> catalog.Unsealed | None:
+        """The published rows after the last chunk, None where there is nothing. For any thread."""
         view = state.visible
         if view.rows == 0 and view.readings_count == 0:
             return None
@@ -300,22 +281,35 @@ class Store:
 
 
 def _readings_in(entries: Entries, start: int) -> list[tuple[int, Reading]]:
-    """ANCHOR and VERIFY entries from a row on, each behind its row; the sequence is the caller's to say."""
+    """ANCHOR, VERIFY and LOCK entries from a row on, each behind its row; the sequence is the caller's to say."""
     found = []
     for row, value in control_values(entries, start):
         kind, body = ("", {}) if is_heartbeat(value) else read_control(value)
-        if kind not in _CODES:
+        code = _code_of(kind, body)
+        if code is None:
             continue
         authority_ms = int(entries.authority_ms[row])
-        asserted_us = body["client_timestamp"] if kind == "Verify" else body["anchor_timestamp"]
+        asserted_us = body["anchor_timestamp"] if code is ReadingCode.ANCHOR else body["client_timestamp"]
         if asserted_us is None:
             asserted_us = min(max(authority_ms * US_PER_MS, INT64_MIN), INT64_MAX)
         reading = Reading(
-            int(entries.index[row]), 0, authority_ms, asserted_us, _CODES[kind], body["source"].encode(),
+            int(entries.index[row]), 0, authority_ms, asserted_us, code, body["source"].encode(),
             entries.chain_hash[row].tobytes(),
         )  # fmt: skip
         found.append((row, reading))
     return found
+
+
+def _code_of(kind: str, body: Mapping[str, Any]) -> ReadingCode | None:
+    match kind:
+        case "Anchor":
+            return ReadingCode.ANCHOR
+        case "Verify":
+            return ReadingCode.VERIFY
+        case "Lock":
+            return ReadingCode.LOCK if body["engaged"] else ReadingCode.RELEASE
+        case _:
+            return None
 
 
 def rows_of(view: View) -> Rows:
@@ -422,7 +416,7 @@ def _column(name: str) -> NDArray[Any]:
     if name == "chain_hash":
         return np.empty((ROWS, HASH_BYTES), np.uint8)
     dtypes: dict[str, Any] = {"value": np.float64, "source": np.int32, "kind": np.int32}
-    narrow = ("has_value", "severity", "flags", "fault", "has_hlc")
+    narrow = ("has_value", "severity", "flags", "fault", "has_hlc", "cause")
     return np.empty(ROWS, np.uint8 if name in narrow else dtypes.get(name, np.int64))
 
 

@@ -69,6 +69,9 @@ class Fixed(NamedTuple):
     chain_hash: NDArray[np.uint8]
     hlc: NDArray[np.int64]
     has_hlc: NDArray[np.uint8]
+    cause: NDArray[np.uint8]
+    offset_us: NDArray[np.int64]
+    bound_us: NDArray[np.int64]
 
 
 class Names(NamedTuple):
@@ -241,6 +244,9 @@ def gather(
         fixed.severity[at] = verdicts.severity[row]
         fixed.flags[at] = verdicts.flags[row]
         fixed.fault[at] = fault
+        fixed.cause[at] = verdicts.cause[row]
+        fixed.offset_us[at] = verdicts.offset_us[row]
+        fixed.bound_us[at] = verdicts.bound_us[row]
         copy(addresses[5] + HASH_BYTES * at, addresses[4] + HASH_BYTES * row, HASH_BYTES)
         numbers[_LAST_SEQUENCE] = sequence
         numbers[_ORDER_MS] = order_ms

@@ -54,6 +54,7 @@ RECORDS = {
     "Progress": "progress.v1.avsc",
     "SnapshotHead": "snapshot_head.v1.avsc",
     "Halt": "halt.v1.avsc",
+    "Lock": "lock.v1.avsc",
 }
 
 #: Records whose JSON is the fields of their schema.
@@ -85,6 +86,7 @@ class _Codec(NamedTuple):
     prefix: bytes
     shape: Shape
     defaults: dict[str, Any]
+    body_defaults: dict[str, dict[str, Any]]  # of a Control: those of each kind
 
 
 def _without_logical_types(schema: Any) -> Any:
@@ -101,17 +103,22 @@ def _codec(record: str) -> _Codec:
         raise BadInputError(f"there is no record {record!r}; the records are {', '.join(RECORDS)}")
     written = json.loads(resources.files(__package__).joinpath(RECORDS[record]).read_bytes())
     plain = _without_logical_types(written)
-    defaults = {
-        field["name"]: field["default"].encode("latin-1") if field["type"] == "bytes" else field["default"]
-        for field in plain["fields"]
-        if "default" in field
-    }
+    branches = plain["fields"][0]["type"] if record == "Control" else []
     return _Codec(
         schema=fastavro.parse_schema(plain),
         prefix=_MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(written), "CRC-64-AVRO")),
         shape=Shape(plain, _LIMITS),
-        defaults=defaults,
+        defaults=_defaults(plain),
+        body_defaults={branch["name"]: _defaults(branch) for branch in branches},
     )
+
+
+def _defaults(plain: Any) -> dict[str, Any]:
+    return {
+        field["name"]: field["default"].encode("latin-1") if field["type"] == "bytes" else field["default"]
+        for field in plain["fields"]
+        if "default" in field
+    }
 
 
 def single_object_prefix(record: str) -> bytes:
@@ -146,7 +153,7 @@ def _encode_body(codec: _Codec, record: str, value: dict[str, Any]) -> bytes:
     full = {**codec.defaults, **value}
     if record == "Control" and isinstance(full.get("body"), tuple):
         name, body = full["body"]
-        full["body"] = (_NAMESPACE + name, body)
+        full["body"] = (_NAMESPACE + name, {**codec.body_defaults.get(name, {}), **body})
     target = io.BytesIO(codec.prefix)
     target.seek(_PREFIX_BYTES)
     try:

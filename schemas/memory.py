@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import cfunc, config, njit, types
 from numba.core import cgutils
@@ -31,10 +32,12 @@ from numba.extending import intrinsic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
+    from numpy.typing import NDArray
 
     Function = TypeVar("Function", bound=Callable[..., Any])
 
+_LINE_BYTES = 64
+_WORD_BYTES = 8
 #: False under NUMBA_DISABLE_JIT=1: kernels then run interpreted.
 JIT: bool = not config.DISABLE_JIT  # type: ignore[attr-defined] # numba fills its settings in when imported
 
@@ -89,6 +92,13 @@ def address_of(array: np.ndarray[Any, Any]) -> int:
     itself offers makes a dictionary first, at ten times the cost, which was 6 % of the Python of a paced worker.
     """
     return _word_at(id(array) + object.__basicsize__).value
+
+
+def lined(rows: int, columns: int) -> NDArray[np.int64]:
+    """Zeroed int64[rows, columns], the first row at the beginning of a cache line."""
+    raw = np.zeros(rows * columns + _LINE_BYTES // _WORD_BYTES, np.int64)
+    skip = -address_of(raw) % _LINE_BYTES // _WORD_BYTES
+    return raw[skip : skip + rows * columns].reshape(rows, columns)
 
 
 def bytes_at(address: int, length: int) -> bytes:

@@ -13,7 +13,7 @@ setting, each difference with its remedy in words. Nothing here talks to a broke
     drift_estimates {prefix}.{ledger}.drift.estimates source       N, 1:1      delete   30 d       DriftEstimate
     aggregates      {prefix}.{ledger}.aggregates   window          N, 1:1      delete   30 d       Aggregate
     dead_letters    {prefix}.{ledger}.dead.letters as input        N, 1:1      delete   30 d       DeadLetter
-    progress        {prefix}.{ledger}.progress     fold; halt/p    one a lane  compact  last       Progress, Halt
+    progress        {prefix}.{ledger}.progress     fold; halt/p..  one a lane  compact  last       Progress, Halt, Lock
     snapshots       {prefix}.{ledger}.snapshots    fold/p/slot/n   one a lane  compact  last       SnapshotHead, chunks
 
 p is a partition, n the number of a chunk or "head"; docs/formats.md says who writes what. All are LogAppendTime: the

@@ -21,6 +21,7 @@ import os
 import re
 import socket
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ import psutil
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError
 from schemas.instants import format_us
+from streams.worker_http import authorization
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +92,7 @@ def find_workers(settings: Settings) -> list[WorkerAddress]:
         if not psutil.pid_exists(worker.pid):
             _remove(file)
             continue
-        answers = _answers(worker)
+        answers = _answers(worker, settings.token)
         if answers:
             found.append(worker)
         elif answers is False:
@@ -129,18 +131,21 @@ def _read(file: Path) -> WorkerAddress | None:
         return None
 
 
-def _answers(worker: WorkerAddress) -> bool | None:
-    """Whether it is that worker who answers; None where that is not known, because nobody did in time."""
+def _answers(worker: WorkerAddress, token: str | None) -> bool | None:
+    """Whether it is that worker who answers; None where that is not known: nobody did in time, or it wants a token."""
     connection = HTTPConnection(urlsplit(worker.address).netloc, timeout=ASK_TIMEOUT_S)
     try:
-        connection.request("GET", "/health")
-        facts = connection.getresponse().read()
+        connection.request("GET", "/health", headers=authorization(token))
+        answer = connection.getresponse()
+        facts = answer.read()
     except ConnectionRefusedError:
         return False
     except (OSError, HTTPException):
         return None
     finally:
         connection.close()
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        return None
     try:
         return bool(json.loads(facts)["worker"] == worker.worker)
     except (ValueError, TypeError, LookupError):

@@ -20,6 +20,7 @@ from schemas.canonical import value_hash
 from schemas.codec import DecodeError, Framing, decode
 from schemas.errors import HaltCode, HaltError
 from streams.aggregates import record_of
+from streams.alerts import is_of_worker
 from streams.control import encode_control, read_control
 from streams.ledger_reader import decode_entry, find_offset, read_tail
 from streams.log import offset_of, wait_stable
@@ -191,7 +192,9 @@ def outputs_end(log: Log, names: TopicNames, partition: int) -> list[Caused]:
             continue  # none of ours, so it says nothing about the ledger
         # An alert's last_sequence is the last event that was not GREEN; the one that closed it came after.
         last = fields.get("at_close") or {"sequence": fields[field]}
-        found.append(Caused(f"{topic}@{offset_of(message)}", "sequence", int(last["sequence"])))
+        # Of a worker's clock the alerts speak of heartbeats, which have an index alone.
+        by: Literal["sequence", "index"] = "index" if is_of_worker(fields.get("alert_id", "")) else "sequence"
+        found.append(Caused(f"{topic}@{offset_of(message)}", by, int(last["sequence"])))
     message = log.last(names.aggregates, partition)
     result = None if message is None else record_of(message)
     if result is not None:
@@ -281,7 +284,7 @@ def _proved_end(log: Log, names: TopicNames, partition: int, tail: Tail) -> int:
     for _ in range(_HEARTBEAT_SEARCH_CONTROLS):
         entry = _entry_at(log, names, partition, tail, "control_offset", control)
         kind, body = read_control(entry["value"])
-        if kind == "Heartbeat":
+        if kind == "Heartbeat" and body["input_end_offset"]:  # under a lock it names none
             return int(body["input_end_offset"])
         if kind == "Genesis":
             break

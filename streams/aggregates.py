@@ -71,6 +71,8 @@ class Result(Recorded):
     method: str | None
     #: Of the percentiles, at most; None also where the record does not say.
     relative_error: float | None
+    #: Of the events, those that may belong to a neighbouring window; None but in frame corrected.
+    near_edge: int | None = None
 
     @property
     def window(self) -> tuple[str, int, int, str | None, int]:
@@ -91,6 +93,7 @@ class Result(Recorded):
             "final": self.final,
             "count": self.count,
             "values": self.values,
+            "near_edge": self.near_edge,
             **self.functions,
             "percentiles": self.percentiles or None,
             "method": self.method,
@@ -100,15 +103,20 @@ class Result(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class LateCounts(Recorded):
-    """Events of a source that were late for a window, or ahead of authority, since the last such record."""
+    """Events of a source that were left out of a window since the last such record.
+
+    Because they were late, ahead of authority, or, in frame corrected, for their source's clock.
+    """
 
     source: str
     late: int
     ahead: int
+    doubtful: int | None = None
 
     def row(self) -> dict[str, Any]:
         """For a listing."""
-        return {**_common(self), "source": self.source, "late": self.late, "ahead": self.ahead}
+        counts = {"late": self.late, "ahead": self.ahead, "doubtful": self.doubtful}
+        return {**_common(self), "source": self.source, **counts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,8 @@ def parse(value: bytes, recorded_at_ms: int, partition: int, offset: int) -> Agg
         if "suspended" in fields:
             return Suspension(*common, _text(fields, "suspended"))
         if "late" in fields:
-            return LateCounts(*common, _text(fields, "source"), *_two(fields, "late", "ahead"))
+            counts = _two(fields, "late", "ahead")
+            return LateCounts(*common, _text(fields, "source"), *counts, _one(fields, "doubtful"))
         start_us, end_us, revision, count, values = _integers(fields, *_WINDOW)
         return Result(
             *common,
@@ -162,6 +171,7 @@ def parse(value: bytes, recorded_at_ms: int, partition: int, offset: int) -> Agg
             percentiles={name: _number(number) for name, number in fields.get("percentiles", {}).items()},
             method=_text(fields, "method") if "method" in fields else None,
             relative_error=_number(fields.get("relative_error")),
+            near_edge=_one(fields, "near_edge"),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInputError(f"no record of a window: {error}. Only lanes may write to this topic") from error
@@ -192,6 +202,11 @@ def _integers(fields: dict[str, Any], *names: str) -> list[int]:
 def _two(fields: dict[str, Any], first: str, second: str) -> tuple[int, int]:
     one, other = _integers(fields, first, second)
     return one, other
+
+
+def _one(fields: dict[str, Any], name: str) -> int | None:
+    """Of what is not always there."""
+    return _integers(fields, name)[0] if fields.get(name) is not None else None
 
 
 def _number(value: Any) -> float | None:

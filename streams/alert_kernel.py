@@ -61,6 +61,8 @@ class Question(enum.IntEnum):
     DELAY = 1
     #: Of no source, but of the broker; see `authority_kernel`.
     AUTHORITY = 2
+    #: Of no source either, but of the worker that writes the partition; see `guardian`.
+    WORKER = 3
 
 
 _OPENED, _CHANGED, _CLOSED = (int(state) for state in AlertState)

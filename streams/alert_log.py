@@ -12,14 +12,14 @@ HAZARD the topic keeps 30 days: an alert whose last record is older is open and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.codec import DecodeError, Framing, decode
 from schemas.errors import BadInputError, UnreachableError
-from schemas.instants import format_ms
+from streams.alert_record import CLOSED, AlertRecord
 from streams.log import offset_of
 from streams.order import merge, newest_first
 
@@ -33,28 +33,7 @@ if TYPE_CHECKING:
 _FIRST_WINDOW: Final = 256
 _WINDOW_GROWTH: Final = 4
 _FOLLOW_WAIT_S: Final = 0.2
-CLOSED: Final = "CLOSED"
 _logger = structlog.get_logger()
-
-
-class AlertRecord(NamedTuple):
-    """A record of the alerts topic and when the broker appended it."""
-
-    recorded_at_ms: int
-    partition: int
-    offset: int
-    alert: dict[str, Any]
-
-    def row(self) -> dict[str, Any]:
-        """For a listing: the fields of the record, its times also as text."""
-        alert = self.alert
-        return {
-            **alert,
-            "recorded_at_ms": self.recorded_at_ms,
-            "recorded_at": format_ms(self.recorded_at_ms),
-            "worst_ms": alert["worst"]["value_ms"],
-            "opened_at": format_ms(alert["at_open"]["authority_timestamp"]),
-        }
 
 
 def newest_alerts(

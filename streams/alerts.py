@@ -4,7 +4,8 @@ When a record is written is the machine's (`alert_kernel`); why it is so, `cause
 text. One alert is a row of records with one alert_id: OPENED, any number of CHANGED, CLOSED.
 
 GUARANTEE the bytes of a record are a function of the partition's DATA entries and DEFINITION settings: no index, no
-clock, no batch. Fields stand in the order of the schema.
+clock, no batch. Fields stand in the order of the schema. Only of the alert about a worker's clock (`guardian`) the
+readings are heartbeats: where others have a sequence it has the index of an entry, for a heartbeat has no sequence.
 HAZARD a source that is forgotten (see `sources`) while an alert of it is open ends that alert with a CLOSED record
 whose `at_close` is null and whose severity is the last one known: nothing proved that its clock is right again.
 """
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from schemas.codec import Framing, encode
-from schemas.instants import US_PER_MS, format_ms
+from schemas.instants import format_ms
 from streams.alert_kernel import (
     AT_OPEN,
     CALM_FIRST,
@@ -27,6 +28,7 @@ from streams.alert_kernel import (
     FIRST,
     FIRST_MS,
     LAST,
+    OF_SOURCE,
     READ_AUTHORITY_MS,
     READ_COLUMNS,
     READ_SEQUENCE,
@@ -38,7 +40,7 @@ from streams.alert_kernel import (
 from streams.causes import Cause
 from streams.clock_columns import SKEW_MAX_PPB
 from streams.severity import Severity, drift_seconds
-from streams.severity_kernel import rounded_ms, severity_of
+from streams.severity_kernel import bound_ms_of, rounded_ms, severity_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +65,7 @@ class Change(NamedTuple):
     of: int
     now: Sequence[int]
     watch: Sequence[int]
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +126,15 @@ def change_record(partition: int, source: str, change: Change) -> DriftAlert:
     closed = change.state is AlertState.CLOSED
     now, worst = Reading.of(change.now), Reading.of(change.watch[WORST : WORST + READ_COLUMNS])
     cause = Cause(change.watch[CAUSE])
-    rated = change.question is not Question.AUTHORITY and change.skew_error_ppb < SKEW_MAX_PPB
+    rated = change.question in OF_SOURCE and change.skew_error_ppb < SKEW_MAX_PPB
     skew_ppb = change.skew_ppb if rated else None
     if closed:
         text = _closing_text(partition, source, change, worst)
+    elif change.question is Question.WORKER:
+        text = worker_text(partition, change.worker, now.value_ms, _severities(change), change.watch)
     else:
-        was = "" if change.previous in (Severity.GREEN, change.severity) else f", was {change.previous.name}"
         since = f"since {format_ms(change.watch[FIRST_MS])}, sequence {partition}:{change.watch[FIRST]}"
-        told = f"({change.severity.name}{was}) {since}"
-        text = _opening_text(source, cause, now, told)
+        text = _opening_text(source, cause, now, f"{_severities(change)} {since}")
         if cause is Cause.AUTHORITY:
             text += f": {change.moved} of {change.of} sources moved together"
         if cause in (Cause.AHEAD, Cause.BEHIND) and abs(change.skew_ppb) > change.skew_error_ppb:
@@ -157,6 +160,44 @@ def forgotten_record(
         state=AlertState.CLOSED, severity=severity, previous=severity, revision=watch[REVISION] + 1,
         skew_ppb=None, at_close=None, text=text,
     )  # fmt: skip
+
+
+def replaced_record(
+    partition: int, worker: str, successor: str, severity: Severity, watch: Sequence[int]
+) -> DriftAlert:
+    """The record that ends the alert of a worker that does not write the partition any more."""
+    text = (
+        f"partition {partition} is written by worker {successor} now; the clock of worker {worker} was last "
+        f"{severity.name} at index {partition}:{watch[LAST]}"
+    )
+    return _record(
+        partition, worker_source(partition), Question.WORKER, watch,
+        state=AlertState.CLOSED, severity=severity, previous=severity, revision=watch[REVISION] + 1,
+        skew_ppb=None, at_close=None, text=text,
+    )  # fmt: skip
+
+
+def is_of_worker(alert_id: str) -> bool:
+    """Whether an alert is about a worker's clock: then its sequences are indexes."""
+    return alert_id.endswith(f":{Question.WORKER.name.lower()}")
+
+
+def worker_source(partition: int) -> str:
+    """What the alerts about the worker of a partition have as their source."""
+    return f"worker of partition {partition}"
+
+
+def worker_text(partition: int, worker: str, value_ms: int, severity: str, watch: Sequence[int]) -> str:
+    """Of a worker's clock that is off, which is proved. severity: in brackets."""
+    off = f"{drift_seconds(value_ms)} s {_side(value_ms)} at least {severity}"
+    since = f"since {format_ms(watch[FIRST_MS])}, index {partition}:{watch[FIRST]}"
+    return f"the clock of worker {worker} of partition {partition} is {off} {since}"
+
+
+def _severities(change: Change) -> str:
+    """That of the alert, and the one before if it was open with another."""
+    was = "" if change.previous in (Severity.GREEN, change.severity) else f", was {change.previous.name}"
+    return f"({change.severity.name}{was})"
 
 
 def _record(
@@ -203,7 +244,10 @@ def _opening_text(source: str, cause: Cause, now: Reading, told: str) -> str:
 
 
 def _closing_text(partition: int, source: str, change: Change, worst: Reading) -> str:
-    since = f"since {format_ms(change.watch[CALM_FIRST_MS])}, sequence {partition}:{change.watch[CALM_FIRST]}"
+    if change.question is Question.WORKER:
+        source = f"the clock of worker {change.worker} of partition {partition}"
+    place = "index" if change.question is Question.WORKER else "sequence"
+    since = f"since {format_ms(change.watch[CALM_FIRST_MS])}, {place} {partition}:{change.watch[CALM_FIRST]}"
     size, severity = drift_seconds(worst.value_ms), Severity(severity_of(worst.value_ms)).name
     if change.question is Question.AUTHORITY:
         at = f"{format_ms(change.now[READ_AUTHORITY_MS])}, sequence {partition}:{change.now[READ_SEQUENCE]}"
@@ -225,7 +269,7 @@ def _clock(now: Reading) -> str:
 def _estimated(now: Reading) -> str:
     """In words: `3.200 s +- 0.040 s ahead`."""
     offset_ms = rounded_ms(now.offset_us or 0)
-    bound_ms = -(-(now.bound_us or 0) // US_PER_MS)
+    bound_ms = bound_ms_of(now.bound_us or 0)
     return f"{drift_seconds(offset_ms)} s +- {drift_seconds(bound_ms)} s {_side(offset_ms)}"
 
 

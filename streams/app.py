@@ -39,12 +39,18 @@ from streams.admission import deployment
 from streams.agents import alert_agent, lane_agent
 from streams.api import Api
 from streams.broker import reach
+from streams.control import encode_control
 from streams.folds import Configured
+from streams.gate import Gate
+from streams.guardian import alarm_of
 from streams.heartbeats import Heart
 from streams.lane import Lane
 from streams.lane_host import LaneHost, State, Surroundings
+from streams.live_boards import LiveBoards
+from streams.locks import GUARDIAN, halts_in, lock_body
 from streams.log import Log
 from streams.ownership import Ownership
+from streams.progress import produce_durably
 from streams.put import Puts
 from streams.settings import Settings, load
 from streams.topics_admin import TopicsAdmin, specs_of
@@ -52,11 +58,12 @@ from streams.warm import warm
 from streams.warning_log import WarningLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lifecycle.slots import Slot
     from streams.admission import Deployment
+    from streams.guardian import Alarm
     from streams.lane import Committed
     from streams.transactions import Point
 
@@ -108,7 +115,8 @@ def check_topics(settings: Settings, bootstrap: str) -> None:
 class Worker(Service):
     """The lanes of this process.
 
-    Attributes for health: worker_id, hosts by lane number, unreachable (what the broker did not answer, if it did not).
+    Attributes for health: worker_id, hosts by lane number, unreachable (what the broker did not answer, if it did not),
+    lag by partition (input offsets to come, as read last), boards (what a page shows).
     """
 
     def __init__(
@@ -118,7 +126,10 @@ class Worker(Service):
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}"
         self.hosts: dict[int, LaneHost] = {}
         self.unreachable: str | None = None
-        self._settings, self._bootstrap = settings, bootstrap
+        self.lag: dict[int, int] = {}
+        self.boards = LiveBoards()
+        self.bootstrap = bootstrap
+        self._settings = settings
         self.names: TopicNames = topic_names(settings.prefix, settings.ledger, settings.input_topic)
         self._at = at
         self._configured = Configured(settings.judge(), settings.windows)
@@ -126,12 +137,15 @@ class Worker(Service):
         self._warnings = WarningLog()
         #: Partitions whose next record is older than half the input's retention.
         self._late: set[int] = set()
+        #: By partition: the alarm that was answered by a lock, by its first heartbeat.
+        self._answered: dict[int, int] = {}
         #: Partitions whose lag is on show.
         self._measured: set[int] = set()
         self._ownership: Ownership | None = None
         #: The data directory of the hot tiers; None where nothing is kept hot.
         self._slot: Slot | None = None
-        puts = Puts(bootstrap, settings.input_topic, Framing(settings.framing))
+        gate = Gate(bootstrap, self.names.progress, settings.partitions, settings.lanes)
+        puts = Puts(bootstrap, settings.input_topic, Framing(settings.framing), gate)
         self._api = Api(self, settings.http_port, puts, settings)
         self._announced: Path | None = None
 
@@ -149,7 +163,7 @@ class Worker(Service):
 
         self._ownership = Ownership(
             self._settings,
-            self._bootstrap,
+            self.bootstrap,
             self.names,
             on_assigned=lambda lanes: asyncio.run_coroutine_threadsafe(self._take(lanes), loop).result(),
             on_revoked=lambda lanes: asyncio.run_coroutine_threadsafe(self._leave(lanes), loop).result(),
@@ -202,6 +216,11 @@ class Worker(Service):
         """Partitions that this worker can sequence now."""
         return sorted(p for host in self.hosts.values() if host.lane for p in host.lane.parts)
 
+    def locked_partitions(self) -> list[int]:
+        """Of those, whose input a lock keeps back."""
+        lanes = [host.lane for host in self.hosts.values() if host.lane]
+        return sorted(part.number for lane in lanes for part in list(lane.parts.values()) if part.locked)
+
     # ----------------------------------------------------------------------------------------------------- background
 
     @Service.task
@@ -209,10 +228,10 @@ class Worker(Service):
         interval_s = self._settings.heartbeat_interval_ms / 1_000
         if not interval_s:
             return
-        heart = Heart(self._bootstrap, self.names, self.worker_id)
+        heart = Heart(self.bootstrap, self.names, self.worker_id)
         loop = asyncio.get_running_loop()
         while not self.should_stop:
-            future = loop.run_in_executor(None, heart.beat, self.live_partitions())
+            future = loop.run_in_executor(None, heart.beat, self.live_partitions(), self.locked_partitions())
             await asyncio.wait([future])
             error = future.exception()
             if error is not None:
@@ -224,7 +243,7 @@ class Worker(Service):
     async def _watch(self) -> None:
         """See what no lane is told of: changed topics, a halt lifted by an operator; and measure the lag."""
         loop = asyncio.get_running_loop()
-        log = Log(self._bootstrap)
+        log = Log(self.bootstrap)
         while not self.should_stop:
             await self.sleep(_WATCH_INTERVAL_S)
             metrics.HALTED.set(len(self.halts()))
@@ -261,6 +280,7 @@ class Worker(Service):
         lag = {p: max(0, end - positions[p]) for p, end in log.ends(self.names.input, positions).items()}
         for partition, offsets in lag.items():
             metrics.LAG.labels(str(partition)).set(offsets)
+        self.lag = lag
         for partition in self._measured - set(lag):
             metrics.LAG.remove(str(partition))
         self._measured = set(lag)
@@ -291,7 +311,7 @@ class Worker(Service):
                 confirmed=self._confirmed,
                 on_commit=self._committed,
                 on_defect=self._defect,
-                bootstrap=self._bootstrap,
+                bootstrap=self.bootstrap,
                 progress_topic=self.names.progress,
                 worker=self.worker_id,
             )
@@ -320,8 +340,8 @@ class Worker(Service):
         partitions = range(number, self._settings.partitions, self._settings.lanes)
         more = {} if self._at is None else {"at": self._at}
         return Lane(
-            self._settings, self._bootstrap, self.names, number, partitions, self._configured, worker=self.worker_id,
-            hot_folder=None if self._slot is None else self._slot.folder, **more,
+            self._settings, self.bootstrap, self.names, number, partitions, self._configured, worker=self.worker_id,
+            hot_folder=None if self._slot is None else self._slot.folder, live=self.boards, **more,
         )  # fmt: skip
 
     def _positions(self) -> dict[int, int]:
@@ -338,9 +358,43 @@ class Worker(Service):
 
     def _committed(self, lane: int, committed: list[Committed]) -> None:
         metrics.observe(lane, committed)
+        if self._settings.guardian_locks:
+            self._answer_alarms(lane)
         for one in committed:
             if one.warned:
                 self._warnings.log(one.warnings, one.warned, time_source().monotonic_ns())
+
+    def _answer_alarms(self, number: int) -> None:
+        """Lock the partitions of a lane for which the guardian finds this worker's clock RED, once for each alert."""
+        host = self.hosts.get(number)
+        parts = [] if host is None or host.lane is None else list(host.lane.parts.values())
+        for part in parts:
+            judge = None if part.states is None else part.states.judge
+            alarm = None if judge is None else alarm_of(part.number, judge.guard, judge.locks)
+            if alarm is None or alarm.worker != self.worker_id:  # of another, it ends with our first heartbeat
+                continue
+            if self._answered.get(part.number) != alarm.first:
+                self._answered[part.number] = alarm.first
+                self.add_future(self._lock_partition(part.number, alarm))
+
+    async def _lock_partition(self, partition: int, alarm: Alarm) -> None:
+        """Engage a lock in the guardian's name; tried again with the next transaction where Kafka does not take it."""
+        _logger.critical("guardian_locks", partition=partition, reason=alarm.reason)
+        future = asyncio.get_running_loop().run_in_executor(None, self._engage, partition, alarm.reason)
+        await asyncio.wait([future])
+        error = future.exception()
+        if error is not None:
+            self._answered.pop(partition, None)
+            self._expect(error, "lock_not_written")
+
+    def _engage(self, partition: int, reason: str) -> None:
+        source, halts = f"worker {self.worker_id}", halts_in(self._settings.lock_halts)
+
+        def records() -> Iterator[tuple[None, bytes]]:  # made when it leaves, for its time is judged
+            body = lock_body(None, halts, source, time_source().now_us(), engaged=True)
+            yield None, encode_control("Lock", body, GUARDIAN, reason)
+
+        produce_durably(self.bootstrap, self.names.control, partition, records(), idempotent=False)
 
     def _expect(self, error: BaseException, event: str) -> None:
         """Log what a broker that is away explains; raise what it does not."""

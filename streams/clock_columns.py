@@ -31,8 +31,8 @@ MIDDLE_MS: Final = 14
 #: The middle of the exchanges above the line, and how far the truth may be from there; -1 without exchanges.
 RISE_US: Final = 15
 REACH_US: Final = 16
-#: The interval of authority time in which the estimate was told last.
-TOLD: Final = 17
+#: When the estimate was told last, UNKNOWN_US for never.
+TOLD_MS: Final = 17
 #: Points kept, and what their columns are counted from.
 POINTS: Final = 18
 BASE_MS: Final = 19

@@ -256,6 +256,23 @@ def _fit_skew(clocks: NDArray[np.int64], points: NDArray[np.int32], slot: int, h
 
 
 @kernel
+def _put_edges(
+    clocks: NDArray[np.int64], points: NDArray[np.int32], slot: int, at_ms: int, error_ppb: int,
+    edges: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """What each point says of the offset now, as the two edges of an interval; a reading alone has no upper one."""
+    for point in range(clocks[slot, POINTS]):
+        age_ms = at_ms - clocks[slot, BASE_MS] - points[slot, point, AT_MS]
+        slack_us = moved_us(error_ppb, age_ms)
+        drift_us = clocks[slot, BASE_US] + moved_us(clocks[slot, SKEW_PPB], age_ms)
+        low_us, high_us = points[slot, point, LOW_US] + drift_us - slack_us, -UNKNOWN_US
+        if points[slot, point, POINT_HALF_US] >= 0:
+            high_us = points[slot, point, POINT_MIDDLE_US] + points[slot, point, POINT_HALF_US] + drift_us + slack_us
+        edges[2 * point, 0], edges[2 * point, 1] = min(low_us, high_us), START
+        edges[2 * point + 1, 0], edges[2 * point + 1, 1] = max(low_us, high_us), END  # contradictory: between the two
+
+
+@kernel
 def _fit_line(
     clocks: NDArray[np.int64], points: NDArray[np.int32], slot: int, at_ms: int, edges: NDArray[np.int64],
     best: NDArray[np.int64],
@@ -273,18 +290,13 @@ def _fit_line(
         slack_us = moved_us(error_ppb, age_ms)
         drift_us = base_us + moved_us(skew_ppb, age_ms)
         low_us = max(low_us, points[slot, point, LOW_US] + drift_us - slack_us)
-        edges[2 * point, 0] = points[slot, point, LOW_US] + drift_us - slack_us
-        edges[2 * point, 1] = START
-        edges[2 * point + 1, 0] = -UNKNOWN_US
-        edges[2 * point + 1, 1] = END
         if points[slot, point, POINT_HALF_US] >= 0:
             above_us = points[slot, point, POINT_MIDDLE_US] + points[slot, point, POINT_HALF_US] + drift_us + slack_us
             high_us = min(high_us, above_us)
-            edges[2 * point + 1, 0] = max(above_us, edges[2 * point, 0])
-            edges[2 * point, 0] = min(above_us, edges[2 * point, 0])  # where the two contradict each other: between
             weights += 1.0 / float(TICK_US + slack_us)
     clocks[slot, REACH_US] = NO_EXCHANGE
     if weights > 0 and high_us < low_us:  # some are wrong: believe most
+        _put_edges(clocks, points, slot, at_ms, error_ppb, edges)
         agree(edges, 2 * used, best)
         low_us, high_us = best[0, 0], best[0, 1]
     if weights > 0 and high_us != -UNKNOWN_US:

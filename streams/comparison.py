@@ -22,7 +22,7 @@ from schemas.instants import INT64_MAX, INT64_MIN, format_us
 from streams.aggregates import LateCounts, Result, Suspension
 from streams.recount import Recount
 from streams.recount_windows import fill, slices, windows_over
-from streams.windows import Function, Kind, percentile_text
+from streams.windows import Frame, Function, Kind, percentile_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,12 +49,12 @@ _LEAST_INDEXABLE: Final = "2.2250738585072014e-308"
 _STANDING: Final = {
     "name": pa.string(), "version": pa.int64(), "key": pa.string(), "start_us": pa.int64(), "end_us": pa.int64(),
     "frame": pa.string(), "revision": pa.int64(), "final": pa.bool_(),
-    "at_index": pa.int64(), "count": pa.int64(), "values": pa.int64(),
+    "at_index": pa.int64(), "count": pa.int64(), "values": pa.int64(), "near_edge": pa.int64(),
     **dict.fromkeys(_FUNCTIONS, pa.float64()), "method": pa.string(), "percentiles": pa.list_(pa.float64()),
 }  # fmt: skip
 _REPORTED: Final = {
     "name": pa.string(), "version": pa.int64(), "source": pa.string(), "at_index": pa.int64(), "late": pa.int64(),
-    "ahead": pa.int64(),
+    "ahead": pa.int64(), "doubtful": pa.int64(),
 }  # fmt: skip
 
 
@@ -87,9 +87,9 @@ class Difference(NamedTuple):
 class DefinitionCheck:
     """Of one version of a definition in one partition. windows: final ones; events: in them, once for each window.
 
-    results: compared, with early ones and revisions; sums: of those, bit for bit; late: events late or ahead whose
-    counts were compared; gone: final windows whose result the topic no longer keeps. differing: fields that differ;
-    differences: the first of them.
+    results: compared, with early ones and revisions; sums: of those, bit for bit; late: events left out whose counts
+    were compared; passed_over: why nothing could be, None as a rule; gone: final windows whose result the topic no
+    longer keeps. differing: fields that differ; differences: the first of them.
     """
 
     partition: int
@@ -102,6 +102,7 @@ class DefinitionCheck:
     percentiles: int = 0
     late: int = 0
     gone: int = 0
+    passed_over: str | None = None
     differing: int = 0
     differences: list[Difference] = field(default_factory=list)
 
@@ -119,17 +120,18 @@ class Comparison:
     """
 
     def __init__(self, partition: int, settings: JudgeSettings | None = None, first_sequence: int = 1) -> None:
-        self.recount = Recount(settings)
+        self.recount = Recount(settings, judged=first_sequence == 1)
         self._partition, self._first_sequence = partition, first_sequence
         self._oldest_index = 0
         self.recount.sql.execute(
             f"""CREATE TABLE standing (name VARCHAR, version BIGINT, key VARCHAR, start_us BIGINT, end_us BIGINT,
             frame VARCHAR, revision BIGINT, final BOOLEAN, at_index BIGINT, count BIGINT, "values" BIGINT,
+            near_edge BIGINT,
             {", ".join(f"{name} DOUBLE" for name in _FUNCTIONS)}, method VARCHAR, percentiles DOUBLE[])"""
         )
         self.recount.sql.execute(
             "CREATE TABLE reported (name VARCHAR, version BIGINT, source VARCHAR, at_index BIGINT, late BIGINT, "
-            "ahead BIGINT)"
+            "ahead BIGINT, doubtful BIGINT)"
         )
 
     def __enter__(self) -> Self:
@@ -153,9 +155,8 @@ class Comparison:
             if isinstance(record, Suspension):
                 self.recount.suspend(record.definition, record.version, record.at_index)
             elif isinstance(record, LateCounts):
-                reports.append(
-                    (record.definition, record.version, record.source, record.at_index, record.late, record.ahead)
-                )
+                where = record.definition, record.version, record.source, record.at_index
+                reports.append((*where, record.late, record.ahead, record.doubtful))
             else:
                 results.append(_standing(record))
             if len(results) + len(reports) == _RECORDS_AT_ONCE:
@@ -183,6 +184,9 @@ class Comparison:
     def _compare(self, one: InForce) -> DefinitionCheck:
         definition, sql = one.definition, self.recount.sql
         check = DefinitionCheck(self._partition, definition.name, one.version)
+        if definition.frame is Frame.CORRECTED and not self.recount.judged:
+            check.passed_over = "its sources' clocks are known only from the beginning of the partition on"
+            return check
         after_us = INT64_MIN
         if self._first_sequence > 1:
             clock_us = self.recount.clock_us(self._first_sequence)
@@ -234,17 +238,17 @@ class Comparison:
         beyond = f" UNION ALL SELECT {INT64_MAX}" if self.recount.has_ended(one) else ""  # where nothing may be told
         rows = self.recount.sql.execute(
             f"""WITH told AS (
-                SELECT source, reports.i, sum(late) AS late, sum(ahead) AS ahead FROM (
+                SELECT source, reports.i, sum(late) AS late, sum(ahead) AS ahead, sum(doubtful) AS doubtful FROM (
                     SELECT * FROM reported WHERE name = '{one.definition.name}' AND version = {one.version}) AS r
                 ASOF JOIN (FROM reports{beyond}) AS reports ON r.at_index <= reports.i GROUP BY ALL)
-            SELECT source, i, e.late, e.ahead, f.late, f.ahead
+            SELECT source, i, e.late, e.ahead, e.doubtful, f.late, f.ahead, f.doubtful
             FROM ({self.recount.late_counts(one.definition)}) AS e FULL JOIN told AS f USING (source, i)
             WHERE {kept} ORDER BY i, source"""
         ).fetchall()
         for source, index, *counts in rows:
-            late, ahead, found_late, found_ahead = (None if number is None else int(number) for number in counts)
-            check.late += (late or 0) + (ahead or 0)
-            for name, expected, found in (("late", late, found_late), ("ahead", ahead, found_ahead)):
+            numbers = [None if number is None else int(number) for number in counts]
+            check.late += sum(number or 0 for number in numbers[:3])
+            for name, expected, found in zip(("late", "ahead", "doubtful"), numbers[:3], numbers[3:], strict=True):
                 if expected != found:
                     text = f"{name} {'after its end' if index == INT64_MAX else f'at index {index}'}"
                     check.add(
@@ -266,7 +270,8 @@ class Comparison:
         rows = self.recount.sql.cursor().execute(
             f"""SELECT * FROM (SELECT e, f, CASE WHEN e IS NULL OR f IS NULL THEN ['result']
                 ELSE list_filter([{cases}], lambda x: x IS NOT NULL) END AS fields
-            FROM pairs WHERE NOT ({gone})) WHERE len(fields) > 0 ORDER BY coalesce(e, f).start_us, coalesce(e, f).key"""
+            FROM pairs WHERE NOT ({gone})) WHERE len(fields) > 0
+            ORDER BY coalesce(e, f).start_us, coalesce(e, f).key, coalesce(e, f).revision"""
         )
         while found := rows.fetchmany(1_000):
             for expected, standing, fields in found:
@@ -304,7 +309,7 @@ class Comparison:
 def _standing(record: Result) -> tuple[Any, ...]:
     return (
         record.definition, record.version, record.key, record.window_start_us, record.window_end_us, record.frame,
-        record.revision, record.final, record.at_index, record.count, record.values,
+        record.revision, record.final, record.at_index, record.count, record.values, record.near_edge,
         *(record.functions.get(name) for name in _FUNCTIONS), record.method, list(record.percentiles.values()),
     )  # fmt: skip
 
@@ -313,6 +318,7 @@ def _tests(definition: WindowDefinition, *, scarce: bool) -> dict[str, str]:
     """By field what must hold between a recomputed result e and the standing one f, in SQL. scarce: sketches were."""
     tests = {name: f'e."{name}" = f."{name}"' for name in ("end_us", "final", "results", "at_index", "count", "values")}
     tests["frame"] = f"f.frame = '{definition.frame}'"
+    tests["near_edge"] = "e.near_edge IS NOT DISTINCT FROM f.near_edge"
     for name in _FUNCTIONS:
         if name in {str(function) for function in definition.functions}:
             finite = f"CASE WHEN isfinite(e.{name}) THEN e.{name} END"

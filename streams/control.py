@@ -6,7 +6,7 @@ a heartbeat a second and partition for ever, so whoever has no use for them asks
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.canonical import EntryKind
 from schemas.codec import DecodeError, decode, encode
@@ -32,6 +32,22 @@ def decode_control(value: bytes) -> tuple[str, dict[str, Any]]:
     return kind, body
 
 
+class Said(NamedTuple):
+    """A control record, with who caused it and why."""
+
+    kind: str
+    body: dict[str, Any]
+    actor: str
+    reason: str
+
+
+def decode_said(value: bytes) -> Said:
+    """All of a control record. Raises DecodeError for what is none."""
+    record = decode("Control", value)
+    kind, body = record["body"]
+    return Said(kind, body, record["actor"], record["reason"])
+
+
 def read_control(value: bytes | None) -> tuple[str, dict[str, Any]]:
     """Kind and body of a control record; ("", {}) for what is none: it is sequenced, and means nothing."""
     try:
@@ -43,11 +59,28 @@ def read_control(value: bytes | None) -> tuple[str, dict[str, Any]]:
 _HEARTBEAT: Final = encode_control(
     "Heartbeat", {"predecessor_appended_ms": None, "input_end_offset": 0, "worker_us": 0}, "", ""
 )[_KIND_AT]
+#: The branch of the body that it is.
+HEARTBEAT_BRANCH: Final = _HEARTBEAT >> 1
+_LOCK: Final = encode_control(
+    "Lock", {"engaged": False, "scope": None, "halts": [], "source": "", "client_timestamp": 0}, "", ""
+)[_KIND_AT]
+
+
+class RoundTrip(NamedTuple):
+    """Of a heartbeat: when the broker appended it, and when its worker knew, by its own clock."""
+
+    appended_ms: int
+    acked_us: int
 
 
 def is_heartbeat(value: bytes) -> bool:
     """Whether a control record is a heartbeat, told by one byte; what is no control record may pass for one."""
     return len(value) > _KIND_AT and value[_KIND_AT] == _HEARTBEAT
+
+
+def is_lock(value: bytes) -> bool:
+    """Whether a control record engages or releases a lock, told as `is_heartbeat` does."""
+    return len(value) > _KIND_AT and value[_KIND_AT] == _LOCK
 
 
 def control_values(entries: Entries, start: int = 0) -> list[tuple[int, bytes]]:

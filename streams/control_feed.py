@@ -3,6 +3,8 @@
 GUARANTEE control records enter in the order of the control topic. A HEARTBEAT waits until the input position has
 reached the end it names, and what stands behind it waits with it; so a sequenced heartbeat proves that everything
 appended to the input before its predecessor's append time is in the ledger (the authority frontier).
+GUARANTEE while a lock keeps the input back, a heartbeat that names a later end is passed over: it proves nothing and
+would hold back the release. It counts as one that was missed, which the next one makes up for.
 HAZARD control[p] and input[p] may have leaders with different clocks; the proof is about the control leader's time.
 HAZARD a heartbeat that names an end the input never reaches holds back all that stands behind it: only workers and
 operators may write to the control topic.
@@ -82,12 +84,14 @@ class ControlFeed:
                 self._consumer.pause([TopicPartition(self._topic, partition)])
                 self._paused.add(partition)
 
-    def take(self, partition: int, input_position: int) -> list[Message]:
-        """The records that may enter now that the input up to input_position has been sequenced."""
+    def take(self, partition: int, input_position: int, *, locked: bool = False) -> list[Message]:
+        """The records that may enter now that the input up to input_position has been sequenced, or locked there."""
         waiting = self._waiting[partition]
         taken: list[Message] = []
-        while waiting and len(taken) < TAKE_MAX and waiting[0].input_end_offset <= input_position:
-            taken.append(waiting.popleft().message)
+        while waiting and len(taken) < TAKE_MAX and (locked or waiting[0].input_end_offset <= input_position):
+            record = waiting.popleft()
+            if record.input_end_offset <= input_position:
+                taken.append(record.message)
         if partition in self._paused and len(waiting) < CONTROL_PENDING_MAX // 2:
             self._consumer.resume([TopicPartition(self._topic, partition)])
             self._paused.discard(partition)

@@ -8,10 +8,11 @@ sources in order of name, so equal histories have equal bytes. No checksum and n
         version i64 | body bytes u32 | suspended bytes u32 | late sources u32
         body, canonical JSON; why it is suspended, nothing while it works
         watermark, early due, report due: i64 each
-        each late source: late i64, ahead i64, length of its name u16; names, end to end
+        each late source: late i64, ahead i64, doubtful i64, length of its name u16; names, end to end
         of sliding windows: their kept events, see `sliding_dump`; of others:
         windows u32 | names bytes u32 | values u32 | bins u32
-        each window: 6 x i64    start, first sequence, count, values, revision, state    one column after another
+        each window: 6 x i64    start, first sequence, count, values, revision, state    one column after another; state
+                                is also how many events lie near an edge, see window_table
         each window: 7 x f64    sum, min, max, first, last, mean, m2                      one column after another
         each window: length of its key u16; keys, end to end (none by all)
         each window: kept u32   values kept one by one, or bins of its sketch
@@ -32,12 +33,7 @@ import numpy as np
 from schemas.errors import BadInputError
 from schemas.memory import address_of, kernel
 from streams import sliding_dump, sources
-from streams.derive_kernel import (
-    N_EARLY_DUE,
-    N_REPORT_DUE,
-    N_WATERMARK,
-    Tally,
-)
+from streams.derive_kernel import N_EARLY_DUE, N_REPORT_DUE, N_WATERMARK, TALLY_COLUMNS, Tally
 from streams.dump_reader import DumpReader, names_at, written_names
 from streams.quantiles import SKETCH_SLOTS, sketch_add, sketch_sorted
 from streams.sliding_run import SlidingRun
@@ -64,7 +60,9 @@ from streams.window_table import (
     MAX,
     MEAN,
     MIN,
+    NEAR_BITS,
     NEXT,
+    ONE_NEAR,
     PANE_CLOSED,
     PANE_HEAD,
     REVISION,
@@ -237,8 +235,7 @@ def _dump_run(run: WindowRun | SlidingRun) -> list[bytes]:
         body,
         suspended,
         run.numbers[list(_NUMBERS)].tobytes(),
-        tally.counts[slots, 0].tobytes(),
-        tally.counts[slots, 1].tobytes(),
+        *(tally.counts[slots, column].tobytes() for column in range(TALLY_COLUMNS)),
         *written_names(tally.names, slots),
         *(sliding_dump.dump_events(run) if isinstance(run, SlidingRun) else _dump_windows(run)),
     ]
@@ -315,7 +312,10 @@ def _load_windows(reader: DumpReader, definition: WindowDefinition) -> tuple[sou
     bins = reader.integers("<i8", 2 * bins_count).reshape(-1, 2)
     sketched = ints[_INTS.index(STATE)] & SKETCHED != 0
     wanted = (int(lengths.sum()), int(kept[~sketched].sum()), int(kept[sketched].sum()))
-    if wanted != (names_bytes, values_count, bins_count) or np.any(ints[_INTS.index(STATE)] & ~_KNOWN_STATE):
+    states, counts = ints[_INTS.index(STATE)], ints[_INTS.index(COUNT)]
+    near = states >> NEAR_BITS
+    unknown = (states & (ONE_NEAR - 1) & ~_KNOWN_STATE != 0) | (near < 0) | (near > counts)
+    if wanted != (names_bytes, values_count, bins_count) or np.any(unknown):
         reader.refuse("its windows do not have the keys and values that they say")
     blocks = int(np.sum((kept[~sketched] + BLOCK_VALUES - 1) // BLOCK_VALUES))
     windows = with_room(count, len(np.unique(ints[0])), blocks, int(np.count_nonzero(sketched)))
@@ -331,8 +331,8 @@ def _load_windows(reader: DumpReader, definition: WindowDefinition) -> tuple[sou
 
 
 def _load_tally(reader: DumpReader, count: int) -> Tally:
-    counts = np.stack([reader.integers("<i8", count) for _ in range(2)], axis=1)
+    counts = np.stack([reader.integers("<i8", count) for _ in range(TALLY_COLUMNS)], axis=1)
     names = names_at(reader, count)
-    rows = np.zeros((names.hot.shape[0], 2), np.int64)
+    rows = np.zeros((names.hot.shape[0], TALLY_COLUMNS), np.int64)
     rows[:count] = counts
     return Tally(names, rows)

@@ -57,31 +57,37 @@ class Aside(enum.IntEnum):
     NONE = 0
     LATE = 1
     AHEAD = 2
+    #: In frame corrected: its source's clock is RED, or not known, and the definition leaves it out for that.
+    RED = 3
+    UNKNOWN = 4
 
 
 class Plan(NamedTuple):
     """What the kernels know of a definition. All int64.
 
-    by: 0 source, 1 kind, 2 all. wide: whether first, last or variance are asked. percentiles: in thousandths of a
-    percent. per_event: the windows that hold one instant, at most.
+    frame: 0 local, 1 authority, 2 corrected. by: 0 source, 1 kind, 2 all. red, unknown: see `corrected_kernel`. wide:
+    whether first, last or variance are asked. percentiles: in thousandths of a percent. per_event: the windows that
+    hold one instant, at most.
     """
 
     size_us: int
     slide_us: int
-    in_authority: int
+    frame: int
     by: int
     lateness_us: int
     max_behind_us: int
     max_ahead_us: int
     update_us: int
     early_us: int
+    red: int
+    unknown: int
     wide: int
     per_event: int
     percentiles: NDArray[np.int64]
 
 
 class Tally(NamedTuple):
-    """Late and AHEAD events by source since the last report: names, and int64[slots, 2]."""
+    """Late, AHEAD and doubtful events by source since the last report: names, and int64[slots, TALLY_COLUMNS]."""
 
     names: Sources
     counts: NDArray[np.int64]
@@ -116,8 +122,15 @@ N_AHEAD: Final = 9
 #: Where early results go on that did not fit into the buffer: pane, and row + 1; 0 for the beginning.
 N_EARLY_PANE: Final = 10
 N_EARLY_ROW: Final = 11
-NUMBERS: Final = 12
+#: Events left out for their source's clock, for metrics.
+N_DOUBTFUL: Final = 12
+NUMBERS: Final = 13
 
+#: Columns of a tally.
+LATE, AHEAD, DOUBTFUL = 0, 1, 2
+TALLY_COLUMNS: Final = 3
+
+IN_LOCAL, IN_AUTHORITY, IN_CORRECTED = 0, 1, 2
 BY_SOURCE, BY_KIND, BY_ALL = 0, 1, 2
 
 _DATA: Final = int(EntryKind.DATA)
@@ -158,13 +171,13 @@ def has_tally_room(tally: Tally) -> bool:
 
 @kernel
 def count_aside(tally: Tally, arena: int, events: Events | Batch, row: int, column: int) -> None:
-    """Count a late event (column 0) or one that is AHEAD (1) for its source; there is room."""
+    """Count an event in a column of the tally, for its source; there is room."""
     names = tally.names
     address, length = int(events.source_address[row]), int(events.source_length[row])
     digest = hash_of(address, length)
     slot = find(names.places, names.hot, names.arena, address, length, digest)
     if slot < 0:
         slot = add(names, arena, address, length, digest)
-        tally.counts[slot, 0] = 0
-        tally.counts[slot, 1] = 0
+        for each in range(TALLY_COLUMNS):
+            tally.counts[slot, each] = 0
     tally.counts[slot, column] += 1

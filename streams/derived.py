@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 
 class WindowCounts(NamedTuple):
-    """Of one definition in one step."""
+    """Of one definition in one step. doubtful: events left out for their source's clock, in frame corrected."""
 
     taken: int
     late: int
     ahead: int
+    doubtful: int
     results: int
 
 

@@ -1,16 +1,19 @@
 """The drift log's entries: the verdict on each reading of a clock, as a pure function of one ledger entry.
 
 Problem: the drift log must say the same for ever, to anybody, without a table of its own. So it has none: a drift-log
-entry is a DATA entry whose event could be read, or an ANCHOR or VERIFY entry, seen through the rules of `severity`.
+entry is a DATA entry whose event could be read, or an ANCHOR, VERIFY or LOCK entry, seen through the rules of
+`severity`: who locks, or releases, verifies his clock with the same record.
 
     id                  partition:index of the ledger entry
     created_at          its authority timestamp
-    anchor_timestamp    the instant the source asserts: the event's local timestamp, the client timestamp of a VERIFY,
-                        the timestamp of an ANCHOR (its authority timestamp where it names none)
+    anchor_timestamp    the instant the source asserts: the event's local timestamp, the client timestamp of a VERIFY
+                        or LOCK, the timestamp of an ANCHOR (its authority timestamp where it names none)
     drift_delta_ms      anchor_timestamp minus created_at, rounded half away from zero; null for an ANCHOR
     phase_lock_hash     its chain hash
     severity            of the delta; GREEN for an ANCHOR
     source              the event's, or as the record names it
+
+Why the two lie apart, and what is known of the source's clock, is no function of one entry: the hot tier has it.
 
 Duplicates and conflicts have entries too: that their reading was repeated is judge's matter, not the log's. What cannot
 be read asserts no instant and has none.
@@ -43,6 +46,8 @@ class Reading(enum.StrEnum):
     DATA = "DATA"
     ANCHOR = "ANCHOR"
     VERIFY = "VERIFY"
+    LOCK = "LOCK"
+    RELEASE = "RELEASE"
 
 
 class DriftEntry(NamedTuple):
@@ -126,7 +131,7 @@ class DriftLogger:
         return self.newest(entries, entries.index.size)
 
     def _wanted(self, control: ControlBody) -> bool:
-        return control.kind in ("Anchor", "Verify") and self._source in (None, control.body["source"])
+        return control.kind in ("Anchor", "Verify", "Lock") and self._source in (None, control.body["source"])
 
     def _data(self, entries: Entries, events: Events, row: int) -> DriftEntry:
         source = text_at(events.source_address[row], events.source_length[row])
@@ -136,6 +141,9 @@ class DriftLogger:
         row, body = control.row, control.body
         if control.kind == "Verify":
             return self._entry(entries, row, Reading.VERIFY, body["client_timestamp"], body["source"])
+        if control.kind == "Lock":
+            reading = Reading.LOCK if body["engaged"] else Reading.RELEASE
+            return self._entry(entries, row, reading, body["client_timestamp"], body["source"])
         anchored_us = body["anchor_timestamp"]
         if anchored_us is None:
             anchored_us = min(max(int(entries.authority_ms[row]) * US_PER_MS, INT64_MIN), INT64_MAX)

@@ -25,11 +25,12 @@ from schemas.topics import partition_for
 from streams.control import encode_control
 from streams.drift_entries import DriftEntry, DriftLogger
 from streams.ledger_reader import read_entries
+from streams.locks import lock_body
 from streams.order import merge, newest_first
 from streams.progress import produce_durably, read_lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from schemas.errors import HaltError
     from streams.queries import Ledger
@@ -154,8 +155,19 @@ class DriftLog:
 
         return self._write("Anchor", source, body, actor, reason, partition)
 
+    def write_lock(
+        self, partition: int, scope: str | None, halts: Sequence[str], source: str, *, actor: str, reason: str,
+        engaged: bool,
+    ) -> Written:  # fmt: skip
+        """Write a LOCK, which verifies this machine's clock, and return at its acknowledgement; see `lock_log`."""
+
+        def body() -> dict[str, Any]:
+            return lock_body(scope, halts, source, time_source().now_us(), engaged=engaged)
+
+        return self._write("Lock", source, body, actor, reason, partition)
+
     def entry_of(self, written: Written, timeout_s: float) -> DriftEntry:
-        """Wait until a written anchor or verification is in the ledger, and return its entry.
+        """Wait until a written anchor, verification or lock is in the ledger, and return its entry.
 
         Raises HaltedError at once where the partition is halted, NotSequencedError after timeout_s, HaltError where the
         ledger's tail is no entry.

@@ -44,7 +44,7 @@ from streams.clock_columns import (
     STRETCH,
     STRETCH_MS,
     TICK_US,
-    TOLD,
+    TOLD_MS,
     UNKNOWN_US,
     instant_of,
     moved_us,
@@ -86,6 +86,11 @@ OFFSET_MAX_US: Final = 1 << 51
 _STEP_MAX_US: Final = 1 << 53
 _US_PER_MS: Final = 1_000
 
+
+#: A source is told of after so many of its events at the soonest, and then after so many intervals at the latest: what
+#: is told of many that send rarely is a small part of what they send.
+EVENTS_A_TELLING: Final = 16
+INTERVALS_MAX: Final = 10
 
 #: The numbers of an estimates.Why.
 WHY_KNOWN: Final = 1
@@ -152,7 +157,7 @@ def _begin(clocks: NDArray[np.int64], slot: int, at_ms: int, low_us: int) -> Non
     clocks[slot, BEST_US] = low_us
     clocks[slot, HALF_US] = NO_EXCHANGE
     clocks[slot, REACH_US] = NO_EXCHANGE
-    clocks[slot, TOLD] = UNKNOWN_US
+    clocks[slot, TOLD_MS] = UNKNOWN_US
 
 
 @kernel
@@ -338,10 +343,17 @@ def due(clocks: NDArray[np.int64], slot: int, at_ms: int, stepped: bool, interva
     """Whether the estimate is to be told with this event, as the number of an estimates.Why, 0 where not; notes it."""
     if not is_known(clocks, slot, at_ms):
         return 0
-    interval, told = at_ms // interval_ms, clocks[slot, TOLD]
-    if told == interval and not stepped:
-        return 0
-    clocks[slot, TOLD] = interval
-    if told == UNKNOWN_US:
-        return WHY_KNOWN
-    return WHY_STEP if stepped else WHY_INTERVAL
+    at_ms, told_ms = instant_of(at_ms), clocks[slot, TOLD_MS]
+    why = WHY_STEP if stepped else WHY_INTERVAL
+    if told_ms == UNKNOWN_US:
+        why = WHY_KNOWN
+    elif not stepped:
+        apart_ms = abs(at_ms - told_ms)
+        if at_ms // interval_ms == told_ms // interval_ms:
+            return 0
+        if apart_ms < INTERVALS_MAX * interval_ms and (
+            apart_ms * clocks[slot, SAMPLES] < EVENTS_A_TELLING * (at_ms - clocks[slot, BEGUN_MS])
+        ):
+            return 0
+    clocks[slot, TOLD_MS] = at_ms
+    return why

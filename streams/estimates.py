@@ -5,7 +5,8 @@ dashboard) needs it told. Told each time it would be a record an event. So it is
 
     KNOWN      with the first event after which there is one, also after a source was begun anew
     STEP       with the event that confirms a step
-    INTERVAL   with the first event in each interval of authority time that estimate_interval_ms names
+    INTERVAL   with the first event in each interval of authority time that estimate_interval_ms names; of a source
+               that sends rarely, after 16 of its mean gaps, but after ten intervals at the latest
 
     key        the source
     value      the fields of schemas/drift_estimate.v1.avsc as one JSON object, in their order

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from streams.derive import Derive
 from streams.fold import Target
 from streams.judge import Judge
+from streams.locks import message_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from streams.windows import WindowDefinition
 
 Message = tuple[bytes | None, bytes]
+#: None lifts what an earlier one of its key said.
+Note = tuple[bytes, bytes | None]
 
 
 @dataclass(slots=True)
@@ -67,13 +70,19 @@ class Stepped(NamedTuple):
 
     def any(self) -> bool:
         """Whether there is a record for a topic."""
-        judged = self.judged is not None and bool(self.judged.records or self.judged.estimates.at_index.size)
+        judged = self.judged is not None and bool(
+            self.judged.records or self.judged.estimates.at_index.size or self.judged.locks
+        )
         derived = self.derived is not None and bool(self.derived.aggregates.at_index.size or self.derived.letters)
         return judged or derived
 
     def alerts(self) -> list[Message]:
         """Key and value of each alert record, in order."""
         return [] if self.judged is None else self.judged.messages(Target.DRIFT_ALERTS)
+
+    def locks(self) -> list[Note]:
+        """Key and value of a record of the progress topic for each lock that was engaged or released, in order."""
+        return [] if self.judged is None else [message_of(change) for change in self.judged.locks]
 
     def dead_letters(self) -> list[Message]:
         """Key and value of each dead letter, in order of the entries; of one entry judge's first."""

@@ -4,6 +4,11 @@ At each tick one HEARTBEAT per live partition is appended to the control topic, 
 the append time of its predecessor and the end of the input, read after the predecessor was acknowledged. The lane
 lets it into the ledger only once its input position has reached that end (control_feed.py), so it proves:
 everything appended to the input before the predecessor's time is in the ledger.
+While a lock keeps the input of a partition back its heartbeats prove nothing, and name no end that would be waited for;
+they go on for the clock.
+
+Each also tells the round trip of the last one that was acknowledged: when the broker appended it, and when this worker
+knew. With its own time that bounds the worker's clock from both sides (guardian.py).
 HAZARD the worker's first heartbeat has no predecessor and proves nothing about the input; it is there for the
 clock.
 """
@@ -16,11 +21,11 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.clock import source as time_source
-from streams.control import encode_control
+from streams.control import RoundTrip, encode_control
 from streams.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from schemas.topics import TopicNames
 
@@ -37,26 +42,30 @@ class Heart:
         self._producer = self._client()
         #: The producer met an error after which it takes nothing any more.
         self._dead = False
-        #: By partition: append time of this worker's last acknowledged heartbeat.
-        self._appended_ms: dict[int, int] = {}
+        #: By partition: of this worker's last acknowledged heartbeat.
+        self._trips: dict[int, RoundTrip] = {}
 
-    def beat(self, partitions: Iterable[int]) -> None:
+    def beat(self, partitions: Iterable[int], locked: Collection[int] = ()) -> None:
         """One heartbeat for each partition; waits for the acknowledgements. Raises UnreachableError.
+
+        locked: of those, whose input is kept back.
 
         A heartbeat that is not delivered is missed, no more: the next one comes at the next tick.
         """
         if self._dead:
             self._producer, self._dead = self._client(), False
         wanted = list(partitions)
-        self._appended_ms = {p: ms for p, ms in self._appended_ms.items() if p in wanted}
+        self._trips = {p: trip for p, trip in self._trips.items() if p in wanted}
         if not wanted:
             return
-        ends = self._log.ends(self._names.input, wanted)
+        ends = self._log.ends(self._names.input, [p for p in wanted if p not in locked])
         for partition in wanted:
+            trip, free = self._trips.get(partition), partition in ends
             body = {
-                "predecessor_appended_ms": self._appended_ms.get(partition),
-                "input_end_offset": ends[partition],
+                "predecessor_appended_ms": trip.appended_ms if free and trip is not None else None,
+                "input_end_offset": ends[partition] if free else 0,
                 "worker_us": time_source().now_us(),
+                "round_trip": None if trip is None else trip._asdict(),
             }
             value = encode_control("Heartbeat", body, self._worker, "tick")
             try:
@@ -76,7 +85,7 @@ class Heart:
         if error is not None:
             self._missed(message.partition(), error)
             return
-        self._appended_ms[message.partition()] = message.timestamp()[1]
+        self._trips[message.partition()] = RoundTrip(message.timestamp()[1], time_source().now_us())
 
     def _missed(self, partition: int, error: KafkaError) -> None:
         _logger.warning("heartbeat_missed", partition=partition, error=error.str())

@@ -10,20 +10,22 @@ For each DATA entry exactly one of:
   takes no part in alerts, estimates, warnings or the counts by severity: a retry is stamped when first sent, so its
   distance is that of the network.
 - judged: severity, warning, the estimate of its source's clock (see `estimate`), its cause (see `causes`), the alert
-  machine (see `alert_kernel`). A value
-  that is NaN or infinite is flagged and counted, its clock is judged like any other.
+  machine (see `alert_kernel`). A value that is NaN or infinite is flagged and counted, its clock is judged like any
+  other.
 
-CONTROL entries change two things only. A DEFINITION named "judge" puts its settings in force from its own index on: a
-smaller dedupe_horizon forgets at once, a larger one remembers more from now on, a smaller sources_max takes effect
-when the next new source comes, answers that were given count on under new rules of alerts. A FOLD_VERSION of judge
-above our own is a FoldError: a newer release has written from there on. HAZARD a definition that cannot be read is
-passed over, counted (`refused_definitions`) and changes nothing: an entry cannot be mended, so halting for it would
-halt for ever.
+CONTROL entries change four things only. A HEARTBEAT says something of its worker's clock (see `guardian`). A LOCK
+engages or releases a lock (see `locks`), which no verdict depends on; one that is refused is counted (`refused_locks`).
+A DEFINITION named "judge" puts its settings in force from its own index on: a smaller dedupe_horizon forgets at once, a
+larger one remembers more from now on, a smaller sources_max takes effect when the next new source comes, answers that
+were given count on under new rules of alerts. A FOLD_VERSION of judge above our own is a FoldError: a newer release has
+written from there on. HAZARD a definition that cannot be read is passed over, counted (`refused_definitions`) and
+changes nothing: an entry cannot be mended, so halting for it would halt for ever.
 
 GUARANTEE those of `fold`; sequences must be contiguous from 1, else FoldError.
 
-How: the rows between two definitions are decoded and judged in one kernel call each; Python acts only where a kernel
-stops (growth, eviction, reports), once for each alert record, and once for each dead letter.
+How: the rows between two definitions or locks are decoded and judged in one kernel call each; Python acts only where a
+kernel stops (growth, eviction, reports, a worker whose clock is wrong), once for each alert record, and once for each
+dead letter.
 """
 
 from __future__ import annotations
@@ -43,16 +45,19 @@ from streams.alert_kernel import OF_SOURCE, QUESTION_COLUMNS, READ_COLUMNS, Aler
 from streams.alerts import Change, DriftAlert, change_record, forgotten_record
 from streams.authority_kernel import AUTHORITY_COLUMNS
 from streams.clock_fit import workspace
-from streams.control import decode_control
+from streams.control import control_values, decode_control, decode_said, is_heartbeat, is_lock
 from streams.dead_letters import dead_letter
 from streams.definitions import JUDGE, JudgeSettings
 from streams.estimates import TOLD_COLUMNS, estimate_messages
 from streams.fold import FoldError, Messages, Record, Target
+from streams.guardian import Guard, answered, beats_between, beats_in, heard_of, look
 from streams.judge_kernel import (
     MESSAGE_BYTES,
     NO_SEVERITY,
+    NUMBER_BEAT,
     NUMBER_SEQUENCE,
     NUMBER_TOLD,
+    NUMBERS,
     REPORT_COLUMNS,
     REPORT_MOVED,
     REPORT_NOW,
@@ -72,12 +77,14 @@ from streams.judge_kernel import (
     identify,
     judge_rows,
 )
+from streams.locks import GUARDIAN, LockChange, change_of, lock_of
 from streams.severity import Severity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from schemas.columns import Entries, Events
+    from streams.locks import Locks
 
 #: Alert records between two returns of the kernel.
 _REPORTS_MAX: Final = 64
@@ -104,13 +111,15 @@ class Counts(NamedTuple):
     unreadable: dict[Fault, int]
     evicted_sources: int
     refused_definitions: int
+    refused_locks: int = 0
 
 
 class Outputs(NamedTuple):
     """Of one step: records for the topics, columns for later folds, numbers for metrics.
 
     estimates: those that are told. events: the decoded rows; where verdicts.fault is not NONE only their fault is
-    valid. warned: rows with Flag.WARNED, ascending. keep: what `events` points into beside the batch itself.
+    valid. warned: rows with Flag.WARNED, ascending. keep: what `events` points into beside the batch itself. locks:
+    what was engaged or released, in order.
     """
 
     records: list[Record]
@@ -120,6 +129,7 @@ class Outputs(NamedTuple):
     warned: NDArray[np.int64]
     counts: Counts
     keep: list[object]
+    locks: tuple[LockChange, ...] = ()
 
     def messages(self, target: Target) -> list[tuple[bytes | None, bytes]]:
         """Key and value of each record for a topic, in order."""
@@ -137,7 +147,7 @@ class JudgeState:
     """Of one partition. settings: those in force; last_sequence: of the last DATA entry.
 
     written_by: the version of the judge that writes, as the last FOLD_VERSION entry says. authority: see
-    `authority_kernel`.
+    `authority_kernel`; guard: see `guardian`; locks: those that are engaged, in order of index.
     """
 
     partition: int
@@ -147,6 +157,8 @@ class JudgeState:
     sources: sources.Sources = field(default_factory=sources.no_sources)
     memory: dedupe.Memory = field(default_factory=lambda: dedupe.empty_memory(JudgeSettings().dedupe_horizon))
     authority: NDArray[np.int64] = field(default_factory=lambda: np.zeros(AUTHORITY_COLUMNS, np.int64))
+    guard: Guard = field(default_factory=Guard)
+    locks: Locks = field(default_factory=dict)
 
 
 class _Batch(NamedTuple):
@@ -157,6 +169,7 @@ class _Batch(NamedTuple):
     records: list[Record]
     told: list[NDArray[np.int64]]
     keep: list[object]
+    beats: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +198,19 @@ class Judge:
         """
         rows = entries.kind.size
         events = allocate_events(rows)
-        batch = _Batch(blank_verdicts(rows), np.zeros(len(Tally), np.int64), [], [], [])
-        controls = np.flatnonzero(entries.kind == _CONTROL)
-        evicted = refused = start = 0
-        for row in controls.tolist():
+        controls = control_values(entries)
+        tally = np.zeros(len(Tally), np.int64)
+        batch = _Batch(blank_verdicts(rows), tally, [], [], [], beats_in(entries, len(controls)))
+        changes: list[LockChange] = []
+        evicted = refused = refused_locks = start = 0
+        for row, value in controls:
+            if is_heartbeat(value):
+                continue
+            if is_lock(value):
+                evicted += self._judge(state, entries, events, start, row, batch)
+                start = row
+                refused_locks += not self._lock(state, entries, row, value, changes)
+                continue
             try:
                 settings = self._settings_in(state, entries, row)
             except BadInputError:  # DecodeError is one; see the HAZARD above
@@ -207,7 +229,7 @@ class Judge:
             for row in unread.tolist()
             if events.fault[row] != Fault.ERASED
         ]
-        tally = batch.tally.tolist()
+        told = batch.tally.tolist()
         return Outputs(
             records=sorted(batch.records + letters, key=lambda record: record.at_index),
             estimates=estimate_messages(state.partition, np.concatenate(batch.told)),
@@ -215,19 +237,21 @@ class Judge:
             verdicts=batch.verdicts,
             warned=np.flatnonzero(batch.verdicts.flags & _WARNED),
             counts=Counts(
-                events=rows - len(controls),
-                green=tally[Tally.GREEN],
-                yellow=tally[Tally.YELLOW],
-                red=tally[Tally.RED],
-                warned=tally[Tally.WARNED],
-                duplicates=tally[Tally.DUPLICATES],
-                conflicts=tally[Tally.CONFLICTS],
-                not_finite=tally[Tally.NOT_FINITE],
+                events=int(np.count_nonzero(entries.kind != _CONTROL)),
+                green=told[Tally.GREEN],
+                yellow=told[Tally.YELLOW],
+                red=told[Tally.RED],
+                warned=told[Tally.WARNED],
+                duplicates=told[Tally.DUPLICATES],
+                conflicts=told[Tally.CONFLICTS],
+                not_finite=told[Tally.NOT_FINITE],
                 unreadable=dict(unreadable),
                 evicted_sources=evicted,
                 refused_definitions=refused,
+                refused_locks=refused_locks,
             ),
             keep=batch.keep,
+            locks=tuple(changes),
         )
 
     def dump(self, state: JudgeState) -> bytes:
@@ -241,6 +265,8 @@ class Judge:
                 state.sources,
                 state.memory,
                 state.authority,
+                state.guard,
+                state.locks,
             )
         )
 
@@ -255,7 +281,23 @@ class Judge:
             image.sources,
             image.memory,
             image.authority,
+            image.guard,
+            image.locks,
         )
+
+    def _lock(self, state: JudgeState, entries: Entries, row: int, value: bytes, changes: list[LockChange]) -> bool:
+        """Take a LOCK entry; False where it is refused, which changes nothing, as with a definition."""
+        try:
+            said = decode_said(value)
+            asked = lock_of(state.partition, int(entries.index[row]), int(entries.authority_ms[row]), said)
+            change = change_of(state.locks, asked, engaged=said.body["engaged"])
+        except BadInputError:
+            return False
+        if change is not None:
+            changes.append(change)
+        if said.body["engaged"] and said.actor == GUARDIAN and asked.scope is None:
+            answered(state.guard)
+        return True
 
     def _settings_in(self, state: JudgeState, entries: Entries, row: int) -> JudgeSettings | None:
         """The settings that a CONTROL entry puts in force, None for any other entry; notes a FOLD_VERSION."""
@@ -293,21 +335,23 @@ class Judge:
         content = entries.value_hash.view(np.int64)
         reports = np.empty((_REPORTS_MAX, REPORT_COLUMNS), np.int64)
         told = np.empty((rows, TOLD_COLUMNS), np.int64)
-        numbers = np.zeros(2, np.int64)
+        numbers = np.zeros(NUMBERS, np.int64)
         numbers[NUMBER_SEQUENCE] = state.last_sequence
         settings, room = state.settings, workspace()
         rules, reading = rules_of(settings), np.empty(READ_COLUMNS, np.int64)
+        beats = beats_between(batch.beats, start, stop) if split else batch.beats
         evicted = row = 0
         while True:
-            row, stop, reported = judge_rows(
+            row, why, reported = judge_rows(
                 row, entries, events, marks, content, verdicts, state.sources, address_of(state.sources.arena),
-                state.memory, state.authority, numbers, settings.threshold_us, rules, settings.dedupe_horizon,
-                settings.sources_max, settings.estimate_interval_ms, room, reading, batch.tally, reports, told,
+                state.memory, state.authority, beats, state.guard.columns, numbers, settings.threshold_us,
+                rules, settings.dedupe_horizon, settings.sources_max, settings.estimate_interval_ms, room, reading,
+                batch.tally, reports, told,
             )  # fmt: skip
             state.last_sequence = int(numbers[NUMBER_SEQUENCE])
             for report in reports[:reported].tolist():
                 batch.records.append(self._change(state.partition, entries, events, report))
-            match stop:
+            match why:
                 case Stop.DONE:
                     batch.told.append(told[: numbers[NUMBER_TOLD]])
                     return evicted
@@ -315,6 +359,12 @@ class Judge:
                     state.sources = sources.grown(state.sources)
                 case Stop.EVICT:
                     evicted += self._evict(state, int(entries.index[row]), batch.records)
+                case Stop.BEAT:
+                    heard = heard_of(state.partition, entries, row, beats, int(numbers[NUMBER_BEAT]), state.authority)
+                    for alert in look(state.guard, heard, rules):
+                        batch.records.append(_alert_record(heard.index, alert.source.encode(), alert))
+                    numbers[NUMBER_BEAT] += 1
+                    row += 1
                 case Stop.OUT_OF_ORDER:
                     raise FoldError(
                         f"judge was given sequence {entries.sequence[row]} after {state.last_sequence} in partition "

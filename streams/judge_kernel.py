@@ -50,6 +50,7 @@ from streams.clock_columns import (
 from streams.dedupe import Memory, forget, home, remember, seek
 from streams.estimate_kernel import HOLD_TWO_WAY_MS, Place, due, estimate, is_known, offset_of
 from streams.estimates import tell
+from streams.guardian_kernel import BEAT_ROW, GUARD_STATE, worker_off_ms
 from streams.prefetch import prefetch
 from streams.severity import GREEN
 from streams.severity_kernel import delta_ms_of, is_warned, severity_of
@@ -87,6 +88,8 @@ class Stop(enum.IntEnum):
     REPORTS = 3
     #: The row's sequence does not follow the last one.
     OUT_OF_ORDER = 4
+    #: The row is a heartbeat that the guardian must look at.
+    BEAT = 5
 
 
 class Flag(enum.IntFlag):
@@ -132,9 +135,11 @@ REPORT_NOW: Final = 9
 REPORT_WATCH: Final = REPORT_NOW + READ_COLUMNS
 REPORT_COLUMNS: Final = REPORT_WATCH + QUESTION_COLUMNS
 
-# Places of the running numbers: the last sequence, and how many estimates are told.
+# Places of the running numbers: the last sequence, how many estimates are told, how many heartbeats were passed.
 NUMBER_SEQUENCE: Final = 0
 NUMBER_TOLD: Final = 1
+NUMBER_BEAT: Final = 2
+NUMBERS: Final = 3
 
 #: The message that is hashed: length of the source, source, event_id.
 MESSAGE_BYTES: Final = 8 + MAX_SOURCE_BYTES + MAX_EVENT_ID_BYTES
@@ -144,7 +149,7 @@ _DATA: Final = 0
 _NO_FAULT: Final = int(Fault.NONE)
 #: An alert of either question, and two of the authority: taken back, and moved again.
 _REPORTS_AN_EVENT: Final = 4
-_CLOCK, _DELAY, _AUTHORITY = (int(question) for question in Question)
+_CLOCK, _DELAY, _AUTHORITY, _ = (int(question) for question in Question)
 _AHEAD: Final = int(Cause.AHEAD)
 _BACKLOG: Final = int(Cause.BACKLOG)
 _STEP: Final = int(Cause.STEP)
@@ -155,7 +160,7 @@ _NO_BOUND: Final = -1
 _NEAR: Final = int(Place.NEAR)
 _ABOVE: Final = int(Place.ABOVE)
 _BEGAN: Final = int(Place.BEGAN)
-_DONE, _GROW, _EVICT, _REPORTS, _OUT_OF_ORDER = (int(stop) for stop in Stop)
+_DONE, _GROW, _EVICT, _REPORTS, _OUT_OF_ORDER, _BEAT = (int(stop) for stop in Stop)
 _WARNED, _DUPLICATE, _CONFLICT, _NOT_FINITE = (int(flag) for flag in Flag)
 _N_WARNED: Final = int(Tally.WARNED)
 _N_DUPLICATES: Final = int(Tally.DUPLICATES)
@@ -298,6 +303,8 @@ def judge_rows(
     arena_address: int,
     memory: Memory,
     authority: NDArray[np.int64],
+    beats: NDArray[np.int64],
+    guard: NDArray[np.int64],
     numbers: NDArray[np.int64],
     threshold_us: int,
     rules: Rules,
@@ -312,9 +319,10 @@ def judge_rows(
 ) -> tuple[int, int, int]:
     """Judge rows from start; returns (row, Stop, reports written).
 
-    content: value_hash as int64[n, 4]. authority: int64[AUTHORITY_COLUMNS]. numbers: int64[2], see NUMBER_SEQUENCE.
-    room: for the fits of clocks; reading: int64[READ_COLUMNS], for one event. tally: int64[len(Tally)], added to. told:
-    int64[n, TOLD_COLUMNS], one for a row at most.
+    content: value_hash as int64[n, 4]. authority: int64[AUTHORITY_COLUMNS]. beats: int64[m, BEAT_COLUMNS], guard:
+    int64[GUARD_COLUMNS], see `guardian`. numbers: int64[NUMBERS], see NUMBER_SEQUENCE. room: for the fits of clocks;
+    reading: int64[READ_COLUMNS], for one event. tally: int64[len(Tally)], added to. told: int64[n, TOLD_COLUMNS], one
+    for a row at most.
     """
     places, hot, arena = sources.places, sources.hot, sources.arena
     clocks, points, exchange = sources.clocks, sources.points, events.exchange
@@ -337,6 +345,13 @@ def judge_rows(
                 prefetch(table_address + _ENTRY_BYTES * home(marks[ahead, 1], table.size))
                 prefetch(table_address + _ENTRY_BYTES * home(expiring, table.size))
         if entries.kind[row] != _DATA:
+            beat = numbers[NUMBER_BEAT]
+            if beat < beats.shape[0] and beats[beat, BEAT_ROW] == row:
+                off_ms = worker_off_ms(beats, beat, entries.authority_ms[row], authority)
+                if guard[GUARD_STATE] != 0 or severity_of(off_ms) != GREEN:
+                    numbers[NUMBER_SEQUENCE] = last_sequence
+                    return row, _BEAT, reported
+                numbers[NUMBER_BEAT] += 1
             continue
         sequence = entries.sequence[row]
         if sequence != last_sequence + 1:

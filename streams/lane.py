@@ -12,6 +12,9 @@ not say it (progress.py).
 
 GUARANTEE one input record, one DATA entry, in order, contiguous, whatever dies: the resume point is the ledger's
 own tail, written in the same transaction as everything else.
+GUARANTEE of a partition whose lock halts "sequence" no input is taken, from the LOCK entry on until it is released; its
+control records are. A lock that comes or goes makes the lane `stale`: whoever runs it closes it and opens it again,
+with all checks of a start.
 GUARANTEE after any error nothing of this object is used again: the caller closes it and opens a new one. No abort,
 no second try on the same producer: a late EndTxn of the same epoch can end a later transaction.
 HAZARD between a commit's request and its answer the outcome is unknown; the tail, read after the fence, tells.
@@ -41,6 +44,7 @@ from streams.fold_progress import Standing
 from streams.folds import Stepped
 from streams.lane_clients import consumer_settings
 from streams.librdkafka import ERROR_NO_SUCH_OFFSET, ClientError
+from streams.locks import Halts
 from streams.log import Log, wait_stable
 from streams.outbox import Rows, byte_rows, ledger_rows, message_rows
 from streams.progress import produce_durably, progress_message, read_lane
@@ -60,9 +64,10 @@ if TYPE_CHECKING:
     from streams.admission import Deployment
     from streams.derived import Derived
     from streams.fold_progress import FoldProgress
-    from streams.folds import Configured, Counted, Folds, States
+    from streams.folds import Configured, Counted, Folds, Note, States
     from streams.judge import Outputs
     from streams.ledger_reader import Tail
+    from streams.live_boards import LiveBoards
     from streams.rdkafka import Batch
     from streams.records import Records
     from streams.restore import Read
@@ -77,6 +82,8 @@ CONTROL_VALUE_BYTES = 1_048_576
 #: client tries again 20 ms later (CONCURRENT_TRANSACTIONS). What comes meanwhile is in the batch that waits; where a
 #: full one does not, the folds step first.
 MARKERS_MS = 3
+#: The slot of a partition whose input is not read.
+NOT_READ = -1
 _NS_PER_MS = 1_000_000
 
 
@@ -96,19 +103,25 @@ class Committed(NamedTuple):
 
 @dataclass(slots=True)
 class Part:
-    """What a lane knows of one of its partitions; slot is its place in a fetched batch."""
+    """What a lane knows of one of its partitions; slot is its place in a fetched batch, NOT_READ while it is locked."""
 
     number: int
-    slot: int
     head: sequence.Head
     position: int
     #: Of the last input record in the ledger, -1 unknown: the broker is asked whether its log still agrees.
     leader_epoch: int
+    slot: int = NOT_READ
     states: States | None = None
     #: Index of the ledger entry after which the last snapshots stand, 0 where a fold has none.
     snapshot_index: int = 0
     #: Control offset that must be in the ledger before any data is: GENESIS, and DEFINITIONs where there are folds.
     begins_with: int = -1
+
+    @property
+    def locked(self) -> bool:
+        """Whether a lock keeps its input back."""
+        lock = None if self.states is None else self.states.judge.locks.get(None)
+        return lock is not None and lock.does(Halts.SEQUENCE)
 
 
 @dataclass(slots=True)
@@ -136,7 +149,7 @@ class _Readers(NamedTuple):
 class Lane:
     """One ownership of a lane, from open to close. configured: None to sequence without any fold.
 
-    hot_folder: where this worker keeps its lanes' hot tiers; None for none.
+    hot_folder: where this worker keeps its lanes' hot tiers; None for none. live: what is shown while somebody watches.
     """
 
     def __init__(
@@ -150,6 +163,7 @@ class Lane:
         *,
         worker: str,
         hot_folder: Path | None = None,
+        live: LiveBoards | None = None,
         at: Callable[[Point], None] = lambda _point: None,
     ) -> None:
         self.number = number
@@ -175,6 +189,7 @@ class Lane:
         #: The events of the lane, queryable; None where there is none.
         self.hot: HotTier | None = None
         self._hot_folder = hot_folder
+        self._live = live
         self._abandoned = threading.Event()
 
     def open(self) -> None:
@@ -217,7 +232,10 @@ class Lane:
             self._bootstrap, self._names.control, {p.number: p.head.control_offset + 1 for p in self.parts.values()}
         )
         self._readers = _Readers(NativeConsumer(consumer_settings(self._settings, self._bootstrap)), feed)
-        places = [(p.number, p.position, p.leader_epoch) for p in self.parts.values()]
+        read = [part for part in self.parts.values() if not part.locked]
+        for slot, part in enumerate(read):
+            part.slot = slot
+        places = [(p.number, p.position, p.leader_epoch) for p in read]
         self._readers.input.assign(self._names.input, places)
         if self._hot_folder is not None and self._configured is not None:
             folder = self._hot_folder / f"{self._settings.prefix}.{self._settings.ledger}" / f"lane-{self.number}"
@@ -229,7 +247,7 @@ class Lane:
 
     def fetch(self) -> Batch | None:
         """Wait a little for input; None where nothing came. Raises ClientError, HaltError for a truncated input."""
-        if self._readers is None:  # every partition is halted
+        if self._readers is None or self.stale:  # every partition is halted, or nothing may be taken any more
             time_source().sleep_s(FETCH_WAIT_MS / 1_000)
             return None
         try:
@@ -239,6 +257,11 @@ class Lane:
                 position = self.parts[error.partition].position
                 check_cut(self._bootstrap, self._names.input, error.partition, position, error)
             raise
+
+    @property
+    def stale(self) -> bool:
+        """Whether a lock came or went since the lane opened: it takes no more input, and must be opened again."""
+        return any(part.locked != (part.slot == NOT_READ) for part in self.parts.values())
 
     def _rows_max(self) -> int:
         """Input records of one transaction, at most: fewer where windows make much of each."""
@@ -278,6 +301,8 @@ class Lane:
         if self.hot is not None:
             self.hot.close()
             self.hot = None
+        if self._live is not None:
+            self._live.drop(self.parts)
         if self._readers is not None:
             self._readers.control.close()
             self._readers.input.close()
@@ -301,12 +326,13 @@ class Lane:
             if records is not None:
                 turn.events += records.offset.size
                 heads[part.number] = self._sequence(part, heads[part.number], records, sequence.DATA, turn)
-            if taken := control.take(part.number, position):
+            if taken := control.take(part.number, position, locked=part.locked):
                 controls = control_records(taken)
                 turn.alive.append(controls)
                 heads[part.number] = self._sequence(part, heads[part.number], controls.records, sequence.CONTROL, turn)
             part.position = position
         if not turn.entries:
+            self._show()
             return None
         tails = {number: head.index for number, head in heads.items()}
         progress = self._standing.to_write(tails, time_source().monotonic_ns())
@@ -322,6 +348,7 @@ class Lane:
             self.parts[number].head = head
         if self.hot is not None:
             self.hot.commit()
+        self._show()
         self._offer_snapshots()
         counted = [stepped.counted() for _, stepped in turn.stepped]
         return Committed(turn.entries, turn.events, duration_ns, counted, turn.warned, turn.warnings)
@@ -343,11 +370,21 @@ class Lane:
             turn.warnings.extend(warnings_of(part.number, sequenced.entries, judged, some))
             if self.hot is not None:
                 self.hot.step(part.number, sequenced.entries, judged)
+            if self._live is not None and self._live.watched:
+                self._live.step(part.number, part.states.judge, sequenced.entries, judged)
         return head
+
+    def _show(self) -> None:
+        """Where somebody watches, what is committed; also where nothing came: he may have begun just now."""
+        if self._live is None or not self._live.watched:
+            return
+        for part in self.parts.values():
+            if part.states is not None:
+                self._live.commit(part.number, part.states.judge, part.head.index)
 
     def _records_of(self, part: Part, batch: Batch | None) -> tuple[int, Records | None]:
         """Where a partition's input stands with a batch, and its records in it, None for none."""
-        if batch is None:
+        if batch is None or part.slot == NOT_READ:
             return part.position, None
         records = slice_records(batch.records, int(batch.starts[part.slot]), int(batch.ends[part.slot]))
         check_follows(self._names.input, part.number, part.position, int(batch.before[part.slot]))
@@ -384,9 +421,10 @@ class Lane:
                 outgoing.append((names.drift_estimates, message_rows(number, outputs.judged.estimates)))
             if outputs.derived is not None:
                 outgoing.append((names.aggregates, message_rows(number, outputs.derived.aggregates)))
-        if progress:
-            messages = [progress_message(fold, progress[fold]) for fold in sorted(progress)]
-            outgoing.append((names.progress, byte_rows(self.number, messages)))
+        notes: list[Note] = [progress_message(fold, progress[fold]) for fold in sorted(progress)]
+        notes += [note for _, outputs in stepped for note in outputs.locks()]
+        if notes:
+            outgoing.append((names.progress, byte_rows(self.number, notes)))
         return [(topic, rows) for topic, rows in outgoing if len(rows.rows)]
 
     def _offer_snapshots(self) -> None:
@@ -438,7 +476,7 @@ class Lane:
             write_control=self._write_control,
         )
         tail = admitted.tail
-        part = Part(partition, len(self.parts), admitted.head, admitted.resume_offset, admitted.leader_epoch)
+        part = Part(partition, admitted.head, admitted.resume_offset, admitted.leader_epoch)
         if tail is None:
             part.begins_with = admitted.head.control_offset + 1
         self.parts[partition] = part
@@ -482,11 +520,14 @@ class Lane:
     def _tell(self, configured: Configured, log: Log, part: Part, states: States, *, begins: bool) -> int:
         """Have a partition's ledger told of its folds, once: what was told before may still wait for its turn.
 
+        While a lock keeps the input back nothing is defined: that is done when it is released, and the lane opens anew.
+
         Returns the control offset of the last record that says something of them, -1 where none waits.
         """
         end = log.bounds(self._names.control, part.number).stable_end
         coming = coming_of(log.scan(self._names.control, part.number, part.head.control_offset + 1, end))
-        missing = [told.encode(self._worker) for told in untold(states, configured, coming, begins=begins)]
+        untold_of = untold(states, configured, coming, begins=begins)
+        missing = [told.encode(self._worker) for told in untold_of if not part.locked or told.kind == "FoldVersion"]
         return max([coming.end, *(self._write_control(part.number, value) for value in missing)])
 
     def _reader(self, log: Log, partition: int, tail: Tail | None) -> Read:

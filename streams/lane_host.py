@@ -2,6 +2,7 @@
 
     OPENING --> LIVE --error--> WAITING (backoff, ask the group whether the lane is still ours) --> OPENING
                   +--HaltError--> the partition is recorded halted; OPENING without it
+                  +--stale--> a lock came or went: OPENING
     any --stop--> STOPPED
 
 A turn at a time: a batch goes through the channel of a Faust agent (agents.py), which has it committed; the same call
@@ -170,7 +171,7 @@ class LaneHost:
         self.lane, self._reopen = lane, False
         self.state = State.LIVE
         batch, error = await self._call(lane.fetch)
-        while error is None and not self._stop.is_set() and not self._reopen:
+        while error is None and not (self._stop.is_set() or self._reopen or lane.stale):
             self._turned.clear()
             self._offered, self._turn = Work(self, lane, batch), None
             await self._channel.put(self._offered)
@@ -188,6 +189,8 @@ class LaneHost:
                     self._around.on_commit(self.number, committed)
         if batch is not None:
             batch.release()
+        if error is None and lane.stale:
+            _logger.info("lane_reopens", lane=self.number)
         return error
 
     def _note(self, lane: Lane) -> None:

@@ -3,7 +3,7 @@
 Problem: a key's events may lie in several partitions, each of which closes its windows by its own watermark. So each
 partition gives its own result, and who wants the whole merges them, knowing which are still to come.
 
-    count, values   added up
+    count, values   added up, and so is near_edge
     sum             added in order of the partitions, so that it is the same for everybody
     min, max        the least, the greatest
     mean            the sum by the values; of means where no sum is asked for, by their weights
@@ -35,6 +35,7 @@ Functions = dict[str, float | None]
 class Part:
     """The last result of a window in one partition. functions: those that are asked for, None where there is none.
 
+    near_edge: events that may belong to a neighbouring window, None but in frame corrected.
     seen_from_us: windows that start there or later the definition saw there from their first event on.
     """
 
@@ -47,6 +48,7 @@ class Part:
     values: int
     functions: Functions
     seen_from_us: int = INT64_MIN
+    near_edge: int | None = None
 
 
 class Closed(NamedTuple):
@@ -69,6 +71,7 @@ class Whole:
     functions: Functions
     partitions: tuple[int, ...]
     waiting: tuple[int, ...]
+    near_edge: int | None = None
 
     @property
     def complete(self) -> bool:
@@ -113,6 +116,7 @@ def _merge_parts(parts: Sequence[Part], partitions: int, closed: Sequence[Closed
         functions=_merged([part for part in ordered if part.values], ordered[0].functions),
         partitions=tuple(part.partition for part in ordered),
         waiting=tuple(p for p in range(partitions) if p not in done),
+        near_edge=sum(part.near_edge or 0 for part in ordered) if ordered[0].near_edge is not None else None,
     )
 
 

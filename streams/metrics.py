@@ -52,10 +52,13 @@ EVICTED = _counter("evicted_sources", "sources forgotten because sources_max was
 RESULTS = _counter("window_results", "results of windows written, early ones among them", "window")
 LATE_EVENTS = _counter("late_events", "events that came when a window of theirs was closed", "window")
 AHEAD_EVENTS = _counter("ahead_events", "events too far ahead of authority time for a window", "window")
+DOUBTFUL_EVENTS = _counter("doubtful_events", "events that a window left out for their source's clock", "window")
 SUSPENDED = _counter("suspended_windows", "definitions suspended because they outgrew their bounds", "window")
 # Not `suspended_windows`: a counter has its name without `_total`, too.
 SUSPENDED_NOW = _gauge("suspended_partitions", "partitions in which a definition is suspended now", "window")
 REFUSED = _counter("refused_windows", "DEFINITION entries of windows that could not be read, or were one too many")
+LOCKED = _gauge("locks", "locks that are engaged: of the partition, and of sources in it", "partition")
+REFUSED_LOCKS = _counter("refused_locks", "LOCK entries that would have been one lock too many, or of no source")
 LANE_FAILURES = _counter("lane_failures", "times a lane was closed after an error", "lane")
 HALTED = _gauge("halted_partitions", "partitions this worker holds halted")
 LIVE = _gauge("live_lanes", "lanes this worker owns and serves")
@@ -103,6 +106,13 @@ def show_suspended(partitions: Mapping[str, int]) -> None:
         SUSPENDED_NOW.labels(name).set(number)
 
 
+def show_locked(partitions: Mapping[int, int]) -> None:
+    """How many locks are engaged in each partition served here."""
+    LOCKED.clear()
+    for partition, number in partitions.items():
+        LOCKED.labels(str(partition)).set(number)
+
+
 def _add_judged(totals: defaultdict[Counter, int], counted: Counted) -> None:
     counts = counted.judged
     if counts is None:
@@ -116,6 +126,7 @@ def _add_judged(totals: defaultdict[Counter, int], counted: Counted) -> None:
     totals[NOT_FINITE] += counts.not_finite
     totals[EVICTED] += counts.evicted_sources
     totals[ALERTS] += counted.alerts
+    totals[REFUSED_LOCKS] += counts.refused_locks
     for fault, number in counts.unreadable.items():
         if fault is not Fault.ERASED:  # read once, and erased since: there is no letter
             totals[DEAD.labels(fault.name)] += number
@@ -123,7 +134,8 @@ def _add_judged(totals: defaultdict[Counter, int], counted: Counted) -> None:
 
 def _add_windows(totals: defaultdict[Counter, int], counted: Counted) -> None:
     for name, counts in counted.windows.items():
-        for counter, number in ((RESULTS, counts.results), (LATE_EVENTS, counts.late), (AHEAD_EVENTS, counts.ahead)):
+        numbers = (counts.results, counts.late, counts.ahead, counts.doubtful)
+        for counter, number in zip((RESULTS, LATE_EVENTS, AHEAD_EVENTS, DOUBTFUL_EVENTS), numbers, strict=True):
             if number:
                 totals[counter.labels(name)] += number
     for name in counted.suspended:

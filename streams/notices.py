@@ -1,11 +1,13 @@
 """What a definition of windows says beside its results: late events by source, that it is suspended, dead letters.
 
-DEFINITION/late/SOURCE    {"definition", "version", "partition", "source", "late", "ahead", "at_index"}
+DEFINITION/late/SOURCE    {"definition", "version", "partition", "source", "late", "ahead", "at_index"}, and before the
+                          last one "doubtful" in frame corrected
 DEFINITION/suspended      {"definition", "version", "partition", "suspended", "at_index"}
 """
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +15,9 @@ import numpy as np
 
 from streams import sources
 from streams.dead_letters import dead_letter
-from streams.derive_kernel import TALLY_MAX, Aside, Tally
+from streams.derive_kernel import TALLY_COLUMNS, TALLY_MAX, Aside, Tally
 from streams.derived import WindowCounts
-from streams.windows import Late
+from streams.windows import Frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
     from streams.windows import WindowDefinition
 
 _TALLY_MIN: Final = 64
-_TALLY_COLUMNS: Final = 2
+_NO_COUNTS: Final = WindowCounts(0, 0, 0, 0, 0)
+#: In Late and in Doubtful: with a dead letter.
+_SIDE: Final = "side"
+#: The field of a definition that says whether an event that was set aside becomes one.
+_LETTERS: Final = {Aside.LATE: "late", Aside.AHEAD: "late", Aside.RED: "red", Aside.UNKNOWN: "unknown"}
 
 
 def no_tally() -> Tally:
     """No late events."""
-    return Tally(sources.no_names(), np.zeros((_TALLY_MIN, _TALLY_COLUMNS), np.int64))
+    return Tally(sources.no_names(), np.zeros((_TALLY_MIN, TALLY_COLUMNS), np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Notices:
     partition: int
 
     def late(self, gathered: Gathered, index: int, tally: Tally) -> Tally:
-        """Of each source in the tally, in order of names: how many events were late, and ahead, since the last time.
+        """Of each source in the tally, in order of names: how many events were left out since the last time, and why.
 
         Returns the tally of the time to come.
         """
@@ -54,8 +60,8 @@ class Notices:
         prefix = f"{self.definition.name}/late/".encode()
         gathered.add_documents(
             [
-                (prefix + name, self._document(index, source=name.decode(), late=late, ahead=ahead))
-                for name, (late, ahead) in sorted((texts[start:end], numbers) for start, end, numbers in of_slots)
+                (prefix + name, self._document(index, source=name.decode(), **self._left_out(*numbers)))
+                for name, numbers in sorted((texts[start:end], numbers) for start, end, numbers in of_slots)
             ],
             index,
         )
@@ -66,7 +72,7 @@ class Notices:
         names, counts = tally
         if names.used[sources.COUNT] >= TALLY_MAX:
             return self.late(gathered, index, tally)
-        larger = np.zeros((2 * counts.shape[0], _TALLY_COLUMNS), np.int64)
+        larger = np.zeros((2 * counts.shape[0], TALLY_COLUMNS), np.int64)
         larger[: counts.shape[0]] = counts
         return Tally(sources.grown(names), larger)
 
@@ -78,18 +84,21 @@ class Notices:
 
     def letters(self, gathered: Gathered, entries: Entries, aside: NDArray[np.uint8]) -> None:
         """A dead letter for each row that was set aside, if the definition asks for them. aside: an Aside each row."""
-        if self.definition.late is Late.SIDE:
+        asked = [why for why, field in _LETTERS.items() if getattr(self.definition, field) == _SIDE]
+        if asked:
             gathered.letters += [
                 dead_letter(self.partition, entries, row, f"{Aside(int(aside[row])).name} {self.definition.name}")
-                for row in np.flatnonzero(aside).tolist()
+                for row in np.flatnonzero(np.isin(aside, asked)).tolist()
             ]
 
-    def count(self, gathered: Gathered, taken: int, late: int, ahead: int, results: int) -> None:
+    def count(self, gathered: Gathered, counts: WindowCounts) -> None:
         """Add to what the definition did in this step."""
-        counts = gathered.counts.get(self.definition.name, WindowCounts(0, 0, 0, 0))
-        gathered.counts[self.definition.name] = WindowCounts(
-            counts.taken + taken, counts.late + late, counts.ahead + ahead, counts.results + results
-        )
+        before = gathered.counts.get(self.definition.name, _NO_COUNTS)
+        gathered.counts[self.definition.name] = WindowCounts(*map(operator.add, before, counts))
+
+    def _left_out(self, late: int, ahead: int, doubtful: int) -> dict[str, int]:
+        counts = {"late": late, "ahead": ahead}
+        return {**counts, "doubtful": doubtful} if self.definition.frame is Frame.CORRECTED else counts
 
     def _document(self, index: int, **facts: Any) -> dict[str, Any]:
         common = {"definition": self.definition.name, "version": self.version, "partition": self.partition}

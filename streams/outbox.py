@@ -37,18 +37,18 @@ def ledger_rows(sequenced: Sequenced, partition: int) -> Rows:
     return Rows(partition, rows, sequenced.encoded)
 
 
-def byte_rows(partition: int, records: Sequence[tuple[bytes | None, bytes]]) -> Rows:
+def byte_rows(partition: int, records: Sequence[tuple[bytes | None, bytes | None]]) -> Rows:
     """One row for each (key, value)."""
     rows = np.zeros((len(records), MESSAGE_WORDS), np.int64)
-    memory = np.frombuffer(b"".join((key or b"") + value for key, value in records) + b"\0", np.uint8)
+    memory = np.frombuffer(b"".join((key or b"") + (value or b"") for key, value in records) + b"\0", np.uint8)
     at = address_of(memory)
     for row, (key, value) in enumerate(records):
-        key_length = len(key or b"")
+        key_length, value_length = len(key or b""), len(value or b"")
         rows[row, W_KEY] = at if key is not None else 0
         rows[row, W_KEY_LENGTH] = key_length
-        rows[row, W_VALUE] = at + key_length
-        rows[row, W_VALUE_LENGTH] = len(value)
-        at += key_length + len(value)
+        rows[row, W_VALUE] = at + key_length if value is not None else 0
+        rows[row, W_VALUE_LENGTH] = value_length
+        at += key_length + value_length
     return Rows(partition, rows, memory)
 
 

@@ -63,6 +63,13 @@ class Halted(NamedTuple):
     remedy: str
 
 
+class Locked(NamedTuple):
+    """A locked partition, or source of it, in words: since when, by whom and why; and what to do."""
+
+    partition: int
+    told: str
+
+
 class Health(NamedTuple):
     """What /health said. troubles: errors of lanes that are not live, one line each."""
 
@@ -72,6 +79,7 @@ class Health(NamedTuple):
     troubles: tuple[str, ...]
     halts: tuple[Halted, ...]
     windows: tuple[InForce, ...] = ()
+    locks: tuple[Locked, ...] = ()
 
 
 def parse_health(answer: Mapping[str, Any]) -> Health:
@@ -91,6 +99,7 @@ def parse_health(answer: Mapping[str, Any]) -> Health:
             for part, _ in parts
             for window in part.get("windows", ())
         ),
+        locks=tuple(Locked(lock["partition"], lock["told"]) for part, _ in parts for lock in part.get("locks", ())),
     )
 
 

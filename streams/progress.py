@@ -1,8 +1,12 @@
-"""What stands on the .progress topic: how far folds have come, and which partitions are halted.
+"""What stands on the .progress topic: how far folds have come, which partitions are halted, and what is locked.
 
 Partition = lane. Key = fold name: a Progress record (fold_progress.py), written inside the lane's transactions with the
 outputs it speaks of. Key = halt/PARTITION: a Halt record, written outside transactions (there is no producer left to
-trust when a partition halts); a null value lifts it. Compacted: the last record of a key stands.
+trust when a partition halts); a null value lifts it. Key = lock/PARTITION or lock/PARTITION/SOURCE: a Lock record
+(locks.py), in the transaction of the LOCK entry that it tells of; a null value releases it. Compacted: the last record
+of a key stands.
+
+Of locks judge's state is the truth; what stands here is for everybody who must know of them at once.
 """
 
 from __future__ import annotations
@@ -16,14 +20,17 @@ from schemas.clock import source as time_source
 from schemas.codec import DecodeError, decode, encode
 from schemas.errors import HaltCode, HaltError, UnreachableError
 from streams.fold_progress import FoldProgress
+from streams.locks import lock_from
 from streams.log import offset_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from streams.locks import Lock
     from streams.log import Log
 
 _HALT = "halt/"
+_LOCK = "lock/"
 _DELIVERY_TIMEOUT_S = 10.0
 _logger = structlog.get_logger()
 
@@ -34,6 +41,26 @@ class LaneState(NamedTuple):
     folds: dict[str, FoldProgress]
     halts: dict[int, HaltError]
     halted_at_us: dict[int, int]
+    locks: list[Lock]
+
+
+class LaneNotes:
+    """The last record of every key of one partition of the progress topic, as it is read on."""
+
+    def __init__(self, topic: str, lane: int) -> None:
+        self._topic, self._lane = topic, lane
+        self._end = 0
+        self._last: dict[str, tuple[int, bytes | None]] = {}
+
+    def read(self, log: Log) -> LaneState:
+        """Read what is new; see `read_lane`."""
+        bounds = log.bounds(self._topic, self._lane)
+        if bounds.stable_end < self._end:  # another topic of that name
+            self._end, self._last = 0, {}
+        for message in log.scan(self._topic, self._lane, max(bounds.start, self._end), bounds.stable_end):
+            self._last[(message.key() or b"").decode(errors="replace")] = (offset_of(message), message.value())
+        self._end = bounds.stable_end
+        return _state_of(self._topic, self._lane, self._last)
 
 
 def read_lane(log: Log, topic: str, lane: int) -> LaneState:
@@ -41,11 +68,11 @@ def read_lane(log: Log, topic: str, lane: int) -> LaneState:
 
     A record that cannot be read is logged. It is no progress of its fold; under the key of a halt it is a halt.
     """
-    bounds = log.bounds(topic, lane)
-    last: dict[str, tuple[int, bytes | None]] = {}
-    for message in log.scan(topic, lane, bounds.start, bounds.stable_end):
-        last[(message.key() or b"").decode(errors="replace")] = (offset_of(message), message.value())
-    state = LaneState({}, {}, {})
+    return LaneNotes(topic, lane).read(log)
+
+
+def _state_of(topic: str, lane: int, last: Mapping[str, tuple[int, bytes | None]]) -> LaneState:
+    state = LaneState({}, {}, {}, [])
     for key, (offset, value) in last.items():
         if value is None:
             continue
@@ -70,6 +97,9 @@ def _take(state: LaneState, key: str, value: bytes) -> None:
             halt["partition"], HaltCode(halt["code"]), halt["detail"], halt["remedy"]
         )
         state.halted_at_us[halt["partition"]] = halt["halted_at"]
+        return
+    if key.startswith(_LOCK):
+        state.locks.append(lock_from(decode("Lock", value)))
         return
     progress = decode("Progress", value)
     rows = progress["partitions"]

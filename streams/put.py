@@ -9,6 +9,7 @@ event_id by a UUIDv7, local_timestamp by this machine's clock.
 
 GUARANTEE an event counted as accepted is acknowledged by all in-sync replicas (acks=all), at the positions told.
 GUARANTEE events of one source within a request keep their order; none is doubled by a retry of this producer.
+GUARANTEE an event whose partition is halted, or whose partition or source is locked, is refused: see gate.py.
 GUARANTEE a request ends: what cannot be delivered within delivery_timeout_s is lost, and told.
 HAZARD a lost event may yet be in the log. Sent again with the same event_id it is a duplicate that the ledger
 recognises; sent again without one it is a new event.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from schemas.codec import Framing
+    from streams.gate import Closed, Gate
     from streams.publish import Accepted
 
     Int64s = NDArray[np.int64]
@@ -62,22 +64,36 @@ class Span(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a request's lines. lost: events that Kafka did not take; first_lost: the line of one, and why."""
+    """What became of a request's lines. lost: events that Kafka did not take; first_lost: the line of one, and why.
+
+    locked: why some were refused that a halt or a lock stood in the way of, empty for none.
+    """
 
     accepted: int
     refused: list[Rejected]
     positions: list[Span]
     lost: int = 0
     first_lost: str = ""
+    locked: str = ""
 
 
 class Puts:
-    """The door to one input topic. For any number of threads; the producer is opened by the first request."""
+    """The door to one input topic. For any number of threads; the producer is opened by the first request.
+
+    gate: what may stand in the way; None for nothing.
+    """
 
     def __init__(
-        self, bootstrap: str, topic: str, framing: Framing, *, delivery_timeout_s: float = DELIVERY_TIMEOUT_S
+        self,
+        bootstrap: str,
+        topic: str,
+        framing: Framing,
+        gate: Gate | None = None,
+        *,
+        delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
     ) -> None:
         self.topic = topic
+        self._gate = gate
         self._open = partial(EventSender, bootstrap, topic, delivery_timeout_s)
         self._write = writer(framing)
         #: Held while the producer is opened; a stop does not wait for that.
@@ -95,11 +111,17 @@ class Puts:
         """
         with self._connected() as sender:
             refused: list[Rejected] = []
+            locked = ""
+            closed = None if self._gate is None else self._gate.closed()
             under_way: list[tuple[list[int], Batch]] = []
             rest = iter(lines)
             while part := list(islice(rest, _PART_EVENTS)):
                 refused += [line for line in part if isinstance(line, Rejected)]
                 accepted = [line for line in part if not isinstance(line, Rejected)]
+                if closed:
+                    accepted, barred = _parted(accepted, closed)
+                    refused += barred
+                    locked = locked or (barred[0].reason if barred else "")
                 if not accepted:
                     continue
                 batch = self._batch([line.event for line in accepted])
@@ -107,13 +129,15 @@ class Puts:
                 sender.send(batch)
             outcome = outcome_of(refused, [(numbers, batch.wait()) for numbers, batch in under_way])
             self._failed |= outcome.lost > 0
-            return outcome
+            return outcome._replace(locked=locked)
 
     def stop(self, within_s: float = STOP_WITHIN_S) -> None:
         """Take no more requests; those under way have so long to be delivered, then what is left of them is lost."""
         with self._changed:
             self._stopped = True
             sender, self._sender = self._sender, None
+        if self._gate is not None:
+            self._gate.close()
         if sender is None:
             return
         sender.drain(within_s)
@@ -167,10 +191,23 @@ class Puts:
             raise UnreachableError("the worker stops. Send the events to another one, or again when it is back")
 
 
+def _parted(lines: list[Accepted], closed: Closed) -> tuple[list[Accepted], list[Rejected]]:
+    """Those that may be put, and those that may not."""
+    passed: list[Accepted] = []
+    barred: list[Rejected] = []
+    for line in lines:
+        why = closed.refusal(line.event["source"])
+        if why is None:
+            passed.append(line)
+        else:
+            barred.append(Rejected(line.number, why))
+    return passed, barred
+
+
 def outcome_of(refused: list[Rejected], settled: list[tuple[list[int], Int64s]]) -> Outcome:
     """What the notes of all batches say, the numbers being those of their rows' lines."""
     if not settled:
-        return Outcome(0, refused, [])
+        return Outcome(0, sorted(refused), [])
     numbers = [number for of_batch, _ in settled for number in of_batch]
     notes = np.concatenate([of_batch for _, of_batch in settled])
     lost, first_lost = 0, ""

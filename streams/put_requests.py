@@ -6,6 +6,7 @@ are for events that name none.
 
     200   {"accepted": 2, "refused": [], "positions": [{"partition": 0, "first_offset": 7, "last_offset": 8}]}
     422   the same, with "refused": [{"line": 3, "reason": "..."}]; the others are in
+    423   the same where a halt or a lock stood in the way of some: "error" says who, when, why and what to do
     503   Kafka did not take them, or too many requests are under way: "error" says what to do; where some events were
           taken, the members above say which, and "lost" how many were not
     400, 403, 408, 413, 415   "error" says what is wrong with the request
@@ -131,6 +132,8 @@ def _told(topic: str, outcome: Outcome) -> web.Response:
         "refused": [{"line": line.number, "reason": line.reason} for line in outcome.refused],
         "positions": [span._asdict() for span in outcome.positions],
     }
+    if not outcome.lost and outcome.locked:
+        return answer_json(423, {**facts, "error": outcome.locked})
     if not outcome.lost:
         return answer_json(422 if outcome.refused else 200, facts)
     facts["lost"] = outcome.lost

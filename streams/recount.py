@@ -4,7 +4,8 @@
 Problem: the kernels that fill windows are fast and intricate, and a sum that is wrong in the last bit looks like any
 other. So everything is told again from the entries in another way: values are decoded one by one by the general path,
 which events count follows from running maxima in SQL, and what a window says from the ordered list of its values. It
-shares no code with judge and derive, only the definitions.
+shares no code with judge and derive, only the definitions; but where a source's clock is, for windows of frame
+corrected, judge says here too.
 
     counted      readable, and no earlier event of the same source and event_id stands within the dedupe horizon
     A, F         running maxima, in order of index, of authority time and of the heartbeats' frontier
@@ -14,8 +15,9 @@ shares no code with judge and derive, only the definitions.
                  below the end + update)
     final        at the first entry whose W reaches the end, and again at each late event that is still taken
     early        where the greater of A and F crosses a multiple of early, of each window that an event came into since
-    late, ahead  counted by source, and reported at the next entry where the greater of A and F crosses a multiple of
-                 ten seconds, or where the definition ends
+    doubtful     in frame corrected, and its source's clock RED or not known, where the definition leaves it out
+    left out     late, ahead, doubtful: counted by source, and reported at the next entry where the greater of A and F
+                 crosses a multiple of ten seconds, or where the definition ends
 
 GUARANTEE DuckDB's memory stays within MEMORY_LIMIT; the rest is in a folder of temporary files, some 300 bytes for each
 entry.
@@ -37,7 +39,9 @@ from schemas.codec import DecodeError, Framing, decode
 from schemas.errors import BadInputError
 from schemas.memory import bytes_at
 from streams.control import read_control
+from streams.dedupe import empty_memory
 from streams.definitions import JudgeSettings
+from streams.judge import Judge, JudgeState
 from streams.values import ControlBody, judge_settings_in
 from streams.windows import DEFINITIONS_MAX, By, Frame, Kind, WindowDefinition, read_entry, window_name
 
@@ -52,12 +56,16 @@ MEMORY_LIMIT: Final = "1GB"
 _TIME_MIN_US: Final = -(1 << 62)
 #: The clock's grid on which late events are reported.
 _REPORT_US: Final = 10_000_000
+#: An offset that is rounded to 5 s is RED.
+_RED_FROM_US: Final = 4_999_500
+#: In SQL: local time put right; beyond these it is no clock's.
+_CORRECTED: Final = f"CASE WHEN abs(local_us::HUGEINT) <= {1 << 62} THEN local_us - offset_us ELSE local_us END"
 #: Anybody may write a heartbeat that names an earlier one: in microseconds it must fit int64.
 _FRONTIER_MIN_MS: Final = -(1 << 61) // 1_000
 _ENTRIES: Final = {
     "i": pa.int64(), "s": pa.int64(), "horizon": pa.int64(), "authority_us": pa.int64(), "frontier_us": pa.int64(),
     "readable": pa.bool_(), "source": pa.string(), "event_id": pa.string(), "kind": pa.string(),
-    "local_us": pa.int64(), "value": pa.float64(),
+    "local_us": pa.int64(), "value": pa.float64(), "offset_us": pa.int64(), "bound_us": pa.int64(),
 }  # fmt: skip
 
 
@@ -82,11 +90,15 @@ class InForce:
 class Recount:
     """Of one partition. Take all entries in order, then `settle`, then `mark` each definition.
 
-    settings: the judge's in force at the first entry. A context manager: the folder goes with it.
+    settings: the judge's in force at the first entry. judged: where the sources' clocks are is known, too: for entries
+    from the first of the partition on. A context manager: the folder goes with it.
     """
 
-    def __init__(self, settings: JudgeSettings | None = None) -> None:
+    def __init__(self, settings: JudgeSettings | None = None, *, judged: bool = True) -> None:
         self._settings = settings or JudgeSettings()
+        self.judged = judged
+        self._judge = Judge()
+        self._state = JudgeState(0, self._settings, memory=empty_memory(self._settings.dedupe_horizon))
         self._open: dict[str, tuple[int, WindowDefinition]] = {}
         self._ended: list[InForce] = []
         self.last_index = 0
@@ -98,7 +110,8 @@ class Recount:
         self.sql.execute("SET preserve_insertion_order = false")
         self.sql.execute(
             """CREATE TABLE entries (i BIGINT, s BIGINT, horizon BIGINT, authority_us BIGINT, frontier_us BIGINT,
-            readable BOOLEAN, source VARCHAR, event_id VARCHAR, kind VARCHAR, local_us BIGINT, value DOUBLE)"""
+            readable BOOLEAN, source VARCHAR, event_id VARCHAR, kind VARCHAR, local_us BIGINT, value DOUBLE,
+            offset_us BIGINT, bound_us BIGINT)"""
         )
 
     def __enter__(self) -> Self:
@@ -112,7 +125,8 @@ class Recount:
 
     def take(self, entries: Entries) -> None:
         """The next entries."""
-        rows = [self._row(entries, row) for row in range(entries.kind.size)]
+        clocks = self._clocks(entries)
+        rows = [(*self._row(entries, row), *clocks[row]) for row in range(entries.kind.size)]
         columns = list(zip(*rows, strict=True)) or [()] * len(_ENTRIES)
         batch = pa.table(  # noqa: F841 - DuckDB reads it by its name
             [pa.array(column, kind) for column, kind in zip(columns, _ENTRIES.values(), strict=True)],
@@ -121,6 +135,14 @@ class Recount:
         self.sql.execute("INSERT INTO entries SELECT * FROM batch")
         if rows:
             self.last_index = int(entries.index[-1])
+
+    def _clocks(self, entries: Entries) -> list[tuple[int | None, int | None]]:
+        """Of each entry's source after it: its clock's offset, and how far the truth may be from that."""
+        if not self.judged:
+            return [(None, None)] * entries.kind.size
+        verdicts = self._judge.step(self._state, entries).verdicts
+        pairs = zip(verdicts.offset_us.tolist(), verdicts.bound_us.tolist(), strict=True)
+        return [(offset_us, bound_us) if bound_us >= 0 else (None, None) for offset_us, bound_us in pairs]
 
     def define(self, version: int, definition: WindowDefinition) -> None:
         """A definition that came into force before the first entry that is taken."""
@@ -229,28 +251,33 @@ class Recount:
     def mark(self, one: InForce) -> None:
         """Where every counted event stands in a definition, in tables, for `recount_windows` and `late_counts`.
 
-        marked: its time, key and the watermark at it. steps: the first entry of each watermark. crossings, reports: the
-        entries that have early results told, and late events reported.
+        marked: its time (and how sure that is: NULL for not at all), key and the watermark at it. steps: the first
+        entry of each watermark. crossings, reports: the entries that have early results told, and late events reported.
         """
         definition = one.definition
-        time = "authority_us" if definition.frame is Frame.AUTHORITY else "local_us"
+        way = _way(definition)
+        time = {"authority": "authority_us", "correct": _CORRECTED}
+        times = " ".join(f"WHEN '{name}' THEN {instant}" for name, instant in time.items())
         key = {By.SOURCE: "source", By.KIND: "kind", By.ALL: "NULL::VARCHAR"}[definition.by]
         for table in ("marked", "steps", "crossings", "reports"):
             self.sql.execute(f"DROP TABLE IF EXISTS {table}")
         self.sql.execute(
             f"""CREATE TABLE marked AS
             WITH events AS (
-                SELECT i, s, a, f, clock_us, clock_before_us, frontier_us, source, {time} AS t, {key} AS key,
-                    readable AND s NOT IN (FROM repeats) AS counted, CASE WHEN value = 0 THEN 0.0 ELSE value END AS v
-                FROM clocked WHERE i > {one.version} AND i < {one.until}),
+                SELECT i, s, a, f, clock_us, clock_before_us, frontier_us, source, {key} AS key,
+                    readable AND s NOT IN (FROM repeats) AS counted, CASE WHEN value = 0 THEN 0.0 ELSE value END AS v,
+                    CASE way {times} ELSE local_us END AS t, CASE way WHEN 'correct' THEN bound_us END AS bound_us,
+                    way IN ('exclude', 'side') AS doubtful
+                FROM (SELECT *, {way} AS way FROM clocked WHERE i > {one.version} AND i < {one.until})),
             taken AS (
-                SELECT *, counted AND t <= a + {definition.max_ahead_us} AS near FROM events),
+                SELECT *, counted AND NOT doubtful AND t <= a + {definition.max_ahead_us} AS not_ahead FROM events),
             candidates AS (
                 SELECT *, CASE WHEN frontier_us IS NOT NULL THEN f - {definition.max_behind_us}
-                    WHEN near AND t >= {_TIME_MIN_US} THEN least(t, a) - {definition.lateness_us} END AS candidate
+                    WHEN not_ahead AND t >= {_TIME_MIN_US} THEN least(t, a) - {definition.lateness_us} END AS candidate
                 FROM taken)
-            SELECT i, s, t, key, v, source, clock_us, clock_before_us, counted AND i < {one.stops_at} AS counted, near,
-                near AND t >= {_TIME_MIN_US} AND i < {one.stops_at} AS in_time,
+            SELECT i, s, t, bound_us, key, v, source, clock_us, clock_before_us,
+                counted AND i < {one.stops_at} AS counted, not_ahead, doubtful,
+                not_ahead AND t >= {_TIME_MIN_US} AND i < {one.stops_at} AS in_time,
                 max(candidate) OVER (ORDER BY i ROWS UNBOUNDED PRECEDING) AS w FROM candidates"""
         )
         self.sql.execute("CREATE TABLE steps AS SELECT w, min(i) AS i FROM marked WHERE w IS NOT NULL GROUP BY w")
@@ -265,15 +292,26 @@ class Recount:
         return one.stops_at <= self.last_index
 
     def late_counts(self, definition: WindowDefinition) -> str:
-        """In SQL, of the definition that was marked: source, i (where they must be reported by), late, ahead."""
+        """In SQL, of the definition that was marked: source, i (they must be reported by), late, ahead, doubtful."""
         first_end = "t + 1"
         if definition.kind is not Kind.SLIDING:
             size, slide = definition.size_us, definition.slide_us
             first_end = f"({floored(f'(t - {size})', slide)} + 1) * {slide} + {size}"
         late = f"CASE WHEN in_time THEN coalesce({first_end} <= w, false) ELSE true END"
-        return f"""SELECT source, reports.i, count(*) FILTER (near) AS late, count(*) FILTER (NOT near) AS ahead
-            FROM (SELECT * FROM marked WHERE counted AND (NOT near OR {late})) AS aside
+        doubtful = "count(*) FILTER (doubtful)" if definition.frame is Frame.CORRECTED else "NULL::BIGINT"
+        return f"""SELECT source, reports.i, count(*) FILTER (not_ahead) AS late,
+                count(*) FILTER (NOT not_ahead AND NOT doubtful) AS ahead, {doubtful} AS doubtful
+            FROM (SELECT * FROM marked WHERE counted AND (NOT not_ahead OR {late})) AS aside
             ASOF JOIN reports ON aside.i < reports.i GROUP BY ALL"""
+
+
+def _way(definition: WindowDefinition) -> str:
+    """In SQL: how a definition dates an event."""
+    if definition.frame is not Frame.CORRECTED:
+        return f"'{definition.frame}'"
+    red = f"abs(offset_us) >= {_RED_FROM_US}"
+    doubtful = f"WHEN bound_us IS NULL THEN '{definition.unknown}' WHEN {red} THEN '{definition.red}'"
+    return f"CASE {doubtful} ELSE 'correct' END"
 
 
 def floored(instant: str, step: int) -> str:

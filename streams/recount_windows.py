@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.recount import floored
-from streams.windows import By, Kind
+from streams.windows import By, Frame, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,8 @@ def fill(sql: duckdb.DuckDBPyConnection, definition: WindowDefinition, of: Slice
     """The table `expected`: all results of the windows of the slice.
 
     Columns: key, start_us, end_us, revision (from 1), stands (the last of its window), final, full, results (1),
-    at_index, count, values, the functions, percentiles (a list, in the definition's order).
+    at_index, count, values, near_edge (NULL but in frame corrected), the functions, percentiles (a list, in the
+    definition's order).
     """
     near = f"t BETWEEN {of.first_us} AND {min(of.last_us, INT64_MAX - definition.size_us) + definition.size_us}"
     ranks = ", ".join(f"ordered[({p} * len(ordered) + 99999) // 100000]" for p in definition.percentiles)
@@ -88,13 +89,15 @@ def fill(sql: duckdb.DuckDBPyConnection, definition: WindowDefinition, of: Slice
     )
     variance = welford if "variance" in {str(function) for function in definition.functions} else "NULL::DOUBLE"
     key = "NULL::VARCHAR" if definition.by is By.ALL else "of_key"
+    near_edge = "count(*) FILTER (edge) OVER upto" if definition.frame is Frame.CORRECTED else "NULL::BIGINT"
     sql.execute("DROP TABLE IF EXISTS expected")
     sql.execute(
         f"""CREATE TABLE expected AS
         WITH placed AS (
             SELECT *, coalesce(key, '') AS of_key FROM ({_placed(definition, near)}) WHERE {of.where}),
         counted AS (
-            SELECT of_key, start_us, i, row_number() OVER upto AS count, count(v) OVER upto AS "values"
+            SELECT of_key, start_us, i, row_number() OVER upto AS count, count(v) OVER upto AS "values",
+                {near_edge} AS near_edge
             FROM placed WINDOW upto AS (PARTITION BY of_key, start_us ORDER BY i ROWS UNBOUNDED PRECEDING)),
         gathered AS (
             SELECT of_key AS full_key, start_us, list(v ORDER BY i) FILTER (v IS NOT NULL) AS vs
@@ -110,7 +113,7 @@ def fill(sql: duckdb.DuckDBPyConnection, definition: WindowDefinition, of: Slice
             FROM placed JOIN closed USING (start_us) WHERE NOT late AND closed_i IS NOT NULL
             UNION ALL SELECT of_key, start_us, i, 2 FROM placed WHERE late),
         results AS (
-            SELECT told.*, count, "values", row_number() OVER upto AS revision,
+            SELECT told.*, count, "values", near_edge, row_number() OVER upto AS revision,
                 revision = count(*) OVER whole AS stands, stands OR sum("values") OVER whole <= {REVISED_VALUES} AS full
             FROM (SELECT *, at_index + (turn = 2)::BIGINT AS before_i FROM told) AS told
             ASOF JOIN counted
@@ -123,7 +126,8 @@ def fill(sql: duckdb.DuckDBPyConnection, definition: WindowDefinition, of: Slice
                 FROM (SELECT *, CASE WHEN "full" THEN of_key END AS full_key FROM results) AS results
                 LEFT JOIN gathered USING (full_key, start_us)))
         SELECT {key} AS key, start_us, start_us + {definition.size_us} AS end_us, revision, stands, turn > 0 AS final,
-            "full", 1 AS results, at_index, count, "values", total AS sum, ordered[1] AS min, ordered[-1] AS max,
+            "full", 1 AS results, at_index, count, "values", near_edge,
+            total AS sum, ordered[1] AS min, ordered[-1] AS max,
             total / "values" AS mean, m2 / "values" AS variance, vs[1] AS first, vs[-1] AS last,
             [{ranks}]::DOUBLE[] AS percentiles
         FROM folded"""
@@ -131,16 +135,17 @@ def fill(sql: duckdb.DuckDBPyConnection, definition: WindowDefinition, of: Slice
 
 
 def _placed(definition: WindowDefinition, near: str) -> str:
-    """Every event of those that a window takes, once for each: i, key, v, start_us, late."""
+    """Every event of those that a window takes, once for each: i, key, v, start_us, late, edge (near one of its)."""
     size, slide, update = definition.size_us, definition.slide_us, definition.update_us
     if definition.kind is Kind.SLIDING:
         taken = f"SELECT * FROM marked WHERE in_time AND coalesce(t + 1 > w, true) AND {near}"
         return f"""WITH taken AS ({taken})
-            SELECT i, taken.key, v, start_us, false AS late
+            SELECT i, taken.key, v, start_us, false AS late, false AS edge
             FROM (SELECT DISTINCT key, t AS last_us, t - {size} + 1 AS start_us FROM taken) AS ends
             JOIN taken ON ends.key IS NOT DISTINCT FROM taken.key AND t BETWEEN start_us AND last_us"""
-    return f"""SELECT i, key, v, start_us, coalesce(start_us + {size} <= w, false) AS late
-        FROM (SELECT i, t, w, key, v,
+    return f"""SELECT i, key, v, start_us, coalesce(start_us + {size} <= w, false) AS late,
+            coalesce(t - start_us < bound_us OR start_us + {size} - t <= bound_us, true) AS edge
+        FROM (SELECT i, t, bound_us, w, key, v,
                 {floored("t", slide)} * {slide} - unnest(range({definition.windows_per_event})) * {slide} AS start_us
             FROM marked WHERE in_time AND {near})
         WHERE start_us + {size} > t AND coalesce(start_us + {size} + {update} > w, true)"""

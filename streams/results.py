@@ -4,7 +4,7 @@ Problem: a batch can close a hundred thousand windows at once, and each result h
 
     key     DEFINITION/WINDOW_START_US/KEY     KEY: the bytes of the window's key, none where that is null
     value   the fields of schemas/aggregate.v1.avsc as one JSON object, in their order; functions and percentiles that
-            the definition does not ask for are absent
+            the definition does not ask for are absent, near_edge but in frame corrected
 
 GUARANTEE the value is byte for byte what `json.dumps` writes of the same fields, without spaces and with the key's
 characters as they are: so numbers read back as the same doubles, and equal results are equal bytes.
@@ -26,7 +26,7 @@ from schemas.memory import address_of, copy, kernel, store_u8
 from streams.float_text import FLOAT_BYTES_MAX, INT_BYTES_MAX, put_float, put_int
 from streams.json_text import PIECE_BYTES, TEXT_FACTOR, padded, put_null, put_piece, put_text
 from streams.quantiles import RELATIVE_ERROR
-from streams.windows import Function, percentile_text
+from streams.windows import Frame, Function, percentile_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,8 +44,8 @@ class Method(enum.IntEnum):
 
 
 #: Columns of Results.ints. KEY_LENGTH is -1 for the null key; FINAL is 0 or 1; METHOD a Method.
-(KEY_ADDRESS, KEY_LENGTH, START_US, END_US, REVISION, FINAL, AT_INDEX, COUNT, VALUES, METHOD) = range(10)
-INT_COLUMNS: Final = 10
+(KEY_ADDRESS, KEY_LENGTH, START_US, END_US, REVISION, FINAL, AT_INDEX, COUNT, VALUES, METHOD, NEAR_EDGE) = range(11)
+INT_COLUMNS: Final = 11
 #: Columns of Results.floats; the percentiles follow in the order of the definition. NaN or infinite: null.
 (SUM, MIN, MAX, MEAN, VARIANCE, FIRST, LAST) = range(7)
 FLOAT_COLUMNS: Final = 7
@@ -64,12 +64,14 @@ _ERROR_OF: Final = {Method.EXACT: 0, Method.DDSKETCH: RELATIVE_ERROR, Method.NON
 _BEFORE_INTS: Final = (b',"window_start_us":', b',"window_end_us":', b',"revision":')
 _BEFORE_INDEX: Final = (b',"final":false,"at_index":', b',"final":true,"at_index":')
 _BEFORE_COUNTS: Final = (b',"count":', b',"values":')
+_BEFORE_NEAR: Final = b',"near_edge":'
 #: Places of the pieces.
 _P_INDEX: Final = len(_BEFORE_INTS)
 _P_COUNTS: Final = _P_INDEX + len(_BEFORE_INDEX)
-_P_FLOATS: Final = _P_COUNTS + len(_BEFORE_COUNTS)
-#: START_US, END_US, REVISION, AT_INDEX, COUNT, VALUES.
-_INTS: Final = 6
+_P_NEAR: Final = _P_COUNTS + len(_BEFORE_COUNTS)
+_P_FLOATS: Final = _P_NEAR + 1
+#: START_US, END_US, REVISION, AT_INDEX, COUNT, VALUES, NEAR_EDGE.
+_INTS: Final = 7
 
 #: A byte of a key is written into the record's key, too.
 _KEY_FACTOR: Final = TEXT_FACTOR + 1
@@ -100,8 +102,8 @@ class _Pieces(NamedTuple):
     """What all results of a definition have in common: addresses and lengths, as the kernel takes them.
 
     name and head: before the key, in the record's key and in its value. table: pieces of PIECE_BYTES; lengths
-    int64[n]: what is used of each. columns int64[m]: those of floats that are asked for, in their order. ends: address
-    of the three ends, one for each Method; end_lengths int64[3].
+    int64[n]: what is used of each. near: whether near_edge is said. columns int64[m]: those of floats that are asked
+    for, in their order. ends: address of the three ends, one for each Method; end_lengths int64[3].
     """
 
     name: int
@@ -110,6 +112,7 @@ class _Pieces(NamedTuple):
     head_length: int
     table: int
     lengths: NDArray[np.int64]
+    near: bool
     columns: NDArray[np.int64]
     ends: int
     end_lengths: NDArray[np.int64]
@@ -137,7 +140,7 @@ class Layout:
             before.append(b'%s"%s":' % (opening, percentile_text(percentile).encode()))
             opening = b","
         ends = [_end(method) if definition.percentiles else b"}" for method in Method]
-        table = [*_BEFORE_INTS, *_BEFORE_INDEX, *_BEFORE_COUNTS, *before]
+        table = [*_BEFORE_INTS, *_BEFORE_INDEX, *_BEFORE_COUNTS, _BEFORE_NEAR, *before]
         pieces = padded(table)
         self._memory = np.frombuffer(pieces + b"".join(ends) + name + head, np.uint8)
         lengths, end_lengths = (np.array([len(piece) for piece in pieces], np.int64) for pieces in (table, ends))
@@ -150,6 +153,7 @@ class Layout:
             head_length=len(head),
             table=at,
             lengths=lengths,
+            near=definition.frame is Frame.CORRECTED,
             columns=np.array(columns, np.int64),
             ends=at + len(pieces),
             end_lengths=end_lengths,
@@ -227,6 +231,8 @@ def _encode(
         at = put_int(put_piece(at, pieces.table, pieces.lengths, _P_INDEX + final), int(ints[row, AT_INDEX]))
         at = put_int(put_piece(at, pieces.table, pieces.lengths, _P_COUNTS), int(ints[row, COUNT]))
         at = put_int(put_piece(at, pieces.table, pieces.lengths, _P_COUNTS + 1), int(ints[row, VALUES]))
+        if pieces.near:
+            at = put_int(put_piece(at, pieces.table, pieces.lengths, _P_NEAR), int(ints[row, NEAR_EDGE]))
         for i in range(pieces.columns.size):
             at = put_piece(at, pieces.table, pieces.lengths, _P_FLOATS + i)
             value = floats[row, pieces.columns[i]]

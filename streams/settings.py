@@ -35,7 +35,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, Self
 
-from pydantic import Field, InstanceOf, ValidationError, field_validator, model_validator
+from pydantic import Field, InstanceOf, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.codec import Framing
@@ -51,6 +51,7 @@ from streams.definitions import (
     JudgeSettings,
     threshold_us_from_ms,
 )
+from streams.http_access import is_loopback
 from streams.severity import THRESHOLD_LIMIT_US, YELLOW_FROM_MS
 from streams.window_settings import read_windows
 from streams.windows import DEFAULT_WINDOWS, WindowDefinition, check_together
@@ -66,12 +67,17 @@ DEFAULT_CONFIG: Final = Path("driftledger.toml")
 DEFAULT_LEDGER: Final = "events"
 
 #: Variables of our prefix that the tests read, by their beginning.
-_TEST_VARIABLES: Final = ("DRIFTLEDGER_TEST_", "DRIFTLEDGER_REQUIRE_CASES")
+_TEST_VARIABLES: Final = ("DRIFTLEDGER_TEST_", "DRIFTLEDGER_REQUIRE_")
 #: What the name of a topic of ours ends in.
 _OWN_ENDINGS: Final = tuple(topic.name("", "").removeprefix(".") for topic in TABLE if not topic.foreign)
 #: host:port; an IPv6 address stands in brackets.
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,/]+):([0-9]{1,5})", re.ASCII)
 _PORT_MAX: Final = 65_535
+#: Fewer characters can be tried one after another.
+TOKEN_LENGTH_MIN: Final = 16
+_TOKEN: Final = re.compile(rf"[!-~]{{{TOKEN_LENGTH_MIN},256}}", re.ASCII)
+#: Never shown, logged or handed on.
+SECRETS: Final = ("http_token",)
 
 #: More lanes than this cost more transactions than they win, whatever the partition count.
 LANES_DEFAULT_MAX: Final = 8
@@ -172,10 +178,18 @@ class Settings(BaseSettings):
     session_timeout_ms: int = Field(default=6_000, ge=6_000, le=300_000)
     #: Keep events in the hot tier, RocksDB below data_dir, for questions.
     hot_store: bool = True
+    #: What a lock halts that is engaged from here: the lane takes no more input, nothing is put.
+    lock_halts: Literal["sequence,put", "sequence", "put"] = "sequence,put"
+    #: Whether a worker locks a partition when the guardian finds its own clock RED; a person releases it.
+    guardian_locks: bool = False
     #: What events are gathered into. From the tables of the file, never from the environment.
     windows: tuple[InstanceOf[WindowDefinition], ...] = DEFAULT_WINDOWS
-    #: Health, metrics, puts and questions, on loopback; 0 takes a free port.
+    #: The page, health, metrics, puts and questions; 0 takes a free port.
     http_port: int = Field(default=8_411, ge=0, le=65_535)
+    #: The address that is listened on; other than loopback it wants http_token.
+    http_host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:-]+$", max_length=253)
+    #: Who asks a worker by HTTP must name it; of ASCII that a header can hold. None: whoever is on loopback may ask.
+    http_token: SecretStr | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -219,6 +233,15 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return ledger
 
+    @field_validator("http_token")
+    @classmethod
+    def _guessed_by_nobody(cls, token: SecretStr | None) -> SecretStr | None:
+        """Refuse what is short, or does not fit in a header."""
+        if token is not None and _TOKEN.fullmatch(token.get_secret_value()) is None:
+            message = f"it is no token, which is {TOKEN_LENGTH_MIN} to 256 characters of ASCII, without spaces"
+            raise ValueError(message)
+        return token
+
     @field_validator("windows")
     @classmethod
     def _windows_together(cls, windows: tuple[WindowDefinition, ...]) -> tuple[WindowDefinition, ...]:
@@ -250,6 +273,12 @@ class Settings(BaseSettings):
             message = (
                 f"batch_events_max={self.batch_events_max} exceeds snapshot_entries={self.snapshot_entries}: "
                 "snapshots are taken between batches"
+            )
+            raise ValueError(message)
+        if self.http_token is None and not is_loopback(self.http_host):
+            message = (
+                f"http_host={self.http_host!r} is not loopback and there is no http_token: who can reach the worker "
+                "could put events and read all"
             )
             raise ValueError(message)
         if self.confirm_events > self.of_events:
@@ -285,6 +314,11 @@ class Settings(BaseSettings):
             sources_max=self.sources_max,
             estimate_interval_ms=self.estimate_interval_ms,
         )
+
+    @property
+    def token(self) -> str | None:
+        """What who asks a worker must name."""
+        return None if self.http_token is None else self.http_token.get_secret_value()
 
     @property
     def command(self) -> str:
@@ -454,6 +488,5 @@ def _describe(details: ErrorDetails, path: Path, places: Mapping[str, str]) -> s
     if details["type"] == "extra_forbidden":
         return f"{path}: unknown setting {field!r}. Remove it, or mend its spelling"
     place = places.get(field, _variable(field))
-    return (
-        f"{place} = {details['input']!r}: {reason[0].lower()}{reason[1:]}. Give another value, or none for the default"
-    )
+    shown = "(not shown)" if field in SECRETS else repr(details["input"])
+    return f"{place} = {shown}: {reason[0].lower()}{reason[1:]}. Give another value, or none for the default"

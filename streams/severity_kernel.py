@@ -42,6 +42,12 @@ def rounded_ms(us: int) -> int:
 
 
 @kernel
+def bound_ms_of(bound_us: int) -> int:
+    """Whole milliseconds that reach as far as a bound; -1, where there is none, stays."""
+    return -(-bound_us // US_PER_MS) if bound_us >= 0 else -1
+
+
+@kernel
 def severity_of(delta_ms: int) -> int:
     """Severity of a rounded delta, as the number of a Severity."""
     distance_ms = abs(delta_ms)

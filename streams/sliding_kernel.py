@@ -21,8 +21,11 @@ from schemas.canonical import EntryKind
 from schemas.columns import Fault
 from schemas.memory import kernel
 from streams.derive_kernel import (
+    AHEAD,
     BY_ALL,
     BY_KIND,
+    IN_AUTHORITY,
+    LATE,
     N_AHEAD,
     N_AUTHORITY,
     N_FRONTIER,
@@ -293,7 +296,7 @@ def slide_rows(
                 return row, _REPORT
             numbers[N_REPORT_DUE] = (clock_us // REPORT_US + 1) * REPORT_US
         counted = is_data and faults[row] == _NO_FAULT and flags[row] & _UNCOUNTED == 0
-        time_us = authority_ms[row] * _US_PER_MS if plan.in_authority else local_us[row]
+        time_us = authority_ms[row] * _US_PER_MS if plan.frame == IN_AUTHORITY else local_us[row]
         ahead = counted and time_us > authority_us and time_us - authority_us > plan.max_ahead_us
         watermark_us = numbers[N_WATERMARK]
         if not is_data:
@@ -332,7 +335,7 @@ def slide_rows(
         if ahead or time_us < TIME_MIN_US or time_us < watermark_us:
             if not has_tally_room(tally):
                 return row, _TALLY
-            count_aside(tally, tally_arena, events, row, 1 if ahead else 0)
+            count_aside(tally, tally_arena, events, row, AHEAD if ahead else LATE)
             aside[row] = _AHEAD_OF_TIME if ahead else _LATE
             numbers[N_AHEAD if ahead else N_LATE] += 1
             continue

@@ -12,7 +12,8 @@ import numpy as np
 
 from schemas.memory import address_of
 from streams import sources
-from streams.derive_kernel import N_AHEAD, N_LATE, N_TAKEN, RESULTS_MAX, Plan, Stop, Tally
+from streams.derive_kernel import N_AHEAD, N_DOUBTFUL, N_LATE, N_TAKEN, RESULTS_MAX, Plan, Stop, Tally
+from streams.derived import WindowCounts
 from streams.notices import Notices, no_tally
 from streams.quantiles import SKETCH_SLOTS
 from streams.results import FLOAT_COLUMNS, INT_COLUMNS, Layout, Results
@@ -110,8 +111,8 @@ class SlidingRun:
                 case Stop.SUSPEND:
                     self._suspend(gathered, int(entries.index[row]))
                     break
-        taken, late, ahead = (self.numbers - before)[[N_TAKEN, N_LATE, N_AHEAD]].tolist()
-        self._notices.count(gathered, taken, late, ahead, results)
+        taken, late, ahead, doubtful = (self.numbers - before)[[N_TAKEN, N_LATE, N_AHEAD, N_DOUBTFUL]].tolist()
+        self._notices.count(gathered, WindowCounts(taken, late, ahead, doubtful, results))
         self._notices.letters(gathered, entries, aside)
 
     def _make_key_room(self) -> None:

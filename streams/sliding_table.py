@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from schemas.memory import address_of, kernel
+from schemas.memory import kernel, lined
 from streams.derive_kernel import NEVER
 
 if TYPE_CHECKING:
@@ -87,7 +87,6 @@ USED: Final = 8
 
 _BLOCKS_MIN: Final = 64
 _HEAP_MIN: Final = 256
-_LINE_BYTES: Final = 64
 
 
 class Kept(NamedTuple):
@@ -105,7 +104,7 @@ class Kept(NamedTuple):
 def with_room(blocks: int, pending: int, slots: int) -> Kept:
     """No events; room for so many blocks, so many without a result, and keys in so many slots."""
     blocks = max(_BLOCKS_MIN, blocks)
-    lines = [_lines(blocks) for _ in range(3)]
+    lines = [lined(blocks, BLOCK) for _ in range(3)]
     used = np.zeros(USED, np.int64)
     used[[FREE_BLOCK, QUEUE_HEAD, QUEUE_TAIL]] = -1
     return Kept(
@@ -117,13 +116,6 @@ def with_room(blocks: int, pending: int, slots: int) -> Kept:
         heap=np.zeros((max(_HEAP_MIN, pending), HEAP_COLUMNS), np.int64),
         used=used,
     )
-
-
-def _lines(rows: int) -> NDArray[np.int64]:
-    """Zeroed rows of eight, each on a cache line of its own."""
-    raw = np.zeros((rows + 1) * BLOCK, np.int64)
-    skip = -address_of(raw) % _LINE_BYTES // raw.itemsize
-    return raw[skip : skip + rows * BLOCK].reshape(rows, BLOCK)
 
 
 def no_lists(slots: int) -> NDArray[np.int64]:

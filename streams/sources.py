@@ -22,7 +22,7 @@ How: five arrays over slots, in order of number, and an arena of names in the sa
     points   int32[slots, 32, 4]      from which readings: see `clock_columns`; points are touched once a stretch
 
 Of a table of names only the last three have no rows. So a GREEN event of a short-named source touches one line of
-places, one of hot and four or five of clocks.
+places, one of hot and four of clocks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from schemas.faults import MAX_SOURCE_BYTES
-from schemas.memory import address_of, copy, kernel, load_i64, load_u8
+from schemas.memory import address_of, copy, kernel, lined, load_i64, load_u8
 from streams.alert_kernel import ALERTED, WATCH_COLUMNS
 from streams.clock_columns import CLOCK_COLUMNS, POINT_COLUMNS, POINTS_MAX
 
@@ -52,7 +52,6 @@ HOT_COLUMNS: Final = 8
 LENGTH_BITS: Final = 9
 _LENGTH_MASK: Final = (1 << LENGTH_BITS) - 1
 _INLINE_BYTES: Final = 8 * (HOT_COLUMNS - WORDS)
-_LINE_BYTES: Final = 64
 _SLOTS_MIN: Final = 1024
 _ARENA_BYTES_A_SLOT: Final = 16
 #: When room must be made, one in so many goes.
@@ -194,13 +193,6 @@ def _read_names(sources: Sources, arena_address: int, lengths: NDArray[np.int64]
         start += length
 
 
-def _lines(slots: int) -> NDArray[np.int64]:
-    """Zeroed rows for hot, each on a cache line of its own."""
-    raw = np.zeros(slots * HOT_COLUMNS + HOT_COLUMNS, np.int64)
-    skip = -address_of(raw) % _LINE_BYTES // raw.itemsize
-    return raw[skip : skip + slots * HOT_COLUMNS].reshape(slots, HOT_COLUMNS)
-
-
 def with_names(slots: int, names_bytes: int) -> Sources:
     """No names, and room for so many, which have so many bytes in all, and for one more; nobody watches them."""
     return _with_room(slots + 1, names_bytes + MAX_SOURCE_BYTES, watched=False)
@@ -210,9 +202,9 @@ def _with_room(slots: int, arena_bytes: int, *, watched: bool) -> Sources:
     capacity = max(_SLOTS_MIN, 1 << (slots - 1).bit_length())
     return Sources(
         places=np.zeros(2 * capacity, np.int64),
-        hot=_lines(capacity),
+        hot=lined(capacity, HOT_COLUMNS),
         watch=np.zeros((capacity if watched else 0, WATCH_COLUMNS), np.int64),
-        clocks=np.zeros((capacity if watched else 0, CLOCK_COLUMNS), np.int64),
+        clocks=lined(capacity if watched else 0, CLOCK_COLUMNS),
         points=np.zeros((capacity if watched else 0, POINTS_MAX, POINT_COLUMNS), np.int32),
         arena=np.zeros(max(arena_bytes, _ARENA_BYTES_A_SLOT * capacity), np.uint8),
         used=np.zeros(3, np.int64),

@@ -23,12 +23,14 @@ from schemas.instants import US_PER_MS, format_ms
 from streams.address import ASK_TIMEOUT_S, find_workers
 from streams.drift_log import API_ACTOR, API_SOURCE, DriftLog, HaltedError, NotBegunError, NotSequencedError
 from streams.halts import read_halts
+from streams.lock_log import LockLog
 from streams.overview import parse_health
 from streams.worker_http import ask
 
 if TYPE_CHECKING:
     from streams.halts import Halt
     from streams.ledger_reader import Tail
+    from streams.locks import Lock
     from streams.overview import Health, Hot, InForce
     from streams.queries import Ledger
 
@@ -44,6 +46,8 @@ class LaneStanding(enum.StrEnum):
     #: No entry for a while although heartbeats should come: no worker, or heartbeats are off and nothing happens.
     SILENT = "silent"
     HALTED = "halted"
+    #: Somebody locked it; whether it is written besides, the anchor tells.
+    LOCKED = "locked"
     #: The last record of the ledger is no entry.
     BROKEN = "broken"
     #: No entry yet.
@@ -54,6 +58,7 @@ class PartitionStatus(NamedTuple):
     """Of one partition. lag: input offsets that are not in the ledger; None where that cannot be told.
 
     broken: why the ledger's end cannot be read; then there are no maxima either. hot: None where no worker says it.
+    locks: those that are engaged, that of the partition first.
     """
 
     partition: int
@@ -66,15 +71,18 @@ class PartitionStatus(NamedTuple):
     halt: Halt | None = None
     broken: HaltError | None = None
     hot: Hot | None = None
+    locks: tuple[Lock, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """For a listing."""
         trouble = self.halt or self.broken
+        lock = self.locks[0] if self.locks and trouble is None else None
         return {
             "partition": self.partition,
             "lane": self.lane,
             "state": self.standing,
             "halt": self.halt.code if self.halt else None,
+            "locks": len(self.locks),
             "max_sequence": self.max_sequence,
             "max_index": self.max_index,
             "input_lag_offsets": self.input_lag_offsets,
@@ -82,8 +90,8 @@ class PartitionStatus(NamedTuple):
             "last_authority": None if self.last_authority_ms is None else format_ms(self.last_authority_ms),
             "hot": None if self.hot is None else str(self.hot),
             "hot_error": None if self.hot is None else self.hot.error,
-            "detail": trouble.detail if trouble else None,
-            "remedy": trouble.remedy if trouble else None,
+            "detail": trouble.detail if trouble else f"{lock.what} is {lock.since}" if lock else None,
+            "remedy": trouble.remedy if trouble else lock.remedy if lock else None,
         }
 
 
@@ -104,6 +112,11 @@ class Status(NamedTuple):
         return [partition.halt for partition in self.partitions if partition.halt is not None]
 
     @property
+    def locks(self) -> list[Lock]:
+        """Of all partitions."""
+        return [lock for partition in self.partitions for lock in partition.locks]
+
+    @property
     def broken(self) -> list[HaltError]:
         """Of all partitions."""
         return [partition.broken for partition in self.partitions if partition.broken is not None]
@@ -119,15 +132,25 @@ def read_status(ledger: Ledger, *, actor: str = API_ACTOR, timeout_s: float) -> 
         newest_ms = (tail.authority_ms for tail in tails if tail is not None and not isinstance(tail, HaltError))
         now_ms = max(time_source().now_us() // US_PER_MS, *newest_ms, 0)
     partitions = [_standing(ledger, p, tail, halts.get(p), ends.get(p), now_ms) for p, tail in enumerate(tails)]
+    locks = LockLog(ledger).locks()
+    partitions = [_locked(p, tuple(lock for lock in locks if lock.partition == p.partition)) for p in partitions]
     healths = _workers_say(ledger)
     hot = {state.partition: state.hot for health in healths for state in health.partitions}
     windows = sorted((window for health in healths for window in health.windows), key=lambda window: window[:3])
     return Status([p._replace(hot=hot.get(p.partition)) for p in partitions], anchor, anchored, windows)
 
 
+def _locked(partition: PartitionStatus, locks: tuple[Lock, ...]) -> PartitionStatus:
+    """With its locks; one of the whole partition is what is to be known of it before whether it is written."""
+    whole = any(lock.scope is None for lock in locks)
+    shows = whole and partition.standing in (LaneStanding.LIVE, LaneStanding.SILENT, LaneStanding.EMPTY)
+    return partition._replace(locks=locks, standing=LaneStanding.LOCKED if shows else partition.standing)
+
+
 def _workers_say(ledger: Ledger) -> list[Health]:
     """The health of each worker of the ledger on this machine that answers."""
-    answers = [ask(worker.address, "/health", ASK_TIMEOUT_S) for worker in find_workers(ledger.settings)]
+    token = ledger.settings.token
+    answers = [ask(worker.address, "/health", ASK_TIMEOUT_S, token) for worker in find_workers(ledger.settings)]
     return [parse_health(answer) for answer in answers if answer is not None]
 
 

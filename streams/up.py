@@ -106,12 +106,13 @@ def lock(data_dir: Path) -> Iterator[None]:
 class Worker:
     """`driftledger worker` as a child process, from construction until `stop`. options: those before its name.
 
-    Its log begins anew; what an earlier one left is worker.log.1.
+    Its log begins anew; what an earlier one left is worker.log.1. token: what it asks for by HTTP.
     """
 
-    def __init__(self, data_dir: Path, bootstrap: str, options: Sequence[str]) -> None:
+    def __init__(self, data_dir: Path, bootstrap: str, options: Sequence[str], token: str | None = None) -> None:
         self.log = data_dir / "worker.log"
         self._address: str | None = None
+        self._token = token
         launcher = [
             *(sys.executable, "-I", "-S", str(Path(__file__).with_name("launcher.py"))),
             *(str(os.getpid()), str(data_dir / "worker.pid")),
@@ -146,7 +147,7 @@ class Worker:
     def health(self) -> Health | None:
         """What /health answers now, None where nothing does."""
         address = self.address()
-        answer = None if address is None else ask(address, "/health", HEALTH_TIMEOUT_S)
+        answer = None if address is None else ask(address, "/health", HEALTH_TIMEOUT_S, self._token)
         return None if answer is None else parse_health(answer)
 
     def ask_hot(self) -> HotAnswer | None:
@@ -155,9 +156,9 @@ class Worker:
         if address is None:
             return None
         began = _time.create_checkpoint()
-        minute = ask(address, "/aggregate?frame=authority&last=1m&functions=mean", HEALTH_TIMEOUT_S)
+        minute = ask(address, "/aggregate?frame=authority&last=1m&functions=mean", HEALTH_TIMEOUT_S, self._token)
         took_ns = began.elapsed_ns(_time.create_checkpoint())
-        every = ask(address, "/aggregate?frame=authority&functions=", HEALTH_TIMEOUT_S)
+        every = ask(address, "/aggregate?frame=authority&functions=", HEALTH_TIMEOUT_S, self._token)
         if minute is None or every is None or "error" in minute or "error" in every:
             return None
         return HotAnswer(every["count"], minute["mean"], took_ns)

@@ -45,7 +45,10 @@ from streams.estimate_kernel import WHY_KNOWN
 from streams.estimates import TOLD_COLUMNS, WHY, estimate_messages
 from streams.fold import NO_MESSAGES
 from streams.folds import FOLDS
-from streams.judge import Counts, Outputs, blank_verdicts
+from streams.guardian import Heard, beats_in, look
+from streams.guardian_kernel import BEAT_COLUMNS, worker_off_ms
+from streams.judge import Counts, Outputs, blank_verdicts, rules_of
+from streams.live_boards import LiveBoards
 from streams.rdkafka import warm_kernels
 from streams.records import allocate_records
 from streams.sliding_run import SlidingRun, no_events
@@ -191,10 +194,15 @@ def _warm_ledger() -> None:
     judge = FOLDS.judge.new_state(0)
     judged = FOLDS.judge.step(judge, sequenced.entries)
     FOLDS.judge.load(0, FOLDS.judge.dump(judge))
+    _warm_guardian()
     store = Store()
     kept = store.new_state(0)
     store.step(kept, sequenced.entries, judged)
     store_dump.load(0, store_dump.dump(kept))
+    boards = LiveBoards()
+    boards.watch()
+    boards.step(0, judge, sequenced.entries, judged)
+    boards.commit(0, judge, len(_ROWS_MS))
     told = np.zeros((1, TOLD_COLUMNS), np.int64)
     told[0, WHY] = WHY_KNOWN
     estimate_messages(0, told)
@@ -203,6 +211,17 @@ def _warm_ledger() -> None:
     nothing = np.zeros(0, np.int64)
     decode_entries(nothing, nothing, nothing, nothing, allocate_entries(0), Scratch())
     write_headers(allocate_entries(0), 0, address_of(memory))
+
+
+def _warm_guardian() -> None:
+    """What looks at the clock of a worker that is wrong: until there is an alert, and it is told."""
+    judge = FOLDS.judge.new_state(0)
+    rules = rules_of(judge.settings)
+    beats_in(allocate_entries(0), 1)
+    beats = np.zeros((1, BEAT_COLUMNS), np.int64)
+    off_ms = worker_off_ms(beats, 0, _ROWS_MS[1], judge.authority)
+    for index, authority_ms in enumerate((*_ROWS_MS, *_ROWS_MS[1:] * 2), 1):
+        look(judge.guard, Heard(0, index, "warm", 0, authority_ms, -_ROWS_MS[1], int(off_ms) - _ROWS_MS[1]), rules)
 
 
 def _warm_windows() -> None:

@@ -12,7 +12,9 @@ import structlog
 
 from schemas.instants import format_ms, format_us
 from schemas.memory import bytes_at
+from streams.causes import Cause
 from streams.severity import drift_seconds
+from streams.severity_kernel import bound_ms_of, rounded_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +32,10 @@ _logger = structlog.get_logger()
 
 
 class DriftWarning(NamedTuple):
-    """An event beyond the threshold; drift_seconds has three decimals and no sign."""
+    """An event beyond the threshold; drift_seconds has three decimals and no sign.
+
+    cause: the name of a Cause, None for none; offset_ms, bound_ms: the estimate of the source's clock, None without.
+    """
 
     partition: int
     sequence: int
@@ -40,6 +45,9 @@ class DriftWarning(NamedTuple):
     local_timestamp_us: int
     authority_timestamp_ms: int
     drift_seconds: str
+    cause: str | None
+    offset_ms: int | None
+    bound_ms: int | None
 
     def row(self) -> dict[str, Any]:
         """For a listing; logged_at is the authority timestamp: there is no other time in the ledger."""
@@ -53,6 +61,9 @@ class DriftWarning(NamedTuple):
             "authority_timestamp_ms": self.authority_timestamp_ms,
             "authority_timestamp": authority,
             "drift_seconds": self.drift_seconds,
+            "cause": self.cause,
+            "offset_ms": self.offset_ms,
+            "bound_ms": self.bound_ms,
             "logged_at_ms": self.authority_timestamp_ms,
             "logged_at": authority,
             "sequence": self.sequence,
@@ -61,8 +72,9 @@ class DriftWarning(NamedTuple):
 
 def warnings_of(partition: int, entries: Entries, outputs: Outputs, rows: NDArray[np.int64]) -> Iterator[DriftWarning]:
     """The warnings of these rows of a step, in order; the batch must still be there."""
-    events = outputs.events
+    events, verdicts = outputs.events, outputs.verdicts
     for row in rows.tolist():
+        cause, known = Cause(int(verdicts.cause[row])), verdicts.bound_us[row] >= 0
         yield DriftWarning(
             partition,
             int(entries.sequence[row]),
@@ -71,7 +83,10 @@ def warnings_of(partition: int, entries: Entries, outputs: Outputs, rows: NDArra
             bytes_at(int(events.source_address[row]), int(events.source_length[row])).decode(),
             int(events.local_us[row]),
             int(entries.authority_ms[row]),
-            drift_seconds(int(outputs.verdicts.delta_ms[row])),
+            drift_seconds(int(verdicts.delta_ms[row])),
+            None if cause is Cause.NONE else cause.name,
+            int(rounded_ms(int(verdicts.offset_us[row]))) if known else None,
+            int(bound_ms_of(int(verdicts.bound_us[row]))) if known else None,
         )
 
 

@@ -55,6 +55,7 @@ class WholeWindow:
             "waiting_for": list(whole.waiting) or None,
             "count": whole.count,
             "values": whole.values,
+            "near_edge": whole.near_edge,
             **whole.functions,
             "partitions": list(whole.partitions),
         }
@@ -151,5 +152,6 @@ def _part(result: Result, seen_from_us: int) -> Part:
         count=result.count,
         values=result.values,
         functions=result.functions,
+        near_edge=result.near_edge,
         seen_from_us=seen_from_us,
     )

@@ -17,6 +17,7 @@ kept, so a suspension of more than 30 days ago is not seen then. Lanes write a s
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -25,11 +26,12 @@ from streams.aggregates import Suspension, record_of
 from streams.control import control_values, encode_control, read_control
 from streams.derive import Derive
 from streams.drift_log import Written
+from streams.gate import Gate
 from streams.ledger_reader import decode_entry
 from streams.progress import produce_durably
 from streams.queries import CLOCK_ALLOWANCE_MS
 from streams.snapshots import read_snapshots
-from streams.windows import DEFINITIONS_MAX, entry_name, percentile_text, read_entry, window_name
+from streams.windows import DEFINITIONS_MAX, Frame, entry_name, percentile_text, read_entry, window_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,6 +69,8 @@ class WindowInForce(NamedTuple):
             "frame": window.frame,
             "by": window.by,
             "late": window.late,
+            "red": window.red if window.frame is Frame.CORRECTED else None,
+            "unknown": window.unknown if window.frame is Frame.CORRECTED else None,
             "functions": ",".join(window.functions),
             "percentiles": ",".join(map(percentile_text, window.percentiles)) or None,
             "suspended": self.suspended,
@@ -89,7 +93,8 @@ def resume(ledger: Ledger, name: str, *, actor: str, reason: str) -> dict[int, W
     """Put a window in force again where it is suspended, as it was defined; by partition where that was written.
 
     It begins anew there, without the windows that it had, once a lane takes the record; where it works nothing is
-    written, for what it has open would be lost. Raises BadInputError where it is in force or suspended nowhere.
+    written, for what it has open would be lost. Raises BadInputError where it is in force or suspended nowhere,
+    HaltError or LockedError where one of those partitions is halted or locked; then nothing is written.
     """
     windows = [window for window in read_windows(ledger) if window.definition.name == name]
     if not windows:
@@ -97,6 +102,9 @@ def resume(ledger: Ledger, name: str, *, actor: str, reason: str) -> dict[int, W
     suspended = [window for window in windows if window.suspended is not None]
     if not suspended:
         raise BadInputError(f"window {name} is suspended in no partition: nothing was written")
+    with closing(Gate(ledger.bootstrap, ledger.names.progress, ledger.partitions, ledger.lanes)) as gate:
+        for window in suspended:
+            gate.check(window.partition)
     written = {}
     for window in suspended:
         body = {"name": entry_name(name), "body": window.definition.canonical()}

@@ -32,12 +32,13 @@ class ClosedWindow(NamedTuple):
 
 
 class LateSource(NamedTuple):
-    """A source whose events were not all in their windows, because they came late or were dated too far ahead."""
+    """A source whose events were not all in their windows: late, too far ahead, or doubtful."""
 
     definition: str
     source: str
     late: int
     ahead: int
+    doubtful: int
 
 
 class WindowBoard:
@@ -69,7 +70,7 @@ class WindowBoard:
 
     def late_sources(self) -> list[LateSource]:
         """Most events first."""
-        return sorted(self._late.values(), key=lambda late: (-late.late - late.ahead, late.source, late.definition))
+        return sorted(self._late.values(), key=lambda late: (-sum(late[2:]), late.source, late.definition))
 
     def suspended(self) -> list[tuple[str, int, str]]:
         """Definition, partition, and why it gives no results there."""
@@ -89,10 +90,11 @@ class WindowBoard:
 
     def _count_late(self, record: Mapping[str, Any]) -> None:
         name, source = record["definition"], record["source"]
-        before = self._late.get((name, source), LateSource(name, source, 0, 0))
-        if before.late or before.ahead or len(self._late) < LATE_SOURCES_MAX:
-            late, ahead = before.late + record["late"], before.ahead + record["ahead"]
-            self._late[name, source] = LateSource(name, source, late, ahead)
+        before = self._late.get((name, source))
+        if before is not None or len(self._late) < LATE_SOURCES_MAX:
+            late, ahead, doubtful = (0, 0, 0) if before is None else before[2:]
+            late, ahead = late + record["late"], ahead + record["ahead"]
+            self._late[name, source] = LateSource(name, source, late, ahead, doubtful + (record.get("doubtful") or 0))
 
 
 class Merged(NamedTuple):

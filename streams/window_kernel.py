@@ -14,11 +14,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from schemas.canonical import EntryKind
 from schemas.columns import Fault
 from schemas.memory import kernel
+from streams.corrected_kernel import RED_OUT, UNKNOWN_OUT, corrected, is_near
 from streams.derive_kernel import (
+    AHEAD,
     BY_ALL,
+    DOUBTFUL,
+    IN_AUTHORITY,
+    IN_CORRECTED,
+    LATE,
     N_AHEAD,
     N_AUTHORITY,
     N_CLOSE_DUE,
+    N_DOUBTFUL,
     N_EARLY_DUE,
     N_FRONTIER,
     N_LATE,
@@ -55,6 +62,7 @@ from streams.window_table import (
     MAX,
     MEAN,
     MIN,
+    ONE_NEAR,
     PANE_CLOSED,
     ROW_COLUMNS,
     STATE,
@@ -81,7 +89,8 @@ if TYPE_CHECKING:
 class Batch(NamedTuple):
     """What is read of a batch, a row for each entry: columns of Entries, Events and Verdicts.
 
-    key: the source, or the kind by kind. frontier_us: of heartbeats, NEVER elsewhere.
+    offset_us, bound_us: of the source's clock, as judge knows it. key: the source, or the kind by kind. frontier_us: of
+    heartbeats, NEVER elsewhere.
     """
 
     kind: NDArray[np.uint8]
@@ -91,6 +100,8 @@ class Batch(NamedTuple):
     fault: NDArray[np.uint8]
     flags: NDArray[np.uint8]
     local_us: NDArray[np.int64]
+    offset_us: NDArray[np.int64]
+    bound_us: NDArray[np.int64]
     has_value: NDArray[np.uint8]
     value: NDArray[np.float64]
     key_address: NDArray[np.int64]
@@ -101,9 +112,13 @@ class Batch(NamedTuple):
 
 
 class Located(NamedTuple):
-    """Of each counted row: its time, the start of the last window that holds it, key slot (-1 new), two hashes."""
+    """Of each counted row: its time, the start of the last window that holds it, key slot (-1 new), two hashes.
+
+    bound_us: in frame corrected how far the truth may be from the time, see `corrected_kernel`.
+    """
 
     time_us: NDArray[np.int64]
+    bound_us: NDArray[np.int64]
     start_us: NDArray[np.int64]
     slot: NDArray[np.int64]
     key_hash: NDArray[np.int64]
@@ -114,7 +129,7 @@ _DATA: Final = int(EntryKind.DATA)
 _NO_FAULT: Final = int(Fault.NONE)
 _UNCOUNTED: Final = int(Flag.DUPLICATE | Flag.CONFLICT)
 _DONE, _RESULTS, _KEYS, _WINDOWS, _TALLY, _REPORT, _SUSPEND = (int(stop) for stop in Stop)
-_LATE, _AHEAD_OF_TIME = int(Aside.LATE), int(Aside.AHEAD)
+_LATE, _AHEAD_OF_TIME, _RED, _UNKNOWN = int(Aside.LATE), int(Aside.AHEAD), int(Aside.RED), int(Aside.UNKNOWN)
 _US_PER_MS: Final = 1_000
 #: Rows looked ahead, the time of about two misses.
 _FAR: Final = 8
@@ -150,7 +165,7 @@ def locate(start: int, batch: Batch, plan: Plan, keys: Sources, located: Located
     places_address, hot_address = places.ctypes.data, hot.ctypes.data
     mask = places.size - 1
     slide_us = plan.slide_us
-    by_key, in_authority = plan.by != BY_ALL, plan.in_authority != 0
+    by_key, in_authority, in_corrected = plan.by != BY_ALL, plan.frame == IN_AUTHORITY, plan.frame == IN_CORRECTED
     if by_key:
         for row in range(start, rows):
             if faults[row] == _NO_FAULT:
@@ -167,6 +182,11 @@ def locate(start: int, batch: Batch, plan: Plan, keys: Sources, located: Located
                 prefetch(hot_address + _HOT_BYTES * slot_in(places[hashes[row + _NEAR] & mask]))
             slot = find(places, hot, arena, addresses[row], lengths[row], hashes[row])
         time_us = batch.authority_ms[row] * _US_PER_MS if in_authority else batch.local_us[row]
+        if in_corrected:
+            time_us, located.bound_us[row] = corrected(
+                time_us, batch.authority_ms[row] * _US_PER_MS, batch.offset_us[row], batch.bound_us[row], plan.red,
+                plan.unknown,
+            )  # fmt: skip
         if time_us < TIME_MIN_US:
             time_us = TIME_MIN_US - 1
         if time_us < start_us or time_us - slide_us >= start_us:  # mostly it is where the one before was
@@ -203,6 +223,7 @@ def derive_rows(
     frontier_us = batch.frontier_us
     table, lines, reals, blocks, used = windows.table, windows.rows, windows.reals, windows.blocks, windows.used
     times, starts, slots, digests = located.time_us, located.start_us, located.slot, located.window_hash
+    bounds, in_corrected = located.bound_us, plan.frame == IN_CORRECTED
     hot = keys.hot
     table_address, lines_address = table.ctypes.data, lines.ctypes.data
     mask = table.size - 1
@@ -236,10 +257,11 @@ def derive_rows(
         watermark_us = numbers[N_WATERMARK]
         authority_us = numbers[N_AUTHORITY]
         time_us = times[row]
-        ahead = counted and time_us > authority_us and time_us - authority_us > plan.max_ahead_us
+        doubtful = in_corrected and counted and bounds[row] <= RED_OUT
+        ahead = counted and not doubtful and time_us > authority_us and time_us - authority_us > plan.max_ahead_us
         if not is_data:
             watermark_us = max(watermark_us, numbers[N_FRONTIER] - plan.max_behind_us)
-        elif counted and not ahead and time_us >= TIME_MIN_US:
+        elif counted and not doubtful and not ahead and time_us >= TIME_MIN_US:
             watermark_us = max(watermark_us, min(time_us, authority_us) - plan.lateness_us)
         numbers[N_WATERMARK] = watermark_us
         if watermark_us >= numbers[N_CLOSE_DUE] and not close_due(
@@ -248,12 +270,14 @@ def derive_rows(
             return row, _RESULTS
         if not counted:
             continue
-        if ahead:
+        if doubtful or ahead:
             if not has_tally_room(tally):
                 return row, _TALLY
-            count_aside(tally, tally_arena, batch, row, 1)
+            count_aside(tally, tally_arena, batch, row, DOUBTFUL if doubtful else AHEAD)
             aside[row] = _AHEAD_OF_TIME
-            numbers[N_AHEAD] += 1
+            if doubtful:
+                aside[row] = _UNKNOWN if bounds[row] == UNKNOWN_OUT else _RED
+            numbers[N_DOUBTFUL if doubtful else N_AHEAD] += 1
             continue
         last_us = starts[row]
         first_us = last_us - (per_event - 1) * slide_us
@@ -291,6 +315,8 @@ def derive_rows(
                 if at < 0:
                     at = _open(windows, plan, numbers, slot, start_us, digest, sequences[row])
                 lines[at, COUNT] += 1
+                if in_corrected and is_near(time_us, bounds[row], start_us, start_us + size_us):
+                    lines[at, STATE] += ONE_NEAR
                 if finite:
                     before = lines[at, VALUES]
                     if kept:
@@ -318,7 +344,7 @@ def derive_rows(
                     lines[at, STATE] |= CHANGED
                 start_us += slide_us
         if late:
-            count_aside(tally, tally_arena, batch, row, 0)
+            count_aside(tally, tally_arena, batch, row, LATE)
             aside[row] = _LATE
             numbers[N_LATE] += 1
     return rows, _DONE

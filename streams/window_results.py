@@ -24,7 +24,18 @@ from streams.derive_kernel import (
 )
 from streams.prefetch import prefetch
 from streams.quantiles import rank, sketch_percentile, sketch_sorted
-from streams.results import AT_INDEX, END_US, FINAL, FLOAT_COLUMNS, KEY_ADDRESS, KEY_LENGTH, METHOD, START_US, Method
+from streams.results import (
+    AT_INDEX,
+    END_US,
+    FINAL,
+    FLOAT_COLUMNS,
+    KEY_ADDRESS,
+    KEY_LENGTH,
+    METHOD,
+    NEAR_EDGE,
+    START_US,
+    Method,
+)
 from streams.results import COUNT as RESULT_COUNT
 from streams.results import FIRST as RESULT_FIRST
 from streams.results import LAST as RESULT_LAST
@@ -50,6 +61,7 @@ from streams.window_table import (
     M2,
     MAX,
     MIN,
+    NEAR_BITS,
     NEXT,
     PANE_CLOSED,
     PANE_HEAD,
@@ -140,6 +152,7 @@ def emit(
     ints[at, FINAL] = final
     ints[at, AT_INDEX] = index
     ints[at, RESULT_COUNT] = rows[row, COUNT]
+    ints[at, NEAR_EDGE] = rows[row, STATE] >> NEAR_BITS
     count = rows[row, VALUES]
     ints[at, RESULT_VALUES] = count
     ints[at, METHOD] = _EXACT

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from schemas.memory import address_of, kernel
+from schemas.memory import kernel, lined
 from streams.quantiles import SKETCH_SLOTS
 from streams.window_table import (
     BLOCK_COLUMNS,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 _ROWS_MIN: Final = 256
 _BLOCKS_MIN: Final = 256
 _PANES_MIN: Final = 64
-_LINE_BYTES: Final = 64
 
 
 @kernel
@@ -74,16 +73,9 @@ def _reindex(windows: Windows) -> None:
             row = rows[row, NEXT]
 
 
-def _lines(rows: int) -> NDArray[np.int64]:
-    """Zeroed rows, each on cache lines of its own."""
-    raw = np.zeros(rows * ROW_COLUMNS + ROW_COLUMNS, np.int64)
-    skip = -address_of(raw) % _LINE_BYTES // raw.itemsize
-    return raw[skip : skip + rows * ROW_COLUMNS].reshape(rows, ROW_COLUMNS)
-
-
 def with_room(rows: int, panes: int, blocks: int, sketches: int) -> Windows:
     """No windows, and room for so many of each."""
-    lines = _lines(max(_ROWS_MIN, rows))
+    lines = lined(max(_ROWS_MIN, rows), ROW_COLUMNS)
     used = np.zeros(USED, np.int64)
     used[[FREE_ROW, FREE_BLOCK, FREE_SKETCH]] = -1
     return Windows(

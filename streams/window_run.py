@@ -13,12 +13,17 @@ import numpy as np
 
 from schemas.memory import address_of
 from streams import sources
+from streams.corrected_kernel import TO_AUTHORITY, TO_CORRECTED, TO_NOTHING
 from streams.derive_kernel import (
     BY_ALL,
     BY_KIND,
     BY_SOURCE,
+    IN_AUTHORITY,
+    IN_CORRECTED,
+    IN_LOCAL,
     N_AHEAD,
     N_AUTHORITY,
+    N_DOUBTFUL,
     N_FRONTIER,
     N_LATE,
     N_RESULTS,
@@ -30,6 +35,7 @@ from streams.derive_kernel import (
     Stop,
     Tally,
 )
+from streams.derived import WindowCounts
 from streams.notices import Notices, no_tally
 from streams.quantiles import SKETCH_SLOTS
 from streams.results import FLOAT_COLUMNS, INT_COLUMNS, Layout, Results
@@ -38,7 +44,7 @@ from streams.window_keys import with_key_room
 from streams.window_results import Scratch
 from streams.window_room import grown, no_windows
 from streams.window_table import BLOCK_VALUES, BLOCKS_MAX, EXACT_VALUES, WINDOWS_MAX, Windows
-from streams.windows import By, Frame, Function, WindowDefinition
+from streams.windows import By, Doubtful, Frame, Function, WindowDefinition
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +54,13 @@ if TYPE_CHECKING:
     from streams.judge import Outputs
 
 _WIDE: Final = {Function.VARIANCE, Function.FIRST, Function.LAST}
+_FRAMES: Final = {Frame.LOCAL: IN_LOCAL, Frame.AUTHORITY: IN_AUTHORITY, Frame.CORRECTED: IN_CORRECTED}
+_WAYS: Final = {
+    Doubtful.CORRECT: TO_CORRECTED,
+    Doubtful.AUTHORITY: TO_AUTHORITY,
+    Doubtful.EXCLUDE: TO_NOTHING,
+    Doubtful.SIDE: TO_NOTHING,
+}
 _BY: Final = {By.SOURCE: BY_SOURCE, By.KIND: BY_KIND, By.ALL: BY_ALL}
 _TOO_MUCH: Final = (
     f"more than {WINDOWS_MAX:,} open windows, or {BLOCKS_MAX * BLOCK_VALUES:,} values kept for percentiles"
@@ -59,13 +72,15 @@ def plan_of(definition: WindowDefinition) -> Plan:
     return Plan(
         size_us=definition.size_us,
         slide_us=definition.slide_us,
-        in_authority=int(definition.frame is Frame.AUTHORITY),
+        frame=_FRAMES[definition.frame],
         by=_BY[definition.by],
         lateness_us=definition.lateness_us,
         max_behind_us=definition.max_behind_us,
         max_ahead_us=definition.max_ahead_us,
         update_us=definition.update_us,
         early_us=definition.early_us,
+        red=_WAYS[definition.red],
+        unknown=_WAYS[definition.unknown],
         wide=int(not _WIDE.isdisjoint(definition.functions)),
         per_event=definition.windows_per_event,
         percentiles=np.array(definition.percentiles, np.int64),
@@ -140,8 +155,8 @@ class WindowRun:
                 case Stop.SUSPEND:
                     self._suspend(gathered, int(entries.index[row]))
                     break
-        taken, late, ahead = (self.numbers - before)[[N_TAKEN, N_LATE, N_AHEAD]].tolist()
-        self._notices.count(gathered, taken, late, ahead, results)
+        taken, late, ahead, doubtful = (self.numbers - before)[[N_TAKEN, N_LATE, N_AHEAD, N_DOUBTFUL]].tolist()
+        self._notices.count(gathered, WindowCounts(taken, late, ahead, doubtful, results))
         self._notices.letters(gathered, entries, aside)
 
     def _batch(self, entries: Entries, judged: Outputs, frontier_us: NDArray[np.int64]) -> Batch:
@@ -155,6 +170,8 @@ class WindowRun:
             fault=events.fault,
             flags=judged.verdicts.flags,
             local_us=events.local_us,
+            offset_us=judged.verdicts.offset_us,
+            bound_us=judged.verdicts.bound_us,
             has_value=events.has_value,
             value=events.value,
             key_address=events.kind_address if by_kind else events.source_address,

@@ -1,14 +1,14 @@
 """The [[window]] tables of driftledger.toml, read into definitions.
 
-Problem: tomllib says what a file holds and not where, and a window has fifteen keys that must fit one another. Whoever
-mends one wants the line. So the text is scanned beside the parsed tables: the n-th [[window]] header is that of the
-n-th table, and a key is looked for below it.
+Problem: tomllib says what a file holds and not where, and a window has seventeen keys that must fit one another.
+Whoever mends one wants the line. So the text is scanned beside the parsed tables: the n-th [[window]] header is that of
+the n-th table, and a key is looked for below it.
 
     [[window]]
     name = "source_10s"
     size_ms = 10_000
     slide_ms = 5_000                # hopping; absent: tumbling. sliding = true instead: one result for each event time
-    frame = "local"                 # or "authority"
+    frame = "local"                 # or "authority", "corrected"
     by = "source"                   # or "kind", "all"
     whole = false                   # true: partitions are merged as well
     functions = ["count", "sum"]    # of Function; count is always there
@@ -19,6 +19,8 @@ n-th table, and a key is looked for below it.
     late = "drop"                   # or "update", "side"
     update_ms = 60_000              # with late = "update"
     early_ms = 0
+    red = "correct"                 # with frame = "corrected"; or "authority", "exclude", "side"
+    unknown = "authority"           # likewise; or "exclude", "side"
 
 GUARANTEE a fault is told with file, line, window, key, value, reason and remedy.
 HAZARD tables that are written inline (window = [{...}]) have no header each: their faults are told with the line of the
@@ -52,6 +54,8 @@ KEYS: Final = (
     "late",
     "update_ms",
     "early_ms",
+    "red",
+    "unknown",
 )
 _REQUIRED: Final = ("name", "size_ms")
 #: Beyond these bits an integer is out of any range in any unit; Python cannot even print the longest.

@@ -66,6 +66,10 @@ SKETCHED: Final = 4
 #: Its percentiles are given up: no sketch was left, or the values spread too wide for one.
 UNKEPT: Final = 8
 
+#: STATE above its bits counts, in frame corrected, the events that lie near an edge.
+NEAR_BITS: Final = 8
+ONE_NEAR: Final = 1 << NEAR_BITS
+
 # Columns of a pane.
 PANE_START: Final = 0
 PANE_HEAD: Final = 1

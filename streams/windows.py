@@ -42,10 +42,27 @@ class Kind(enum.StrEnum):
 
 
 class Frame(enum.StrEnum):
-    """Whose clock says when an event was: its source's, or the broker's that appended it."""
+    """Whose clock says when an event was: its source's, the broker's that appended it, or its source's put right.
+
+    Corrected time is local time less the estimated offset of the source's clock, as judge knows it after the event (see
+    `estimate`), so it has a bound.
+    """
 
     LOCAL = "local"
     AUTHORITY = "authority"
+    CORRECTED = "corrected"
+
+
+class Doubtful(enum.StrEnum):
+    """What becomes, in frame corrected, of an event whose source's clock is RED, or not known.
+
+    It is corrected all the same, dated by the broker, left out, or left out with a dead letter.
+    """
+
+    CORRECT = "correct"
+    AUTHORITY = "authority"
+    EXCLUDE = "exclude"
+    SIDE = "side"
 
 
 class By(enum.StrEnum):
@@ -113,6 +130,17 @@ LOCAL_AHEAD_US: Final = 60_000_000
 #: With late = "update".
 DEFAULT_UPDATE_US: Final = 60_000_000
 
+#: Fields whose value is one of a few.
+_MEMBERS: Final[dict[str, type[enum.StrEnum]]] = {
+    "kind": Kind,
+    "frame": Frame,
+    "by": By,
+    "late": Late,
+    "red": Doubtful,
+    "unknown": Doubtful,
+}
+#: Fields that have a meaning in frame corrected alone.
+_OF_CORRECTED: Final = ("red", "unknown")
 #: A duration that is not given: what follows from kind, frame and late.
 _FOLLOWS: Final = -1
 _DURATIONS: Final = ("size_us", "slide_us", "lateness_us", "max_behind_us", "max_ahead_us", "update_us", "early_us")
@@ -141,9 +169,11 @@ class WindowDefinition:
     0; hopping: to be given). whole: results of the partitions are also merged into one. functions: in any order, count
     is always among them; percentiles: in thousandths of a percent. lateness_us: how far the watermark stays behind the
     event times seen; max_behind_us: behind the authority frontier; max_ahead_us: an event further ahead of authority is
-    in no window (0 in frame authority, where there is none). update_us: how long after its closing a window takes late
-    events (0 unless late is update). early_us: grid of authority time at which open windows tell what they have; 0 for
-    none. A duration that is left out is the one that follows from kind, frame and late.
+    in no window (0 in frame authority, where there is none). red, unknown: in frame corrected, what becomes of an event
+    of a source whose clock is off by 5 s and more, and of one of which there is no estimate yet. update_us: how long
+    after its closing a window takes late events (0 unless late is update). early_us: grid of authority time at which
+    open windows tell what they have; 0 for none. A duration that is left out is the one that follows from kind, frame
+    and late.
     """
 
     name: str
@@ -161,10 +191,12 @@ class WindowDefinition:
     late: Late = Late.DROP
     update_us: int = _FOLLOWS
     early_us: int = 0
+    red: Doubtful = Doubtful.CORRECT
+    unknown: Doubtful = Doubtful.AUTHORITY
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        for field, closed in (("kind", Kind), ("frame", Frame), ("by", By), ("late", Late)):
+        for field, closed in _MEMBERS.items():
             _check_member(field, getattr(self, field), closed)
         if type(self.whole) is not bool:
             raise WindowFieldError("whole", self.whole, "is neither true nor false", "Give one of the two")
@@ -186,8 +218,10 @@ class WindowDefinition:
         return 1 if self.kind is Kind.SLIDING else -(-self.size_us // self.slide_us)
 
     def canonical(self) -> str:
-        """The body of a DEFINITION entry."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """The body of a DEFINITION entry; red and unknown are in it where they have a meaning."""
+        left_out = () if self.frame is Frame.CORRECTED else _OF_CORRECTED
+        fields = {name: value for name, value in asdict(self).items() if name not in left_out}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def parse(cls, body: str) -> WindowDefinition:
@@ -198,8 +232,11 @@ class WindowDefinition:
             raise BadInputError(
                 f"window definition is not JSON: {error}. Write WindowDefinition.canonical()"
             ) from error
-        if not isinstance(fields, dict) or sorted(fields) != sorted(cls.__slots__):
-            raise BadInputError(f"a window definition must have exactly the fields {', '.join(sorted(cls.__slots__))}")
+        wanted = set(cls.__slots__)
+        if not isinstance(fields, dict) or fields.get("frame") != Frame.CORRECTED:
+            wanted -= set(_OF_CORRECTED)
+        if not isinstance(fields, dict) or set(fields) != wanted:
+            raise BadInputError(f"a window definition must have exactly the fields {', '.join(sorted(wanted))}")
         definition = from_fields(fields)
         if definition.canonical() != body:
             raise BadInputError(
@@ -210,7 +247,7 @@ class WindowDefinition:
 
     def _following(self) -> dict[str, int]:
         """Durations that follow from other fields."""
-        local = self.frame is Frame.LOCAL
+        local = self.frame is not Frame.AUTHORITY
         return {
             "slide_us": {Kind.TUMBLING: self.size_us, Kind.HOPPING: _FOLLOWS, Kind.SLIDING: 0}[self.kind],
             "lateness_us": LOCAL_LATENESS_US if local else 0,
@@ -243,6 +280,7 @@ class WindowDefinition:
         if self.frame is Frame.AUTHORITY and self.max_ahead_us:
             reason = "has no meaning in frame authority: no event is ahead of the clock that stamped it"
             raise WindowFieldError("max_ahead_us", self.max_ahead_us, reason, 'Leave it out, or set frame = "local"')
+        self._check_doubtful()
         if self.late is not Late.UPDATE and self.update_us:
             reason = f'has no meaning with late = "{self.late}": a closed window stays closed'
             raise WindowFieldError("update_us", self.update_us, reason, 'Leave it out, or set late = "update"')
@@ -261,11 +299,27 @@ class WindowDefinition:
             reason = "has no meaning for a sliding window: those of two partitions end at different events"
             raise WindowFieldError("whole", self.whole, reason, "Leave it out, or let the window hop")
 
+    def _check_doubtful(self) -> None:
+        """What frame corrected has beside the others, and what it cannot have."""
+        if self.frame is Frame.CORRECTED:
+            if self.unknown is Doubtful.CORRECT:
+                reason = "cannot be done: there is no estimate to correct by"
+                raise WindowFieldError("unknown", str(self.unknown), reason, "Date it by authority, or leave it out")
+            if self.kind is Kind.SLIDING:
+                reason = "has no meaning for a sliding window: it ends with an event, whose instant has a bound"
+                raise WindowFieldError("frame", str(self.frame), reason, "Let the window hop, or take another frame")
+            return
+        for field, nothing in (("red", Doubtful.CORRECT), ("unknown", Doubtful.AUTHORITY)):
+            value = getattr(self, field)
+            if value is not nothing:
+                reason = f"has no meaning in frame {self.frame}, where no clock is corrected"
+                raise WindowFieldError(field, str(value), reason, 'Leave it out, or set frame = "corrected"')
+
 
 def from_fields(fields: Mapping[str, Any]) -> WindowDefinition:
     """A definition from plain values: text for the members of enums, lists for tuples. Raises WindowFieldError."""
     plain = dict(fields)
-    for field, closed in (("kind", Kind), ("frame", Frame), ("by", By), ("late", Late)):
+    for field, closed in _MEMBERS.items():
         if field in plain:
             plain[field] = _member(plain[field], closed)
     if isinstance(plain.get("functions"), list):

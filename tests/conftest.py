@@ -22,6 +22,7 @@ import structlog
 from schemas.clock import SystemTime
 from streams.broker import Cluster
 from streams.settings import Settings
+from tests.browser.chromium import find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,8 +64,10 @@ def _cases_folder() -> Path | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Absence of the cases is a failure where they are required."""
+    """Absence of the cases, or of a browser, is a failure where they are required."""
     del config
+    if os.environ.get("DRIFTLEDGER_REQUIRE_BROWSER") == "1" and find_chromium() is None:
+        pytest.exit("DRIFTLEDGER_REQUIRE_BROWSER=1 but there is no Chromium. On Debian: apt install chromium", 2)
     if os.environ.get("DRIFTLEDGER_REQUIRE_CASES") == "1" and _cases_folder() is None:
         pytest.exit("DRIFTLEDGER_REQUIRE_CASES=1 but there are no cases. Point DRIFTLEDGER_CASES at the folder", 2)
 
@@ -90,16 +93,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `cases` are left out, with one line, where the cases are not."""
-    if _cases_folder() is not None:
-        return
-    without = [item for item in items if item.get_closest_marker("cases")]
+    """Tests marked `cases` or `browser` are left out, with one line, where there are none."""
+    if _cases_folder() is None:
+        _leave_out(config, items, "cases", "no reference cases. Point DRIFTLEDGER_CASES at them")
+    if find_chromium() is None:
+        _leave_out(config, items, "browser", "no Chromium. On Debian: apt install chromium")
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str, why: str) -> None:
+    without = [item for item in items if item.get_closest_marker(marker)]
     if without:
         items[:] = [item for item in items if item not in without]
         config.hook.pytest_deselected(items=without)
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            reporter.write_line(f"{len(without)} tests deselected: no reference cases. Point DRIFTLEDGER_CASES at them")
+            reporter.write_line(f"{len(without)} tests deselected: {why}")
 
 
 @pytest.fixture(scope="session")

@@ -29,24 +29,23 @@ if TYPE_CHECKING:
     from streams.queries import Ledger
 
 _COLUMNS = (
-    "definition", "key", "window_start", "window_end", "final", "revision", "count", "values", "sum", "min", "max",
-    "mean", "variance", "first", "last", "percentiles", "partition",
+    "definition", "key", "window_start", "window_end", "final", "revision", "count", "values", "near_edge", "sum",
+    "min", "max", "mean", "variance", "first", "last", "percentiles", "partition",
 )  # fmt: skip
 #: What a definition need not ask for: it takes room in a table only where a row has it.
-_SPARING = frozenset({"sum", "min", "max", "mean", "variance", "first", "last", "percentiles"})
+_SPARING = frozenset({"near_edge", "sum", "min", "max", "mean", "variance", "first", "last", "percentiles"})
 _LINE_COLUMNS = ("window_start", "definition", "key", "final", "revision", "count", "sum", "mean")
 _FIELDS = (
     "definition", "version", "partition", "frame", "key", "window_start", "window_end", "window_start_us",
-    "window_end_us", "revision", "final", "at_index", "count", "values", "sum", "min", "max", "mean", "variance",
-    "first", "last", "percentiles", "method", "relative_error", "recorded_at",
-    "recorded_at_ms",
+    "window_end_us", "revision", "final", "at_index", "count", "values", "near_edge", "sum", "min", "max", "mean",
+    "variance", "first", "last", "percentiles", "method", "relative_error", "recorded_at", "recorded_at_ms",
 )  # fmt: skip
-_LATE_COLUMNS = ("definition", "source", "late", "ahead", "partition", "last_recorded_at")
-_LATE_LINE_COLUMNS = ("recorded_at", "definition", "source", "late", "ahead")
-_LATE_FIELDS = ("definition", "source", "late", "ahead", "partition", "version", "at_index", "recorded_at")
+_LATE_COLUMNS = ("definition", "source", "late", "ahead", "doubtful", "partition", "last_recorded_at")
+_LATE_LINE_COLUMNS = ("recorded_at", "definition", "source", "late", "ahead", "doubtful")
+_LATE_FIELDS = ("definition", "source", "late", "ahead", "doubtful", "partition", "version", "at_index", "recorded_at")
 _WHOLE_COLUMNS = (
-    "definition", "key", "window_start", "window_end", "complete", "waiting_for", "count", "values", "sum", "min",
-    "max", "mean", "variance", "partitions",
+    "definition", "key", "window_start", "window_end", "complete", "waiting_for", "count", "values", "near_edge", "sum",
+    "min", "max", "mean", "variance", "partitions",
 )  # fmt: skip
 _WHOLE_FIELDS = (*_WHOLE_COLUMNS, "window_start_us", "window_end_us", "frame")
 
@@ -93,7 +92,7 @@ def aggregates(
         bool, typer.Option("--whole", help="Merge the partitions, for windows that are defined with whole = true.")
     ] = False,
     late: Annotated[
-        bool, typer.Option("--late", help="List instead how many events of each source were late or ahead.")
+        bool, typer.Option("--late", help="List instead how many events of each source were left out, and why.")
     ] = False,
     follow: FollowOption = False,
     output: OutputOption = Output.TABLE,
@@ -208,11 +207,13 @@ def _list_late(
     for record in between(ledger, span.first_ms, span.last_ms, asked, partition=partition, every_revision=True):
         if isinstance(record, LateCounts):
             place = record.definition, record.source, record.partition
-            row = sums.setdefault(place, {**record.row(), "late": 0, "ahead": 0})
+            row = sums.setdefault(place, {**record.row(), "late": 0, "ahead": 0, "doubtful": 0})
             row["late"] += record.late
             row["ahead"] += record.ahead
+            row["doubtful"] += record.doubtful or 0
             row["last_recorded_at"] = record.row()["recorded_at"]
-    rows = sorted(sums.values(), key=lambda row: (-row["late"] - row["ahead"], row["definition"], row["source"]))
+    left_out = ("late", "ahead", "doubtful")
+    rows = sorted(sums.values(), key=lambda row: (-sum(row[n] for n in left_out), row["definition"], row["source"]))
     return emit(rows[:last], _LATE_COLUMNS, output)
 
 

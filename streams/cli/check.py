@@ -82,6 +82,9 @@ def aggregates(
         what = "any window" if window is None else f"a window {window!r}"
         typer.echo(f"nothing to compare: no definition of {what} was in force there", err=True)
     for check in checks:
+        if check.passed_over is not None:
+            text = f"partition {check.partition}, window {check.definition}: passed over, {check.passed_over}"
+            typer.echo(f"{text}. Check without a range", err=True)
         for difference in check.differences:
             typer.echo(f"{difference}", err=True)
         if check.differing > len(check.differences):
@@ -119,6 +122,8 @@ def _columns(output: Output) -> tuple[str, ...]:
 def _row(check: DefinitionCheck, output: Output) -> dict[str, Any]:
     row = {name: getattr(check, name) for name in _COLUMNS if name != "result"}
     row["result"] = "different" if check.differing else "equal" if check.results else "nothing yet"
+    if check.passed_over is not None:
+        row["result"] = "passed over"
     if output is not Output.TABLE:
         row["differences"] = [difference._asdict() for difference in check.differences]
     return row

@@ -27,9 +27,9 @@ from streams.cli.ranges import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from streams.alert_log import AlertRecord
+    from streams.alert_record import AlertRecord
     from streams.drift_entries import DriftEntry
     from streams.drift_log import Verification
     from streams.queries import Ledger
@@ -53,19 +53,25 @@ ActorOption = Annotated[
 ReasonOption = Annotated[str, typer.Option(help="Why; recorded with the entry.")]
 
 _LOG_COLUMNS = (
-    "created_at", "severity", "drift_delta_ms", "source", "anchor_timestamp", "phase_lock_hash", "reading", "id",
+    "created_at", "severity", "drift_delta_ms", "cause", "source", "anchor_timestamp", "phase_lock_hash", "reading",
+    "id",
 )  # fmt: skip
 _LOG_FIELDS = (
     "id", "created_at", "created_at_ms", "anchor_timestamp", "anchor_timestamp_us", "drift_delta_ms",
-    "phase_lock_hash", "severity", "source", "reading", "sequence",
+    "phase_lock_hash", "severity", "cause", "offset_ms", "bound_ms", "source", "reading", "sequence",
 )  # fmt: skip
+#: Left out of a table where no row has one.
+_SPARING = ("cause",)
 _LOG_LINE_COLUMNS = ("created_at", "severity", "drift_delta_ms", "source", "reading", "id")
 _VERIFY_FIELDS = ("id", "server_time", "server_time_ms", "delta_ms", "severity", "phase_lock_hash")
 _WARNING_COLUMNS = (
-    "id", "event_id", "source", "local_timestamp", "authority_timestamp", "drift_seconds", "logged_at",
+    "id", "event_id", "source", "local_timestamp", "authority_timestamp", "drift_seconds", "cause", "logged_at",
 )  # fmt: skip
-_WARNING_FIELDS = (*_WARNING_COLUMNS, "local_timestamp_us", "authority_timestamp_ms", "logged_at_ms", "sequence")
-_WARNING_LINE_COLUMNS = ("authority_timestamp", "drift_seconds", "source", "event_id", "id")
+_WARNING_FIELDS = (
+    *_WARNING_COLUMNS, "local_timestamp_us", "authority_timestamp_ms", "logged_at_ms", "sequence", "offset_ms",
+    "bound_ms",
+)  # fmt: skip
+_WARNING_LINE_COLUMNS = ("authority_timestamp", "drift_seconds", "cause", "source", "event_id", "id")
 _ALERT_COLUMNS = ("recorded_at", "state", "severity", "cause", "source", "events", "worst_ms", "alert_id", "text")
 _ALERT_LINE_COLUMNS = ("recorded_at", "state", "severity", "text")
 _ALERT_FIELDS = (
@@ -104,7 +110,7 @@ def anchor(
     with opened(context) as ledger:
         options = _given(actor=actor, timeout_s=timeout)
         entry = DriftLog(ledger).record_anchor(source, at_us, reason=reason, **options)
-    emit([entry.row()], _LOG_COLUMNS if output is Output.TABLE else _LOG_FIELDS, output)
+    emit([entry.row()], _LOG_COLUMNS if output is Output.TABLE else _LOG_FIELDS, output, sparing=_SPARING)
 
 
 @app.command()
@@ -151,12 +157,15 @@ def log(
     from_ledger: FromLedgerOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the drift log: every event, anchor and verification with its verdict; the newest first.
+    """List the drift log: every event, anchor, verification and lock with its verdict; the newest first.
 
     A range of instants is listed oldest first. Across partitions authority time decides, within one the index, also
     where a broker's clock stepped back. Workers of this machine answer from their hot tiers where these are level with
     the ledger; else, with --from-ledger and with --follow it is read from the ledger: the same rows. A range is then
     read to the ledger's end, because a backlog can stand behind what is newer. Which it was is said on stderr.
+
+    Why an event's times lie apart (cause), and what was known of its source's clock by then (offset_ms, bound_ms), the
+    hot tiers know alone: from the ledger these are empty.
 
     Examples:
 
@@ -180,7 +189,7 @@ def log(
         newest = None if ranged else last or DEFAULT_LAST
         rows = hot_rows(context, last=newest, span=span, source=source, partition=partition)
         if rows is not None:
-            _emit_of(source, rows, columns, output)
+            _emit_of(source, rows, columns, output, sparing=_SPARING)
             return
     with opened(context) as ledger:
         drift_log = DriftLog(ledger)
@@ -193,7 +202,7 @@ def log(
             entries = drift_log.between(span.first_ms, span.last_ms, source=source, partition=partition)
         else:
             entries = drift_log.newest(last or DEFAULT_LAST, source=source, partition=partition)
-        _emit_of(source, (entry.row() for entry in entries), columns, output)
+        _emit_of(source, (entry.row() for entry in entries), columns, output, sparing=_SPARING)
 
 
 def coming_entries(
@@ -264,7 +273,7 @@ def warnings(
             warned=True, sequences=sequences,
         )  # fmt: skip
         if rows is not None:
-            _emit_of(source, rows, columns, output)
+            _emit_of(source, rows, columns, output, sparing=_SPARING)
             return
     with opened(context) as ledger:
         found: Iterable[DriftWarning]
@@ -276,7 +285,7 @@ def warnings(
             found = _ranged_warnings(ledger, partition, source, first, to)
         else:
             found = newest_warnings(ledger, last or DEFAULT_LAST, source=source, partition=partition)
-        _emit_of(source, (warning.row() for warning in found), columns, output)
+        _emit_of(source, (warning.row() for warning in found), columns, output, sparing=_SPARING)
 
 
 def _ranged_warnings(
@@ -398,15 +407,18 @@ def _emit_of(
     columns: Sequence[str],
     output: Output,
     nothing: str = "nothing is in that range",
+    *,
+    sparing: Collection[str] = (),
 ) -> None:
     """Print them, or say that there is nothing; of a source by its name, for that may be misspelt."""
-    if not emit(rows, columns, output):
+    if not emit(rows, columns, output, sparing=sparing):
         typer.echo(nothing if source is None else f"nothing of the source {source!r} is in that range", err=True)
 
 
 def coming_alerts(ledger: Ledger, positions: dict[int, int], source: str | None, state: Which) -> Iterator[AlertRecord]:
     """Those that come from the positions on; that one is closed only where all are asked for."""
-    from streams.alert_log import CLOSED, follow
+    from streams.alert_log import follow
+    from streams.alert_record import CLOSED
 
     for record in follow(ledger, positions, source=source):
         if record is not None and (state is Which.ALL or record.alert["state"] != CLOSED):

@@ -56,7 +56,9 @@ def hot_rows(
         last=INT64_MAX if end is None else end,
     )
     try:
-        drift = HotDrift(find_holders([worker.address for worker in workers], settings.partitions, partition))
+        addresses = [worker.address for worker in workers]
+        holders = find_holders(addresses, settings.partitions, partition, settings.token)
+        drift = HotDrift(holders, settings.token)
         rows = drift.between(asked) if last is None else drift.newest(asked, last)
     except UnreachableError as error:
         _say(f"ledger, for {error}")

@@ -84,7 +84,8 @@ def sources(
             rows = (one.row() for one in stability_since(ledger, shown, begin_ms))
             if not emit(rows, _STABILITY_COLUMNS if output is Output.TABLE else _STABILITY_FIELDS, output) and shown:
                 typer.echo(
-                    "no source was told of three times since then; each is, once in estimate_interval_ms", err=True
+                    "no source was told of three times since then; each is, once in estimate_interval_ms or 16 events",
+                    err=True,
                 )
     if stability:
         return

@@ -25,6 +25,7 @@ from streams.cli import (
     check,
     drift,
     halts,
+    lock,
     publish,
     put,
     query,
@@ -58,6 +59,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(sequence.app, name="sequence")
 app.add_typer(drift.app, name="drift")
 app.add_typer(halts.app, name="halts")
+app.add_typer(lock.app, name="lock")
 app.add_typer(check.app, name="check")
 app.command("aggregates")(aggregates.aggregates)
 app.command("publish")(publish.publish)

@@ -46,6 +46,9 @@ def publish(
 ) -> None:
     """Send the events of a file; bad lines are reported with number and reason, good ones sent.
 
+    An event whose partition is halted, or whose partition or source is locked, is a bad line; its reason says who did
+    it, when, why, and what to do.
+
     Fields: event_id (a UUIDv7 unless given), source, local_timestamp (RFC 3339 or integer microseconds; now unless
     given), kind, value, payload (text or any JSON value) or payload_base64, hlc, causes, exchange. Exit code 1 if a
     line was bad.
@@ -60,18 +63,26 @@ def publish(
     """
     from schemas.codec import Framing
     from schemas.producer import EventProducer
+    from schemas.topics import topic_names
     from streams.broker import reach
+    from streams.gate import Gate
     from streams.topics_admin import TopicsAdmin
 
     settings = settings_of(context)
     chosen = format_in(file, form)
-    with opened_file(file) as stream:
+    with opened_file(file) as stream, contextlib.ExitStack() as ended:
         bootstrap = reach(settings)
-        if TopicsAdmin(bootstrap).find([settings.input_topic])[settings.input_topic] is None:
+        names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
+        found = TopicsAdmin(bootstrap).find([names.input, names.progress])
+        into, progress_topic = found[names.input], found[names.progress]
+        if into is None:
             raise UnreachableError(
                 f"topic {settings.input_topic} does not exist. Run `{settings.command} topics create`"
             )
         lines = lines_of(stream, chosen, source, kind)
+        if progress_topic is not None:  # else there is no ledger yet, which nobody can have stopped
+            gate = Gate(bootstrap, names.progress, into.partitions, progress_topic.partitions)
+            lines = ended.enter_context(contextlib.closing(gate)).passed(lines)
         producer = EventProducer(bootstrap, settings.input_topic, framing=Framing(settings.framing))
         with bytes_progress() as progress:
             publication = Publication(file, settings.input_topic, progress)

@@ -73,7 +73,7 @@ def put(
     with opened_file(file) as stream:
         lines = lines_of(stream, chosen, source, kind)
         try:
-            client = Client(worker or settings)
+            client = Client(worker or settings, token=settings.token)
         except UnreachableError as error:
             raise UnreachableError(f"{error}, or use `{settings.command} publish`, which needs none") from None
         with client, bytes_progress() as progress:

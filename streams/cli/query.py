@@ -78,7 +78,10 @@ WorkerOption = Annotated[
 #: Of a table, for people; the other forms have all columns.
 _ROW_COLUMNS = (
     "partition", "sequence", "authority_timestamp", "source", "local_timestamp", "kind", "value", "severity", "fault",
+    "cause",
 )  # fmt: skip
+#: Left out of that table where no row has one.
+_SPARING = ("cause",)
 
 
 def get(
@@ -216,7 +219,8 @@ def _answer(
     if output is Form.ARROW and sys.stdout.isatty():
         raise BadInputError("an Arrow stream is bytes, and this is a terminal. Send it to a file or a program")
     request = _whole(parse(path, pairs, time_source().now_us()), output)
-    table = Reader(worker or settings_of(context)).ask(request)
+    settings = settings_of(context)
+    table = Reader(worker or settings, token=settings.token).ask(request)
     explained = explanation(table)
     _print(path, table, output)
     if limit and explained["more"]:
@@ -256,11 +260,13 @@ def _print(path: str, table: pa.Table, output: Form) -> None:
         sys.stdout.buffer.flush()
         return
     columns: Sequence[str] = names_in(table.schema)
+    sparing: Sequence[str] = ()
     if output is Form.TABLE:
         chosen = [name for name in _ROW_COLUMNS if name in columns]
         every = [name for name in columns if not _is_doubled(name, columns)]
-        columns = chosen if path != "/aggregate" and len(chosen) == len(_ROW_COLUMNS) else every
-    emit(rows_in(table), columns, Output(output.value))
+        usual = path != "/aggregate" and len(chosen) == len(_ROW_COLUMNS)
+        columns, sparing = (chosen, _SPARING) if usual else (every, ())
+    emit(rows_in(table), columns, Output(output.value), sparing=sparing)
 
 
 def _is_doubled(name: str, names: Sequence[str]) -> bool:

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.context import UNREACHABLE, WRONG
-from streams.cli.output import Output, OutputOption, emit
+from streams.cli.output import Output, OutputOption, emit, printable
 from streams.cli.ranges import opened
 
 if TYPE_CHECKING:
     from streams.status import Status
 
 _TIMEOUT_S = 3.0
+#: What a terminal shows without scrolling.
+_LOCKS_TOLD = 10
 _COLUMNS = (
     "partition", "state", "halt", "max_sequence", "max_index", "input_lag_offsets", "hot", "last_authority", "lane",
 )  # fmt: skip
-_FIELDS = (*_COLUMNS, "last_authority_ms", "hot_error", "detail", "remedy")
+_FIELDS = (*_COLUMNS, "locks", "last_authority_ms", "hot_error", "detail", "remedy")
 
 
 def status(
@@ -30,7 +32,7 @@ def status(
     """Show every partition: where it ends, what is left of the input, whether it is written.
 
     Asking records an anchor of the source System. state: live; silent (no entry for five heartbeats: no worker, or
-    heartbeats are off and nothing comes); halted; broken (the ledger's last record is no entry); empty.
+    heartbeats are off and nothing comes); halted; locked; broken (the ledger's last record is no entry); empty.
     input_lag_offsets: input offsets beyond the ledger, which are at most that many events, since markers of
     transactional producers count. hot: whether stored events are level with the ledger, as the worker says that serves
     the partition, if it runs on this machine; which windows are in force there is told on stderr. Exit code 1 if a
@@ -55,6 +57,10 @@ def status(
             f"Then run `driftledger halts lift {halt.partition} --actor NAME --reason TEXT`",
             err=True,
         )
+    for lock in found.locks[:_LOCKS_TOLD]:
+        typer.echo(printable(f"{lock.what} is {lock.since}. {lock.remedy}"), err=True)
+    if len(found.locks) > _LOCKS_TOLD:
+        typer.echo(f"and {len(found.locks) - _LOCKS_TOLD} more locks: see `driftledger lock status`", err=True)
     for broken in found.broken:
         typer.echo(f"partition {broken.partition} broken, {broken.code}: {broken.detail}. {broken.remedy}", err=True)
     for line in about_hot_and_windows(found):

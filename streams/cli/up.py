@@ -129,7 +129,7 @@ class _Run:
             self._say("kafka", bootstrap if embedded is None else f"{bootstrap}   its data: {embedded.directory}")
             if not self._create_topics(bootstrap):
                 return WRONG
-            worker = Worker(settings.data_dir, bootstrap, self._options)
+            worker = Worker(settings.data_dir, bootstrap, self._options, settings.token)
             stack.callback(worker.stop)
             overview = Overview(partitions=settings.partitions)
             # Before the worker is ready: what is sent while it compiles is judged by when it was appended all the same.
@@ -266,6 +266,8 @@ class _Run:
     def _say_where(self, worker: Worker, bootstrap: str | None) -> None:
         """Where things are, and what to try. bootstrap: only where commands would not find it by themselves."""
         self._say("worker", f"process {worker.pid}, log: {worker.log}")
+        asks = "" if self._settings.token is None else "   it asks for http_token"
+        self._say("page", f"{worker.address()}/page/{asks}")
         self._say("health", f"{worker.address()}/health")
         self._say("metrics", f"{worker.address()}/metrics")
         self._say("", "")
@@ -307,9 +309,12 @@ def shell_lines(options: list[str], bootstrap: str | None) -> list[str]:
 
     options: those before the command's name. bootstrap: set where the command would not find it.
     """
-    from streams.settings import ENVIRONMENT_PREFIX
+    from streams.settings import ENVIRONMENT_PREFIX, SECRETS
 
     environment = {key: value for key, value in os.environ.items() if key.startswith(ENVIRONMENT_PREFIX) and value}
+    secret = [key for key in environment if key.removeprefix(ENVIRONMENT_PREFIX).lower() in SECRETS]
+    for key in secret:
+        del environment[key]
     if bootstrap is not None:
         environment[f"{ENVIRONMENT_PREFIX}BOOTSTRAP"] = bootstrap
     ours = Path(sys.executable).with_name(_NAME)
@@ -321,6 +326,7 @@ def shell_lines(options: list[str], bootstrap: str | None) -> list[str]:
         f"  cd {shlex.quote(str(Path.cwd()))}",
         *([] if known else [f"  alias {_NAME}={shlex.quote(str(ours))}"]),
         *(f"  export {key}={shlex.quote(value)}" for key, value in sorted(environment.items())),
+        *(f"  # and {key}, as here" for key in secret),
         *(f"  {command} {words.ljust(width)}  # {meaning}" for words, meaning in SUGGESTIONS),
         "  # a clock of your own, at 1970:",
         f"  {_OWN_CLOCK} | {command} publish -",

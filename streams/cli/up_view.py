@@ -34,6 +34,8 @@ _NAMES = {"RED": "RED", "YELLOW": "YELLOW", "GREEN": "GREEN of the fleet"}
 _TIME_OF_DAY = slice(11, 19)
 #: Sources that are named as late, and as ahead, the worst first.
 _LATE_SHOWN = 3
+#: Locks that are named; there may be a thousand in a partition.
+_LOCKS_SHOWN = 3
 #: From here on a number is shown without decimals.
 _LARGE = 1_000
 
@@ -73,6 +75,9 @@ class Overview:
         if self.health is None:
             return ["the worker does not answer"]
         halts = [f"partition {h.partition} HALTED, {h.code}: {h.detail}. {h.remedy}" for h in self.health.halts]
+        locked = [lock.told for lock in self.health.locks[:_LOCKS_SHOWN]]
+        if len(self.health.locks) > _LOCKS_SHOWN:
+            locked.append(f"and {len(self.health.locks) - _LOCKS_SHOWN} more locks: see `driftledger lock status`")
         cold = [
             f"the hot tier of partition {state.partition} is unavailable: {state.hot.error}"
             for state in self.health.partitions
@@ -82,15 +87,14 @@ class Overview:
             f"window {name} is suspended in partition {partition}: {why}. See `driftledger windows --help`"
             for name, partition, why in self.windows.suspended()
         ]
-        return [*halts, *self.health.troubles, *cold, *suspended]
+        return [*halts, *locked, *self.health.troubles, *cold, *suspended]
 
     def left_out(self) -> list[str]:
-        """Whose events came late for their windows, or are dated too far ahead for any; a line each."""
-        late = self.windows.late_sources()
-        return [
-            *_named("late", [(source, name, count) for name, source, count, _ in late if count]),
-            *_named("too far ahead, in no window", [(source, name, count) for name, source, _, count in late if count]),
-        ]
+        """Whose events are not in their windows, and why; a line each."""
+        sources = self.windows.late_sources()
+        reasons = {"late": "late", "ahead": "too far ahead, in no window", "doubtful": "doubtful, in no window"}
+        counts = {why: [(one.source, one.definition, getattr(one, why)) for one in sources] for why in reasons}
+        return [line for why, how in reasons.items() for line in _named(how, [one for one in counts[why] if one[2]])]
 
 
 def _named(how: str, counts: list[tuple[str, str, int]]) -> list[str]:

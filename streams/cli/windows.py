@@ -15,8 +15,8 @@ app = typer.Typer(invoke_without_command=True)
 
 _COLUMNS = ("window", "partition", "version", "kind", "size_ms", "frame", "by", "suspended")
 _FIELDS = (
-    "window", "partition", "version", "kind", "size_ms", "slide_ms", "frame", "by", "late", "functions", "percentiles",
-    "suspended",
+    "window", "partition", "version", "kind", "size_ms", "slide_ms", "frame", "by", "late", "red", "unknown",
+    "functions", "percentiles", "suspended",
 )  # fmt: skip
 _ACTOR = "operator"
 

@@ -10,7 +10,7 @@ from streams.cli.context import settings_of
 def worker(
     context: typer.Context,
     http_port: int | None = typer.Option(
-        None, help="Health, metrics, puts and questions on 127.0.0.1; 0 takes a free port."
+        None, help="The page, health, metrics, puts and questions; 0 takes a free port."
     ),
 ) -> None:
     """Sequence, judge, aggregate and keep events hot until Ctrl-C or SIGTERM.

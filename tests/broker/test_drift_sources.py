@@ -27,7 +27,7 @@ WAY_MS = 500
 def written(kafka: Any) -> Settings:
     """Three sources, two of them one event each half second, on two partitions; estimates are told each second."""
     time = SystemTime()
-    settings = begin(kafka, f"clocks-{time.now_us():x}", partitions=2, lanes=1, estimate_interval_ms=1_000)
+    settings = begin(kafka, f"clocks-{time.now_us():x}", partitions=2, lanes=1, estimate_interval_ms=100)
     for n in range(ROUNDS):
         for partition, source in enumerate(("steady", "late")):
             local_us = time.now_us() + CLOCKS_US[source]

@@ -17,6 +17,7 @@ from schemas.codec import decode
 from schemas.columns import Fault
 from schemas.memory import bytes_at
 from streams.address import find_workers
+from streams.causes import Cause
 from streams.control import encode_control, read_control
 from streams.definitions import JUDGE
 from streams.judge import Judge
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
 
     from tests.broker.harness import Output
 
-_HOT = ("sequence", "index", "input_offset", "authority_ms", "flags", "severity", "fault", "chain_hash")
+_HOT = (
+    "sequence", "index", "input_offset", "authority_ms", "flags", "severity", "fault", "chain_hash", "cause",
+    "offset_us", "bound_us",
+)  # fmt: skip
 _NAMES = {int(severity): severity.name for severity in Severity}
 #: Batches this small make many transactions, so there is always one in which to die.
 BATCH_EVENTS = 100
@@ -92,9 +96,9 @@ def _check_hot(ledger: Ledger) -> None:
     """What the worker serves from its hot tier is the ledger, with the verdicts of another judge, row for row."""
     [worker] = find_workers(ledger.settings)
     for partition in ledger.partitions:
-        sequence, index, input_offset, authority_ms, severity, flags, fault, chain_hash = expected(
-            ledger.settings, partition
-        )
+        (
+            sequence, index, input_offset, authority_ms, severity, flags, fault, chain_hash, cause, offset_us, bound_us,
+        ) = expected(ledger.settings, partition)  # fmt: skip
         rows = len(chain_hash)
         table = Reader(worker.address).temporal_range_query(
             sequences={partition: (1, rows)}, columns=_HOT, frame="authority", limit=rows + 1
@@ -106,6 +110,10 @@ def _check_hot(ledger: Ledger) -> None:
         assert table["severity"].to_pylist() == [_NAMES.get(code) for code in severity.tolist()]
         assert table["fault"].to_pylist() == [Fault(code).name for code in fault.tolist()]
         assert table["chain_hash"].to_pylist() == [bytes(code).ljust(32, b"\0") for code in chain_hash]
+        assert table["cause"].to_pylist() == [Cause(code).name if code else None for code in cause.tolist()]
+        known = zip(offset_us.tolist(), bound_us.tolist(), strict=True)
+        estimates = zip(table["offset_us"].to_pylist(), table["bound_us"].to_pylist(), strict=True)
+        assert list(estimates) == [(us, bound) if bound >= 0 else (None, None) for us, bound in known]
 
 
 def _undisturbed(kafka: Any, prefix: str, folder: Path, of: Ledger) -> Ledger:

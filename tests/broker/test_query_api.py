@@ -19,7 +19,7 @@ import pytest
 from lifecycle import chunks
 from lifecycle.arrow_stream import read_arrow
 from lifecycle.client import Client
-from lifecycle.planner import Aggregation, Field, Question, Window
+from lifecycle.planner import FRAMES, Aggregation, Field, Question, Window
 from lifecycle.reader import Reader, explanation
 from lifecycle.requests import Aggregate, Get, Range, path_of
 from lifecycle.rows import rows_in
@@ -408,7 +408,7 @@ def test_sequences_are_asked_for_by_partition(
     assert len(listed) == 11 + last[1]
 
 
-@pytest.mark.parametrize("frame", Frame)
+@pytest.mark.parametrize("frame", FRAMES)
 def test_query_windows_may_overlap(
     asked: Ledger, rows: list[Row], capsys: pytest.CaptureFixture[str], frame: Frame
 ) -> None:

@@ -7,17 +7,18 @@ from a random.Random; from one that hypothesis gives, it shrinks.
 from __future__ import annotations
 
 import math
+import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schemas.canonical import ValueState
 from schemas.codec import encode
-from streams.windows import WITHDRAWN, By, Frame, Function, Kind, Late, WindowDefinition, entry_name
+from streams.windows import WITHDRAWN, By, Doubtful, Frame, Function, Kind, Late, WindowDefinition, entry_name
 from tests.core.derive_oracle import Change, Data, DeriveOracle, Heartbeat
 from tests.core.judge_oracle import START_MS, Row, control
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 #: How far a clock is from authority, in microseconds: right, a little off, slow, late, ahead, lost.
 _MOODS = (
@@ -58,6 +59,8 @@ def _wide(rng: random.Random) -> float:
 def random_window(rng: random.Random, name: str, kinds: Sequence[Kind] = tuple(Kind)) -> WindowDefinition:
     """A definition with lengths of the order of what happens in a history."""
     kind, frame, late = rng.choice(kinds), rng.choice(tuple(Frame)), rng.choice(tuple(Late))
+    if kind is Kind.SLIDING and frame is Frame.CORRECTED:
+        frame = Frame.LOCAL
     if kind is Kind.SLIDING and late is Late.UPDATE:
         late = Late.DROP
     size_us = rng.choice((1_000, 100_000, 1_000_000, 2_000_003, 7_000_000, 10_000_000, 3_600_000_000))
@@ -67,8 +70,11 @@ def random_window(rng: random.Random, name: str, kinds: Sequence[Kind] = tuple(K
         fields["slide_us"] = size_us // rng.choice((2, 3, 4, 7)) + rng.choice((0, 1, 1_000))
     if late is Late.UPDATE:
         fields["update_us"] = rng.choice((1, 1_000, 700_000, 5_000_000, 60_000_000))
-    if frame is Frame.LOCAL:
+    if frame is not Frame.AUTHORITY:
         fields["max_ahead_us"] = rng.choice((0, 1_000_000, 5_000_000, 60_000_000))
+    if frame is Frame.CORRECTED:
+        fields["red"] = rng.choice(tuple(Doubtful))
+        fields["unknown"] = rng.choice((Doubtful.AUTHORITY, Doubtful.EXCLUDE, Doubtful.SIDE))
     if kind is not Kind.SLIDING:
         fields["early_us"] = rng.choice((0, 0, 1_000, 500_000, 3_000_000))
     return WindowDefinition(
@@ -220,10 +226,28 @@ def history(
     return world.steps
 
 
-def told(partition: int, steps: Sequence[Step]) -> DeriveOracle:
-    """The plain twin after all of them."""
+def told(partition: int, steps: Sequence[Step], clock_at: Callable[[int], SourceClock]) -> DeriveOracle:
+    """The plain twin after all of them. clock_at: what is known of its source's clock after the entry of an index."""
     oracle = DeriveOracle(partition)
     for step in steps:
-        if step.fact is not None:
+        if isinstance(step.fact, Data):
+            oracle.take(replace(step.fact, **clock_at(step.fact.index)._asdict()))
+        elif step.fact is not None:
             oracle.take(step.fact)
     return oracle
+
+
+class SourceClock(NamedTuple):
+    """Its offset, and how far the truth may be from that; None where there is no estimate."""
+
+    offset_us: int | None
+    bound_us: int | None
+
+
+def invented_clock(index: int) -> SourceClock:
+    """Any that judge could have found: derive is to take what it is told."""
+    rng = random.Random(index)
+    if rng.random() < 0.2:
+        return SourceClock(None, None)
+    offsets_us = (0, -40_001, 2_000_000, 4_999_499, -4_999_500, 5_000_001, -86_400_000_000, 1 << 51, -(1 << 51))
+    return SourceClock(rng.choice(offsets_us), rng.choice((0, 1, 1_000, 50_001, 700_000, 1 << 53)))

@@ -47,6 +47,9 @@ class Data:
     source: str = ""
     kind: str = ""
     value: float | None = None
+    #: Of its source's clock, as judge says after the event; None where there is no estimate.
+    offset_us: int | None = None
+    bound_us: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Window:
     end_us: int
     first_index: int
     count: int = 0
+    near_edge: int = 0
     values: list[float] = field(default_factory=list)
     revision: int = 0
     changed: bool = False
@@ -163,6 +167,10 @@ class Running:
             records += [self._result(window, index, final=False) for window in changed]
 
         event = entry if isinstance(entry, Data) and entry.counted else None
+        if event is not None and (doubt := self._doubt(event)) is not None and doubt[1] in ("exclude", "side"):
+            records += self._closings(index)
+            self._leave_out(event, *doubt)
+            return records
         time_us = 0 if event is None else self._time_us(event)
         ahead = event is not None and time_us > clock.authority_us + definition.max_ahead_us
         if isinstance(entry, Heartbeat):
@@ -181,7 +189,29 @@ class Running:
         return records
 
     def _time_us(self, event: Data) -> int:
-        return event.authority_ms * 1000 if self.definition.frame is Frame.AUTHORITY else event.local_us
+        doubt = self._doubt(event)
+        if self.definition.frame is Frame.AUTHORITY or (doubt is not None and doubt[1] == "authority"):
+            return event.authority_ms * 1000
+        if self.definition.frame is Frame.LOCAL or abs(event.local_us) > 1 << 62:
+            return event.local_us
+        return event.local_us - (event.offset_us or 0)
+
+    def _doubt(self, event: Data) -> tuple[str, str] | None:
+        """In frame corrected why an event is doubtful, and what becomes of it for that; None where it is not."""
+        if self.definition.frame is not Frame.CORRECTED:
+            return None
+        if event.offset_us is None:
+            return "UNKNOWN", str(self.definition.unknown)
+        if abs(event.offset_us) >= 4_999_500:  # rounded to milliseconds it is 5 s
+            return "RED", str(self.definition.red)
+        return None
+
+    def _is_near(self, event: Data, time_us: int, window: Window) -> bool:
+        """Whether some instant that the event may be of is outside the window; any, for one dated by authority."""
+        doubt = self._doubt(event)
+        if event.bound_us is None or (doubt is not None and doubt[1] == "authority"):
+            return True
+        return time_us - event.bound_us < window.start_us or time_us + event.bound_us >= window.end_us
 
     def _key(self, event: Data) -> str | None:
         return {By.SOURCE: event.source, By.KIND: event.kind, By.ALL: None}[self.definition.by]
@@ -219,6 +249,8 @@ class Running:
                 self.taken.append((key, time_us, event))
             else:
                 window.take(event)
+                if definition.frame is Frame.CORRECTED:
+                    window.near_edge += self._is_near(event, time_us, window)
             if end_us <= self.watermark_us:
                 window.closed = True
                 records.append(self._result(window, event.index, final=True))
@@ -250,11 +282,18 @@ class Running:
         if self.definition.late is Late.SIDE:
             self.letters.append((event.index, f"{reason} {self.definition.name}"))
 
+    def _leave_out(self, event: Data, why: str, way: str) -> None:
+        self.counts["doubtful"] += 1
+        self.aside.setdefault(event.source, Counter())["DOUBTFUL"] += 1
+        if way == "side":
+            self.letters.append((event.index, f"{why} {self.definition.name}"))
+
     def late_records(self, index: int) -> list[Output]:
-        """Of the sources with late events since the last time."""
+        """Of the sources with events left out since the last time."""
         records = []
+        reasons = ("LATE", "AHEAD", "DOUBTFUL") if self.definition.frame is Frame.CORRECTED else ("LATE", "AHEAD")
         for source in sorted(self.aside, key=str.encode):
-            counts = {name.lower(): self.aside[source][name] for name in ("LATE", "AHEAD")}
+            counts = {name.lower(): self.aside[source][name] for name in reasons}
             record = {**self._common(), "source": source, **counts, "at_index": index}
             records.append((f"{self.definition.name}/late/{source}", record))
         self.aside = {}
@@ -279,6 +318,7 @@ class Running:
             "at_index": index,
             "count": window.count,
             "values": len(window.values),
+            **({"near_edge": window.near_edge} if definition.frame is Frame.CORRECTED else {}),
             **{str(function): found[function] for function in asked},
             **percentiles,
         }

@@ -12,6 +12,7 @@ from lifecycle.chunks import NO_LOCAL, Column, Header, Rows, Stats, encode_colum
 from lifecycle.packing import Texts, texts_of
 from schemas.faults import Fault
 from schemas.instants import INT64_MIN
+from streams.causes import Cause
 from streams.judge_kernel import NO_SEVERITY, Flag
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ def many_rows(
         chain_hash=np.zeros((count, 32), np.uint8),
         hlc=np.zeros(count, np.int64),
         has_hlc=np.zeros(count, np.uint8),
+        cause=np.zeros(count, np.uint8),
+        offset_us=rng.integers(-200, 201, count),
+        bound_us=rng.integers(1, 60, count),
     )
     return Partition(rows, tuple(sources), tuple(kinds))
 
@@ -106,6 +110,7 @@ def odd_rows(partition: int, count: int, seed: int) -> Partition:
     fault = np.where(rng.random(count) < 0.08, int(Fault.TRUNCATED), 0).astype(np.uint8)
     flags = np.where(rng.random(count) < 0.1, rng.choice([int(Flag.DUPLICATE), int(Flag.CONFLICT)], count), 0)
     bad = fault != 0
+    known = ~bad & (rng.random(count) < 0.8)
     sequence = np.arange(1, count + 1)
     ids = [b"" if bad[i] else b"e%d-%d" % (partition, i) for i in range(count)]
     payloads = [b"" if bad[i] else bytes(rng.integers(0, 256, int(rng.integers(0, 9)), np.uint8)) for i in range(count)]
@@ -127,6 +132,9 @@ def odd_rows(partition: int, count: int, seed: int) -> Partition:
         chain_hash=rng.integers(0, 256, (count, 32), np.uint8),
         hlc=np.where(bad, 0, rng.integers(0, 2**62, count)),
         has_hlc=np.where(bad, 0, rng.integers(0, 2, count)).astype(np.uint8),
+        cause=np.where(bad, Cause.NONE, rng.integers(0, len(Cause), count)).astype(np.uint8),
+        offset_us=np.where(known, rng.integers(-(2**40), 2**40, count), 0),
+        bound_us=np.where(known, rng.integers(0, 2**40, count), -1),
     )
     return Partition(rows, sources, kinds)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from schemas.canonical import ValueState
+from schemas.canonical import EntryKind, ValueState
 from schemas.codec import Framing
 from streams.definitions import JudgeSettings
-from tests.core.judge_oracle import START_MS, Row, control, definition, event
+from tests.core.judge_oracle import START_MS, Row, control, definition, event, heartbeat, lock
 
 #: Where a clock may stand, in microseconds from the authority: every boundary of the rules and a little beside it.
 _MOODS = (
@@ -27,6 +27,9 @@ class _Fleet:
         self.mood = [0] * sources
         self.sent: list[tuple[str, str, int]] = []
         self.count = 0
+        #: Who beats for the partition, how far off its clock is, and its last round trip.
+        self.worker, self.off_us = "w-1", 0
+        self.trip: tuple[int, int] | None = None
 
     def _name(self, number: int) -> str:
         stem = self.rng.choice(("s", "sensor-", "a-source-of-a-rather-long-name-", "Füllstand/", "x" * 240))
@@ -36,6 +39,20 @@ class _Fleet:
         """Some sources speak often, most seldom."""
         rng = self.rng
         return rng.randrange(min(6, len(self.names))) if rng.random() < 0.6 else rng.randrange(len(self.names))
+
+    def heartbeat(self, now_ms: int) -> Row:
+        """Of a worker whose clock is wrong for a while, now and then, or of another worker."""
+        rng = self.rng
+        if rng.random() < 0.1:
+            self.off_us = rng.choice(rng.choice(_MOODS))
+        if rng.random() < 0.03:
+            self.worker, self.trip = rng.choice(("w-1", "w-2", "")), None
+        sent_us = now_ms * 1_000 + self.off_us - rng.choice((0, 900, 40_000, 2_000_000))
+        if rng.random() < 0.02:
+            sent_us = rng.choice(_ENDS)
+        beat = heartbeat(sent_us, now_ms, self.trip, self.worker)
+        self.trip = rng.choice((None, (now_ms, now_ms * 1_000 + self.off_us + rng.choice((700, 3_000_000)))))
+        return beat
 
     def event(self, now_ms: int, framing: Framing) -> bytes:
         rng = self.rng
@@ -106,21 +123,28 @@ def history(seed: int, length: int, *, sources: int = 40, changes: float = 0.01,
             settings = _other_settings(rng, settings)
             rows.append(definition(settings, now_ms))
         elif chance < changes + 0.02:
-            rows.append(_control_row(rng, now_ms))
-        elif chance < changes + 0.02 + poison:
+            rows.append(_control_row(fleet, now_ms))
+        elif chance < changes + 0.06:
+            rows.append(fleet.heartbeat(now_ms))
+        elif chance < changes + 0.06 + poison:
             rows.append(_poison_row(fleet, now_ms, settings.framing, key))
         else:
             rows.append(Row(fleet.event(now_ms, settings.framing), now_ms, key=key))
     return rows
 
 
-def _control_row(rng: random.Random, now_ms: int) -> Row:
-    match rng.randrange(6):
+def _control_row(fleet: _Fleet, now_ms: int) -> Row:
+    rng = fleet.rng
+    match rng.randrange(8):
         case 0:
             body = {"cluster_id": "c", "topic": "t", "topic_id": "i", "partition": 0, "partitions": 1, "lanes": 1}
             return control("Genesis", now_ms, **body, base_offset=0, format_version=1)
         case 1:
-            return control("Heartbeat", now_ms, predecessor_appended_ms=None, input_end_offset=3, worker_us=5)
+            scope = rng.choice((None, *fleet.names[:3], "x" * 257, ""))
+            actor = rng.choice(("ada", "guardian", "x" * 300))
+            return lock(scope, now_ms, actor, engaged=rng.random() < 0.7, off_us=rng.choice((0, -7_000_000)))
+        case 6:
+            return lock(None, now_ms, engaged=False)
         case 2:
             return control("Definition", now_ms, name="windows", body='{"judge":1}')
         case 3:
@@ -151,12 +175,19 @@ def _poison_row(fleet: _Fleet, now_ms: int, framing: Framing, key: bytes | None)
 def leader_steps(seed: int, by_ms: int, *, exchanges: bool) -> list[Row]:
     """Twenty sources, an event each second and source, for three minutes; in the second the leader's clock is wrong.
 
-    Two clocks are wrong all the time. With exchanges every tenth event tells a round trip of the one before.
+    Two clocks are wrong all the time. With exchanges every tenth event tells a round trip of the one before. The worker
+    beats each second; its clock is right.
     """
     rng = random.Random(seed)
     offsets_us = {f"right {number}": rng.randrange(-300_000, 300_000) for number in range(18)}
     offsets_us |= {"wrong 0": 3_000_000, "wrong 1": -7_000_000}
-    found: list[tuple[int, bytes]] = []
+    found: list[tuple[int, bytes, EntryKind]] = []
+    trip: tuple[int, int] | None = None
+    for second in range(180):
+        true_ms = START_MS + second * 1_000 + 500
+        beat = heartbeat(true_ms * 1_000 - 2_000, trip=trip).value or b""
+        found.append((true_ms, beat, EntryKind.CONTROL))
+        trip = _stamped(true_ms, by_ms), true_ms * 1_000 + 4_000
     for name, offset_us in offsets_us.items():
         exchange = None
         for second in range(180):
@@ -164,14 +195,14 @@ def leader_steps(seed: int, by_ms: int, *, exchanges: bool) -> list[Row]:
             true_ms = made_us // 1_000 + rng.randrange(2, 30)
             local_us = made_us + offset_us
             value = event(name, f"{name}{second}", local_us, exchange=exchange if second % 10 == 0 else None)
-            found.append((true_ms, value))
+            found.append((true_ms, value, EntryKind.DATA))
             acked_us = true_ms * 1_000 + rng.randrange(2_000, 30_000) + offset_us
             exchange = None
             if exchanges:
                 exchange = {"partition": 3, "offset": second, "sent_us": local_us, "acked_us": acked_us}
                 exchange["appended_ms"] = _stamped(true_ms, by_ms)
     found.sort()
-    return [Row(value, _stamped(true_ms, by_ms)) for true_ms, value in found]
+    return [Row(value, _stamped(true_ms, by_ms), kind) for true_ms, value, kind in found]
 
 
 def _stamped(true_ms: int, by_ms: int) -> int:

@@ -25,6 +25,7 @@ from streams.estimate import coherent_s
 from tests.core.alert_oracle import NAMES, Answer, Question, Reading, alert_fields, blame, cause_of, grade_of
 from tests.core.authority_oracle import Authority
 from tests.core.clock_oracle import Clock
+from tests.core.guardian_oracle import Beat, Guardian
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,8 +98,34 @@ def event(
 
 def control(kind: str, authority_ms: int = START_MS, **body: Any) -> Row:
     """A CONTROL entry."""
-    value = encode("Control", {"body": (kind, body), "actor": "test", "reason": "test"})
+    return control_by("test", kind, authority_ms, body)
+
+
+def control_by(actor: str, kind: str, authority_ms: int, body: dict[str, Any]) -> Row:
+    """The same, caused by that one."""
+    value = encode("Control", {"body": (kind, body), "actor": actor, "reason": "test"})
     return Row(value, authority_ms, EntryKind.CONTROL)
+
+
+def heartbeat(
+    worker_us: int, authority_ms: int = START_MS, trip: tuple[int, int] | None = None, worker: str = "w-1"
+) -> Row:
+    """One that proves nothing of the input. trip: append time of the one before, and when the worker knew."""
+    round_trip = None if trip is None else {"appended_ms": trip[0], "acked_us": trip[1]}
+    body = {
+        "predecessor_appended_ms": None, "input_end_offset": 0, "worker_us": worker_us, "round_trip": round_trip,
+    }  # fmt: skip
+    return control_by(worker, "Heartbeat", authority_ms, body)
+
+
+def lock(
+    scope: str | None, authority_ms: int = START_MS, actor: str = "ada", *, engaged: bool = True, off_us: int = 0
+) -> Row:
+    """A LOCK that halts everything; off_us: of the clock of who locks."""
+    asserted_us = authority_ms * 1_000 + off_us
+    halts = ["sequence", "put"] if engaged else []
+    body = {"engaged": engaged, "scope": scope, "halts": halts, "source": "CLI", "client_timestamp": asserted_us}
+    return control_by(actor, "Lock", authority_ms, body)
 
 
 def definition(settings: JudgeSettings, authority_ms: int = START_MS) -> Row:
@@ -150,6 +177,7 @@ class Oracle:
         self.sequence = 0
         self.sources: dict[str, Source] = {}
         self.authority = Authority()
+        self.guardian = Guardian(partition)
         self.given = 0
         self.first: dict[tuple[str, str], tuple[int, bytes]] = {}
         self.verdicts: list[Verdict] = []
@@ -161,6 +189,7 @@ class Oracle:
         if row.kind is EntryKind.CONTROL:
             self.verdicts.append(Verdict("CONTROL_ENTRY", 255, 0, 0, -1))
             self._define(row)
+            self._guard(index, row)
             return
         self.sequence += 1
         try:
@@ -178,6 +207,22 @@ class Oracle:
         if row.state is not ValueState.PRESENT:
             raise DecodeError("Event", Fault[row.state.name], "")
         return decode("Event", row.value, self.settings.framing)
+
+    def _guard(self, index: int, row: Row) -> None:
+        try:
+            said = decode("Control", row.value or b"")
+        except DecodeError:
+            return
+        kind, body = said["body"]
+        if kind == "Lock":
+            self.guardian.take(index, row.authority_ms, said)
+        elif kind == "Heartbeat":
+            trip = body["round_trip"]
+            told = None if trip is None else (trip["appended_ms"], trip["acked_us"])
+            beat = Beat(index, row.authority_ms, said["actor"], body["worker_us"], told)
+            shift_ms, shifted_ms = self.authority.shift_ms, self.authority.shifted_ms
+            for record in self.guardian.hear(beat, shift_ms, shifted_ms, self.settings):
+                self.records.append(("drift.alerts", index, record["source"].encode(), record))
 
     def _define(self, row: Row) -> None:
         try:
@@ -248,11 +293,15 @@ class Oracle:
 
     def _tell(self, index: int, name: str, clock: Clock, authority_ms: int, true_ms: int, *, stepped: bool) -> None:
         offset_us, bound_us = clock.known_offset(true_ms)
-        interval = true_ms // self.settings.estimate_interval_ms
-        if bound_us < 0 or (clock.told == interval and not stepped):
+        if bound_us < 0:
             return
+        if clock.told is not None and not stepped:
+            length, apart_ms = self.settings.estimate_interval_ms, abs(true_ms - clock.told)
+            events = Fraction(apart_ms * clock.samples, true_ms - clock.begun_ms)  # of its mean rate
+            if true_ms // length == clock.told // length or (apart_ms < 10 * length and events < 16):
+                return
         why = "KNOWN" if clock.told is None else "STEP" if stepped else "INTERVAL"
-        clock.told = interval
+        clock.told = true_ms
         size_ms = (abs(offset_us) + 500) // 1_000
         fields = {
             "partition": self.partition,

@@ -116,6 +116,7 @@ SUSPENDED = b'{"definition": "w", "version": 2, "partition": 0, "at_index": 40, 
     [
         ({NAMES.drift_alerts: _alert(9, None)}, "sequence", 9),
         ({NAMES.drift_alerts: _alert(9, 12)}, "sequence", 12),  # closed by an event after the last that was not GREEN
+        ({NAMES.drift_alerts: _alert(9, None).replace(b"3:clock", b"3:worker")}, "index", 9),  # of heartbeats
         ({NAMES.drift_estimates: _estimate(9)}, "sequence", 9),
         ({NAMES.aggregates: SUSPENDED}, "index", 40),
     ],

@@ -23,19 +23,20 @@ from streams.judge import Judge
 from streams.records import allocate_records
 from streams.recount import Recount
 from streams.recount_windows import slices
-from streams.windows import DEFINITIONS_MAX, By, Frame, Function, Kind, Late, WindowDefinition, entry_name
+from streams.windows import DEFINITIONS_MAX, By, Doubtful, Frame, Function, Kind, Late, WindowDefinition, entry_name
 from tests.core import derive_oracle
-from tests.core.derive_histories import heartbeat, history, told
+from tests.core.derive_histories import SourceClock, heartbeat, history, told
 from tests.core.judge_oracle import START_MS, Ledger
 from tests.core.test_derive import Told, every, ledger_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from schemas.columns import Entries
     from streams.derived import Derived
+    from tests.core.derive_histories import Step
 
 PARTITION = 3
 S = 1_000_000
@@ -49,6 +50,7 @@ WINDOWS = (
     WindowDefinition("source_10s", 10 * S, functions=EVERYTHING, percentiles=(50_000, 99_000, 99_900)),
     WindowDefinition("kind_hops", 30 * S, Kind.HOPPING, 7 * S, by=By.KIND, late=Late.UPDATE, lateness_us=1 * S),
     WindowDefinition("all_minutes", 60 * S, frame=Frame.AUTHORITY, by=By.ALL, early_us=20 * S, functions=EVERYTHING),
+    WindowDefinition("right_20s", 20 * S, frame=Frame.CORRECTED, red=Doubtful.EXCLUDE, late=Late.UPDATE),
 )
 
 
@@ -98,7 +100,7 @@ def check_all_compared(checks: list[DefinitionCheck], records: list[AggregateRec
     """Every record had its twin."""
     assert sum(check.results for check in checks) == len([r for r in records if isinstance(r, Result)])
     late = [r for r in records if isinstance(r, LateCounts)]
-    assert sum(check.late for check in checks) == sum(r.late + r.ahead for r in late) > 0
+    assert sum(check.late for check in checks) == sum(r.late + r.ahead + (r.doubtful or 0) for r in late) > 0
 
 
 # ------------------------------------------------------------------------------------------------------ many events
@@ -241,11 +243,24 @@ def test_invented_ledgers_equal_the_recount(seed: int) -> None:
     check_all_compared(checks, run.records)
 
 
+def judged_clocks(steps: Sequence[Step]) -> Callable[[int], SourceClock]:
+    """What judge knows of its source's clock after each entry, by index."""
+    judge, found = Judge(), dict[int, SourceClock]()
+    state = judge.new_state(PARTITION)
+    for entries in ledger_of(steps).batches(every(500)):
+        verdicts = judge.step(state, entries).verdicts
+        known = zip(verdicts.offset_us.tolist(), verdicts.bound_us.tolist(), strict=True)
+        clocks = [SourceClock(*clock) if clock[1] >= 0 else SourceClock(None, None) for clock in known]
+        found.update(zip(entries.index.tolist(), clocks, strict=True))
+    return found.__getitem__
+
+
 def test_a_suspended_definition_says_what_it_says_before_that(monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry at which it is suspended still closes windows; told by the plain twin, whose bounds are narrow."""
     monkeypatch.setattr(derive_oracle, "WINDOWS_MAX", 15)
     steps = history(random.Random(12), 1_500, sources=12)
-    records = [parse(json.dumps(r).encode(), 0, PARTITION, 0) for _, r in told(PARTITION, steps).records]
+    oracle = told(PARTITION, steps, judged_clocks(steps))
+    records = [parse(json.dumps(r).encode(), 0, PARTITION, 0) for _, r in oracle.records]
     with Comparison(PARTITION) as comparison:
         for entries in ledger_of(steps).batches(every(500)):
             comparison.take_entries(entries)
@@ -292,7 +307,8 @@ def test_a_repeated_event_counts_again_behind_the_horizon() -> None:
     with Recount() as counted:
         for i, (s, horizon) in enumerate(rows, 1):
             counted.sql.execute(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, NULL, true, 's', 'e', 'k', 0, 1.0)", [i, s, horizon, i * 1_000]
+                "INSERT INTO entries VALUES (?, ?, ?, ?, NULL, true, 's', 'e', 'k', 0, 1.0, NULL, NULL)",
+                [i, s, horizon, i * 1_000],
             )
         counted.settle()
         assert counted.sql.execute("FROM repeats ORDER BY s").fetchall() == [(2,), (6,), (8,), (10,), (11,)]
@@ -315,6 +331,7 @@ FORGERIES: dict[str, Callable[[Any], Result]] = {
     "at_index": lambda r: replace(r, at_index=r.at_index - 1),
     "frame": lambda r: replace(r, frame="authority"),
     "method": lambda r: replace(r, method="none"),
+    "near_edge": lambda r: replace(r, near_edge=0),
     "percentile 99.9": lambda r: replace(r, percentiles=r.percentiles | {"99.9": r.percentiles["50"]}),
     "version": lambda r: replace(r, version=r.version + 1),
     "result": lambda r: replace(r, key="nobody"),
@@ -474,7 +491,7 @@ def test_what_the_topic_no_longer_keeps_is_not_missed(small: Small) -> None:
 def test_a_range_compares_windows_that_begin_in_it(first_sequence: int, taken_from: int) -> None:
     """Entries are taken from before it on, or from its first event on, with the definitions in force there."""
     entries = list(_copied(_Producer(30_000).batches(WINDOWS, 20_000)))
-    definitions = dict(zip((1, 2, 3), WINDOWS, strict=True))
+    definitions = dict(zip((1, 2, 3, 4), WINDOWS, strict=True))
     records = [record for _, said in stepped(entries) for record in said]
     with Comparison(PARTITION, first_sequence=first_sequence) as part:
         for version, definition in definitions.items():
@@ -485,6 +502,7 @@ def test_a_range_compares_windows_that_begin_in_it(first_sequence: int, taken_fr
         checks = part.compare()
     assert differences(checks) == []
     assert 0 < sum(check.windows for check in checks) < len([r for r in records if isinstance(r, Result)])
+    assert [check.definition for check in checks if check.passed_over] == ["right_20s"]
 
 
 def _copied(batches: Iterable[Entries]) -> Iterator[Entries]:

@@ -11,16 +11,26 @@ import pytest
 from aiohttp import ClientSession
 from prometheus_client import generate_latest
 
+from schemas.errors import HaltCode, HaltError, UnreachableError
 from streams import app as module
 from streams import metrics
-from streams.api import Api, health
+from streams.alert_kernel import FIRST
+from streams.api import Api, health, page_status
 from streams.app import Worker, build
+from streams.guardian import Guard
+from streams.guardian_kernel import GUARD_STATE
+from streams.lane import Part
 from streams.lane_host import State
+from streams.live_boards import LiveBoards
+from streams.locks import Lock
+from streams.sequence import Head
 from streams.settings import Settings
+from tests.core.live_lane import LiveLane
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from streams.folds import States
     from streams.lane_host import LaneHost
     from streams.log import Log
     from streams.ownership import Ownership
@@ -148,13 +158,42 @@ def test_a_worker_that_cannot_say_where_it_is_says_so_later(worker: Worker, tmp_
     assert worker._announced.exists()
 
 
+def test_the_page_is_told_of_each_partition(worker: Worker, tmp_path: Path) -> None:
+    """How far it is and what waits; a halted one has no row, but stands above them."""
+    running = {"w": SimpleNamespace(version=1, suspended=None), "x": SimpleNamespace(version=2, suspended="too much")}
+    lock = Lock(2, None, ("put",), 7, 1_790_000_000_000, 3, "ann", "service")
+    locks = {2: {None: lock}, 0: {}}
+    states = {
+        p: SimpleNamespace(derive=SimpleNamespace(running=running), judge=SimpleNamespace(locks=locks[p]))
+        for p in locks
+    }
+    parts = {p: Part(p, Head(index=20 + p, sequence=10 + p), 30 + p, 0, p, cast("Any", states[p])) for p in (2, 0)}
+    hosts: dict[int, Any] = {0: _Host({0: 90, 2: 40})}
+    hosts[0].lane = SimpleNamespace(parts=parts, hot=None)
+    hosts[0].halted = {1: HaltError(1, HaltCode.INPUT_CUT, "gone", "restore it")}
+    worker.hosts = cast("dict[int, LaneHost]", hosts)
+    worker._look(cast("Log", _Log()))
+    facts = page_status(worker, Settings(data_dir=tmp_path))
+    assert [(row["partition"], row["sequence"], row["input_lag"]) for row in facts["rows"]] == [
+        (0, 10, 10),
+        (2, 12, 60),
+    ]
+    assert {row["suspended"] for row in facts["rows"]} == {"x"}
+    assert facts["rows"][0]["locked"] is None
+    assert "locked since" in facts["rows"][1]["locked"]
+    assert (facts["halted"], facts["served"], facts["partitions"]) == (1, 2, 4)
+    assert facts["halts"] == [{"partition": 1, "code": "INPUT_CUT", "detail": "gone", "remedy": "restore it"}]
+    assert set(facts["rows"][0]) == set(LiveLane(1, LiveBoards()).status()["rows"][0])
+
+
 def _lane(*partitions: dict[str, str | None]) -> Any:
     """With these windows in each of its partitions: why each is suspended, None for one that works."""
     parts = {}
     for number, windows in enumerate(partitions):
         running = {name: SimpleNamespace(suspended=why) for name, why in windows.items()}
-        parts[number] = SimpleNamespace(states=SimpleNamespace(derive=SimpleNamespace(running=running)))
-    parts[len(parts)] = SimpleNamespace(states=None)  # of a lane without folds
+        states = SimpleNamespace(derive=SimpleNamespace(running=running), judge=SimpleNamespace(locks={}))
+        parts[number] = SimpleNamespace(number=number, states=states)
+    parts[len(parts)] = SimpleNamespace(number=len(parts), states=None)  # of a lane without folds
     return SimpleNamespace(parts=parts)
 
 
@@ -178,3 +217,77 @@ def test_what_is_suspended_shows_for_as_long_as_it_is(worker: Worker) -> None:
     assert _suspended(worker) == {"a": 0, "b": 1}
     hosts[1].lane = None
     assert _suspended(worker) == {}
+
+
+def _part(number: int, *locks: Lock) -> Part:
+    """Of a lane that is open."""
+    judge = SimpleNamespace(locks={lock.scope: lock for lock in locks}, guard=Guard())
+    states = SimpleNamespace(derive=SimpleNamespace(running={}), judge=judge)
+    return Part(number, Head(), 0, -1, states=cast("States", states))
+
+
+WHOLE = Lock(1, None, ("sequence", "put"), 9, 0, -40, "ada", "it is set")
+
+
+def test_what_is_locked_is_told_and_makes_no_worker_ill(worker: Worker) -> None:
+    """In health and metrics; heartbeats of a partition whose input is kept back are told apart."""
+    host = _Host({})
+    parts = {0: _part(0), 1: _part(1, WHOLE), 2: _part(2, WHOLE._replace(halts=("put",)), WHOLE._replace(scope="s"))}
+    host.lane = cast("Any", SimpleNamespace(parts=parts, hot=None))
+    worker.hosts = cast("dict[int, LaneHost]", {0: host})
+    worker._ownership = cast("Ownership", _Member())
+    facts = health(worker)
+    assert facts["healthy"]
+    told = facts["lanes"][0]["partitions"]
+    assert [part["locked"] for part in told] == [False, True, False]
+    assert [len(part["locks"]) for part in told] == [0, 1, 2]
+    assert told[1]["locks"][0]["told"].startswith("partition 1 is locked since 1970-01-01T00:00:00.000Z by ada because")
+    assert worker.locked_partitions() == [1]
+    ((_, page),) = asyncio.run(_pages(worker, "/metrics"))
+    found = [line for line in page.splitlines() if line.startswith("driftledger_locks{")]
+    assert found == [f'driftledger_locks{{partition="{p}"}} {float(n)}' for p, n in ((0, 0), (1, 1), (2, 2))]
+
+
+def test_the_guardian_locks_once_for_each_alarm(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again where Kafka did not take it, and for the next alert; never for another worker, or where it may not."""
+    part = _part(2)
+    assert part.states is not None
+    part.states.judge.guard.columns[GUARD_STATE] = 6
+    part.states.judge.guard.columns[FIRST] = 40
+    part.states.judge.guard.worker = "another"
+    host = _Host({})
+    host.lane = cast("Any", SimpleNamespace(parts={2: part}, hot=None))
+    worker.hosts = cast("dict[int, LaneHost]", {0: host})
+    written: list[tuple[int, str]] = []
+    errors = [UnreachableError("Kafka is away")]
+
+    def engage(partition: int, reason: str) -> None:
+        written.append((partition, reason))
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(worker, "_engage", engage)
+
+    async def commit(times: int) -> None:
+        tasks: list[Any] = []
+        monkeypatch.setattr(worker, "add_future", lambda future: tasks.append(asyncio.ensure_future(future)))
+        for _ in range(times):
+            worker._committed(0, [])
+        await asyncio.gather(*tasks)
+
+    asyncio.run(commit(2))
+    assert written == []
+    worker._settings = worker._settings.model_copy(update={"guardian_locks": True})
+    asyncio.run(commit(2))
+    assert written == []
+    part.states.judge.guard.worker = worker.worker_id
+    asyncio.run(commit(2))
+    assert [partition for partition, _ in written] == [2]
+    asyncio.run(commit(2))
+    assert [partition for partition, _ in written] == [2, 2]
+    asyncio.run(commit(2))
+    assert len(written) == 2
+    part.states.judge.guard.columns[FIRST] = 90
+    asyncio.run(commit(1))
+    assert len(written) == 3
+    assert written[-1][1].endswith("(RED) since 1970-01-01T00:00:00.000Z, index 2:90")

@@ -37,7 +37,7 @@ PARTITION = 3
 FIRST = 8193
 
 GOLDEN_SECTION = "444c4331040300000019000000000100000000000000000b00000000000000030000000001036f6feaf9"
-GOLDEN_APPLIED = "444c41310200000000000000030000000000000004000000000000000500000000000000f0e8e303"
+GOLDEN_APPLIED = "444c41320200000000000000030000000000000004000000000000000500000000000000e559f458"
 
 
 def _texts(rng: random.Random, count: int) -> Texts:
@@ -70,6 +70,9 @@ def a_chunk(seed: int, rows: int = 300) -> Rows:
         chain_hash=generator.integers(0, 256, (rows, 32)).astype(np.uint8),
         hlc=generator.integers(0, 2**40, rows),
         has_hlc=small(2),
+        cause=small(7),
+        offset_us=generator.integers(-(2**63), 2**63 - 1, rows),
+        bound_us=generator.integers(-1, 90, rows),
     )
 
 
@@ -173,9 +176,9 @@ def test_any_damaged_byte_is_found() -> None:
 
 def test_an_applied_record_of_another_layout_is_damaged() -> None:
     """Its checksum agrees: it is the magic that says so, at each opening of a store."""
-    body = b"DLA2" + encode_applied(PARTITION, Applied(1, 2, 3, 4))[4:-4]
+    body = b"DLA1" + encode_applied(PARTITION, Applied(1, 2, 3, 4))[4:-4]
     checksum = zlib.crc32(body, zlib.crc32(struct.pack("<iqB", PARTITION, 0, 255)))
-    with pytest.raises(ChunkDamagedError, match="it begins with b'DLA2'"):
+    with pytest.raises(ChunkDamagedError, match="it begins with b'DLA1'"):
         decode_applied(PARTITION, body + struct.pack("<I", checksum))
 
 

@@ -36,7 +36,10 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "value_hash": bytes(32), "chain_hash": b"c" * 32, "headers": [{"name": b"\xff", "value": None}], "value": b"v",
     },
     "Control": {
-        "body": ("Heartbeat", {"predecessor_appended_ms": None, "input_end_offset": 5, "worker_us": 6}),
+        "body": (
+            "Heartbeat",
+            {"predecessor_appended_ms": None, "input_end_offset": 5, "worker_us": 6, "round_trip": None},
+        ),
         "actor": "worker", "reason": "tick",
     },
     "DriftAlert": {
@@ -51,8 +54,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     },
     "Aggregate": {
         "definition": "d", "version": 5, "partition": 0, "frame": "local", "key": "s", "window_start_us": -10,
-        "window_end_us": 0, "revision": 1, "final": True, "at_index": 9, "count": 3, "values": 2, "sum": 3.5,
-        "min": 1.0, "max": 2.5, "mean": 1.75, "variance": None, "first": None, "last": None,
+        "window_end_us": 0, "revision": 1, "final": True, "at_index": 9, "count": 3, "values": 2, "near_edge": 1,
+        "sum": 3.5, "min": 1.0, "max": 2.5, "mean": 1.75, "variance": None, "first": None, "last": None,
         "percentiles": {"50": 1.0, "99.9": None}, "method": "exact", "relative_error": 0.0,
     },
     "DeadLetter": {
@@ -66,6 +69,10 @@ SAMPLES: dict[str, dict[str, Any]] = {
     },
     "Halt": {
         "partition": 0, "code": "INPUT_CUT", "detail": "d", "remedy": "r", "halted_at": 1, "worker": "w",
+    },
+    "Lock": {
+        "partition": 0, "scope": None, "halts": ["sequence", "put"], "index": 9, "authority_timestamp": 1,
+        "delta_ms": -4, "actor": "ada", "reason": "r",
     },
 }  # fmt: skip
 EVENT = {"event_id": "e", "source": "s", "local_timestamp": 1, "kind": "k"}
@@ -148,6 +155,7 @@ def test_spoilt_records_of_every_kind_are_read_or_refused_and_nothing_else(recor
         ("Anchor", {"source": "s", "anchor_timestamp": None}),
         ("Verify", {"source": "s", "client_timestamp": 1 << 62}),
         ("FoldVersion", {"fold": "judge", "version": 2}),
+        ("Lock", {"engaged": True, "scope": None, "halts": [], "source": "s", "client_timestamp": 1 << 62}),
     ],
 )  # fmt: skip
 def test_the_body_of_a_control_record_is_a_pair_of_its_kind_and_its_fields(kind: tuple[str, dict[str, Any]]) -> None:
@@ -157,7 +165,10 @@ def test_the_body_of_a_control_record_is_a_pair_of_its_kind_and_its_fields(kind:
 
 
 def test_fields_with_a_default_may_be_left_out() -> None:
-    """An event of its four required fields."""
+    """An event of its four required fields; of a control record those of its body."""
+    beat = {"predecessor_appended_ms": None, "input_end_offset": 5, "worker_us": 6}
+    control = {"body": ("Heartbeat", beat), "actor": "a", "reason": "r"}
+    assert decode("Control", encode("Control", control))["body"] == ("Heartbeat", {**beat, "round_trip": None})
     assert decode("Event", encode("Event", EVENT)) == {
         **EVENT, "value": None, "payload": b"", "hlc": None, "causes": [], "exchange": None
     }  # fmt: skip

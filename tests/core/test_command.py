@@ -18,10 +18,14 @@ import typer
 
 from lifecycle.arrow_stream import ENDING
 from schemas.errors import BadInputError, DriftledgerError, HaltCode, HaltError, UnreachableError
-from streams.cli import aggregates, drift
+from streams.cli import aggregates, drift, lock
 from streams.cli import main as command
 from streams.cli.context import settings_of
+from streams.drift_entries import DriftEntry, Reading
+from streams.lock_log import Outcome, What
+from streams.locks import Lock
 from streams.merge import Whole
+from streams.severity import Severity
 from streams.whole_windows import WholeWindow
 from streams.window_admin import WindowInForce
 from streams.windows import WindowDefinition
@@ -112,6 +116,11 @@ def test_a_range_from_a_number_to_an_instant_is_refused(
         (["aggregates", "--late", "--final-only"], "--late counts are no results"),
         (["windows", "--partition", "1", "resume", "w"], "A window is resumed wherever it is suspended"),
         (["windows", "--output", "csv", "resume", "w"], "--partition and --output are of the list"),
+        (["lock", "engage", "--reason", "r", "-p", "1", "--source", "s"], "Give --partition or --source, not both"),
+        (["lock", "release", "--reason", "r", "--source", ""], "source has 0 bytes of UTF-8; give it 1 to 256"),
+        (["lock", "engage", "--reason", " "], "--reason has 1 characters. Give it some text, 1024 characters at most"),
+        (["lock", "engage", "--reason", "r", "--actor", "x" * 257], "--actor has 257 characters"),
+        (["lock", "engage"], "Missing option '--reason'"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(
@@ -120,6 +129,82 @@ def test_an_option_that_would_do_nothing_is_refused(
     """No broker is asked."""
     assert command.main(words) == 2
     assert told in capsys.readouterr().err
+
+
+PUMP = Lock(2, "pump-7", ("put",), 9, 0, -40, "ada", "it is set")
+ENTRY = DriftEntry(2, 9, 4, Reading.LOCK, 0, -40_000, -40, Severity.GREEN, "CLI", bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "told"),
+    [
+        (Outcome(2, "pump-7", What.ENGAGED, ENTRY, PUMP, None), 0, ""),
+        (
+            Outcome(2, "pump-7", What.STOOD, ENTRY, PUMP, None),
+            0,
+            "source pump-7 was locked since 1970-01-01T00:00:00.000Z by ada because it is set; that stands\n",
+        ),
+        (
+            Outcome(2, "pump-7", What.REFUSED, ENTRY, None, None),
+            1,
+            (
+                "partition 2 has as many locks as it may have: this one is recorded, and not engaged. Release some, or "
+                "lock the partition itself\n"
+            ),
+        ),
+        (Outcome(2, "pump-7", What.WAITS, None, None, UnreachableError("no lane")), 3, "partition 2: no lane\n"),
+        (Outcome(2, "pump-7", What.WAITS, None, None, DriftledgerError("halted")), 1, "partition 2: halted\n"),
+    ],
+)
+def test_what_became_of_a_lock_is_told(
+    outcome: Outcome, code: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The verification on stdout, what is not as it was wanted on stderr; who asks is the user of this machine."""
+    asked: list[tuple[Any, ...]] = []
+
+    class Locked:
+        def __init__(self, _ledger: None) -> None:
+            pass
+
+        def engage(self, *who: str, **options: Any) -> list[Outcome]:
+            asked.append((*who, options))
+            return [outcome]
+
+    monkeypatch.setattr(lock, "opened", lambda _context: contextlib.nullcontext())
+    monkeypatch.setattr("streams.lock_log.LockLog", Locked)
+    monkeypatch.setenv("USER", "ada")
+    arguments = ["lock", "engage", "--reason", "it is set", "--source", "pump-7", "--output", "jsonl"]
+    assert command.main(arguments) == code
+    captured = capsys.readouterr()
+    row = json.loads(captured.out)
+    assert (row["partition"], row["source"], row["lock"]) == (2, "pump-7", outcome.what)
+    assert row["delta_ms"] == (None if outcome.entry is None else -40)
+    assert captured.err == told
+    options = {"partition": None, "source": "pump-7", "clock": "CLI"}
+    assert asked == [("it is set", "ada", options)]
+
+
+def test_what_is_locked_is_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With who, when, why, and what it halts; nothing is told as nothing."""
+    locks = [PUMP]
+
+    class Locked:
+        def __init__(self, _ledger: None) -> None:
+            pass
+
+        def locks(self) -> list[Lock]:
+            return locks
+
+    monkeypatch.setattr(lock, "opened", lambda _context: contextlib.nullcontext())
+    monkeypatch.setattr("streams.lock_log.LockLog", Locked)
+    assert command.main(["lock", "status", "--output", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "partition,source,halts,since,actor,reason,delta_ms,severity,id,since_ms",
+        "2,pump-7,put,1970-01-01T00:00:00.000Z,ada,it is set,-40,GREEN,2:9,0",
+    ]
+    locks.clear()
+    assert command.main(["lock", "status"]) == 0
+    assert capsys.readouterr().err == "nothing is locked\n"
 
 
 @pytest.mark.parametrize("late", [[], ["--late"]])
@@ -220,7 +305,7 @@ def test_an_answer_that_holds_nothing_says_by_which_clock(
 ) -> None:
     """A row of zeros holds nothing, too."""
     table = pa.table(columns).replace_schema_metadata({ENDING: b'{"more": false}'})
-    monkeypatch.setattr("lifecycle.reader.Reader", lambda _worker: _Answers(table))
+    monkeypatch.setattr("lifecycle.reader.Reader", lambda _worker, **_: _Answers(table))
     assert command.main(words) == 0
     assert capsys.readouterr().err == f"{told}\n"
 

@@ -9,7 +9,7 @@ import pytest
 from schemas.codec import DecodeError
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN
-from streams.control import decode_control, encode_control, is_heartbeat, read_control
+from streams.control import decode_control, decode_said, encode_control, is_heartbeat, is_lock, read_control
 
 GENESIS = {
     "cluster_id": "c", "topic": "t", "topic_id": "i", "partition": 0, "partitions": 1, "lanes": 1, "base_offset": 0,
@@ -17,11 +17,17 @@ GENESIS = {
 }  # fmt: skip
 BODIES: dict[str, dict[str, Any]] = {
     "Genesis": GENESIS,
-    "Heartbeat": {"predecessor_appended_ms": INT64_MAX, "input_end_offset": INT64_MAX, "worker_us": INT64_MIN},
+    "Heartbeat": {
+        "predecessor_appended_ms": INT64_MAX,
+        "input_end_offset": INT64_MAX,
+        "worker_us": INT64_MIN,
+        "round_trip": {"appended_ms": 5, "acked_us": INT64_MAX},
+    },
     "Definition": {"name": "judge", "body": "{}"},
     "Anchor": {"source": "a", "anchor_timestamp": None},
     "Verify": {"source": "v", "client_timestamp": INT64_MIN},
     "FoldVersion": {"fold": "judge", "version": 2},
+    "Lock": {"engaged": True, "scope": "s", "halts": ["put"], "source": "CLI", "client_timestamp": INT64_MIN},
 }
 
 
@@ -31,6 +37,8 @@ def test_what_was_written_is_read(kind: str) -> None:
     value = encode_control(kind, BODIES[kind], "ada", "because")
     assert read_control(value) == decode_control(value) == (kind, BODIES[kind])
     assert is_heartbeat(value) is (kind == "Heartbeat")
+    assert is_lock(value) is (kind == "Lock")
+    assert decode_said(value) == (kind, BODIES[kind], "ada", "because")
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xc3\x01", b"no control record", bytes(10)])
@@ -38,6 +46,7 @@ def test_what_is_no_control_record_means_nothing(value: bytes | None) -> None:
     """Read without an error by who passes it over, refused to who counts it."""
     assert read_control(value) == ("", {})
     assert not is_heartbeat(value or b"")
+    assert not is_lock(value or b"")
     with pytest.raises(DecodeError):
         decode_control(value or b"")
 

@@ -13,7 +13,7 @@ from schemas.columns import slice_rows
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.drift_entries import DriftEntry, DriftLogger, Reading
 from streams.severity import Severity
-from tests.core.judge_oracle import START_MS, Ledger, Row, control, event
+from tests.core.judge_oracle import START_MS, Ledger, Row, control, event, lock
 
 START_US = START_MS * 1_000
 
@@ -60,6 +60,18 @@ def test_a_verification_is_a_reading_of_the_client(off_us: int, delta_ms: int, s
     assert (entry.reading, entry.drift_delta_ms, entry.severity) == (Reading.VERIFY, delta_ms, severity)
 
 
+@pytest.mark.parametrize("engaged", [True, False])
+def test_a_lock_and_its_release_are_verifications_of_who_did_it(*, engaged: bool) -> None:
+    """With delta and severity; the source is whose clock it was, not what is locked."""
+    (entry,) = entries_of([lock("pump-7", engaged=engaged, off_us=-5_000_000)], source="CLI")
+    assert (entry.reading, entry.drift_delta_ms, entry.severity) == (
+        Reading.LOCK if engaged else Reading.RELEASE,
+        -5_000,
+        Severity.RED,
+    )
+    assert entries_of([lock("pump-7")], source="pump-7") == []
+
+
 def test_what_asserts_no_instant_has_no_entry() -> None:
     """Values that cannot be read, and the other control records."""
     rows = [
@@ -80,7 +92,7 @@ def twin(rows: list[Row], source: str | None) -> list[tuple[int, str]]:
                 name = decode("Event", row.value or b"")["source"]
             else:
                 kind, body = decode("Control", row.value or b"")["body"]
-                if kind not in ("Anchor", "Verify"):
+                if kind not in ("Anchor", "Verify", "Lock"):
                     continue
                 name = body["source"]
         except DecodeError:
@@ -96,6 +108,7 @@ ROWS = st.lists(
         st.builds(lambda name, off: Row(event(name, "e", START_US + off)), NAMES, st.integers(-(10**7), 10**7)),
         st.builds(lambda name: control("Anchor", source=name, anchor_timestamp=None), NAMES),
         st.builds(lambda name: control("Verify", source=name, client_timestamp=5), NAMES),
+        st.builds(lambda name, on: lock(name, engaged=on), NAMES, st.booleans()),
         st.just(Row(b"?")),
     ),
     max_size=25,

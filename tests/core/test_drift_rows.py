@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+import numpy as np
 import orjson
 import pytest
 
@@ -22,7 +26,9 @@ from lifecycle.query import HotQueries
 from lifecycle.store import Store
 from schemas.codec import Framing
 from schemas.errors import BadInputError, UnreachableError
+from schemas.faults import Fault
 from schemas.instants import INT64_MAX, INT64_MIN
+from streams.causes import Cause
 from streams.cli.output import Output, emit
 from streams.drift_entries import DriftLogger
 from streams.judge import Judge
@@ -42,9 +48,13 @@ if TYPE_CHECKING:
     from streams.judge import Outputs
 
     Rows = list[dict[str, Any]]
+    #: Name of the cause, offset and bound in milliseconds.
+    Verdict = tuple[str | None, int | None, int | None]
 
 PARTITIONS = 3
 LENGTH = 1_500
+#: What judge says of an event besides its severity.
+_NAMES = ("cause", "offset_us", "bound_us")
 
 
 class _Partition:
@@ -56,6 +66,7 @@ class _Partition:
         self.sealed: list[Sealed] = []
         self.log: Rows = []
         self.warnings: Rows = []
+        self.verdicts: dict[str, Verdict] = {}
         judge = Judge()
         judged = judge.new_state(number)
         logger = DriftLogger(number, Framing.SINGLE_OBJECT, None)
@@ -67,11 +78,23 @@ class _Partition:
                 self.step(entries, outputs)
                 self.log += [entry.row() for entry in logger.all(entries)]
                 self.warnings += [w.row() for w in warnings_of(number, entries, outputs, outputs.warned)]
+                self.verdicts |= _verdicts(number, entries, outputs)
 
     def step(self, entries: Entries, outputs: Outputs) -> None:
         """Take a batch."""
         self.sealed += self.fold.step(self.state, entries, outputs)
         self.fold.publish(self.state)
+
+
+def _verdicts(partition: int, entries: Entries, outputs: Outputs) -> dict[str, Verdict]:
+    """Cause, offset and bound of each event, by its id."""
+    found = {}
+    for row in np.flatnonzero(outputs.verdicts.fault == Fault.NONE).tolist():
+        cause, offset_us, bound_us = (int(getattr(outputs.verdicts, name)[row]) for name in _NAMES)
+        offset_ms = (Decimal(offset_us) / 1000).quantize(Decimal(1), ROUND_HALF_UP)
+        estimate = (int(offset_ms), math.ceil(Fraction(bound_us, 1000))) if bound_us >= 0 else (None, None)
+        found[f"{partition}:{entries.index[row]}"] = (Cause(cause).name if cause else None, *estimate)
+    return found
 
 
 class _Chunks:
@@ -88,7 +111,7 @@ class _Chunks:
     def unsealed(self, partition: int) -> Unsealed | None:
         """Of the fold."""
         found = self._partitions[partition]
-        return found.fold.unsealed_rows(found.state)
+        return found.fold.unsealed(found.state)
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
         """Of the chunks that ended."""
@@ -114,7 +137,8 @@ def asked(partitions: list[_Partition], monkeypatch: pytest.MonkeyPatch) -> HotD
     stores = {"http://a": _Chunks(*partitions[:2]), "http://b": _Chunks(*partitions[2:])}
     queries = {address: HotQueries(chunks) for address, chunks in stores.items()}
 
-    def fetch(address: str, path: str) -> tuple[int, None, bytes]:
+    def fetch(address: str, path: str, *, token: str | None) -> tuple[int, None, bytes]:
+        assert token is None
         parts = urlsplit(path)
         question = drift_requests.parse(parts.path, parse_qsl(parts.query, keep_blank_values=True))
         return 200, None, ArrowWriter().write(part_of(question, queries[address].drift(question)))
@@ -164,7 +188,7 @@ def test_a_list_is_that_of_the_ledger(
     columns = list(everything[0])
     assert len(everything) > 200
     if not warned:
-        assert {row["reading"] for row in everything} == {"DATA", "ANCHOR", "VERIFY"}
+        assert {row["reading"] for row in everything} == {"DATA", "ANCHOR", "VERIFY", "LOCK", "RELEASE"}
     names = sorted({row["source"] for row in everything}, key=str)
     assert partitions[0].sealed
     assert asked.addresses == ["http://a", "http://b"]
@@ -182,6 +206,19 @@ def test_a_list_is_that_of_the_ledger(
             newest = newest_first([[(row[time], row) for row in rows[-most:]] for rows in of_source], most)
             question = DriftQuestion(0, warned, _bytes(source))
             assert _printed(asked.newest(question, most), columns, capsys) == _printed(newest, columns, capsys)
+
+
+@pytest.mark.parametrize("warned", [False, True])
+def test_events_have_their_cause_and_the_estimate(
+    partitions: list[_Partition], asked: HotDrift, *, warned: bool
+) -> None:
+    """As judge said, which the ledger's own drift log does not know; readings that are no events have neither."""
+    verdicts = {key: verdict for partition in partitions for key, verdict in partition.verdicts.items()}
+    rows = list(asked.between(DriftQuestion(0, warned)))
+    found = [(row["cause"], row["offset_ms"], row["bound_ms"]) for row in rows]
+    assert found == [verdicts.get(row["id"], (None, None, None)) for row in rows]
+    assert len({cause for cause, _, _ in found}) > 2
+    assert {bound is None for _, _, bound in found} == {True, False}
 
 
 def test_warnings_of_sequences_are_those_of_the_ledger(partitions: list[_Partition], asked: HotDrift) -> None:
@@ -364,6 +401,9 @@ def test_of_two_that_claim_a_partition_the_former_owner_is_not_asked_for_the_lat
 
 def _serve(monkeypatch: pytest.MonkeyPatch, places: list[list[dict[str, Any]]]) -> None:
     answers = dict(zip(("http://a", "http://b"), places, strict=True))
-    monkeypatch.setattr(
-        drift_reader, "fetch", lambda address, _path: (200, None, orjson.dumps({"partitions": answers[address]}))
-    )
+
+    def fetch(address: str, _path: str, *, token: str | None) -> tuple[int, None, bytes]:
+        assert token is None
+        return 200, None, orjson.dumps({"partitions": answers[address]})
+
+    monkeypatch.setattr(drift_reader, "fetch", fetch)

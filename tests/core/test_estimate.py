@@ -17,13 +17,16 @@ from streams.clock_columns import (
     CLOCK_COLUMNS,
     DISTURBANCES,
     LOW_US,
+    POINT_COLUMNS,
     POINT_HALF_US,
     POINT_MIDDLE_US,
     POINTS,
+    POINTS_MAX,
 )
 from streams.clock_fit import workspace
 from streams.estimate import Method, coherent_s, estimate_of, severity_of_offset
-from streams.estimate_kernel import OFFSET_MAX_US, Place, clock_delta_us, estimate
+from streams.estimate_kernel import OFFSET_MAX_US, Place, clock_delta_us, due, estimate
+from streams.estimates import Why
 from streams.severity import Severity
 from tests.core import clock_oracle
 from tests.core.clock_histories import START_MS, Readings, Truth, in_order, learn, readings_of
@@ -403,6 +406,31 @@ def test_coherence_ends_where_the_bound_may_pass_the_limit(
 ) -> None:
     """On the side that is reached first."""
     assert coherent_s(offset_us, bound_us, skew_ppb, error_ppb) == seconds
+
+
+@pytest.mark.parametrize(
+    ("gap_s", "told_s"),
+    [
+        pytest.param(1, [5, 60, 120, 180, 240, 300], id="often: in each interval"),
+        pytest.param(20, [40, 360, 680, 1_000, 1_320], id="rarely: after 16 events"),
+        pytest.param(120, [240, 840, 1_440, 2_040], id="seldom: after ten intervals"),
+    ],
+)
+def test_a_source_is_told_of_as_often_as_it_sends(gap_s: int, told_s: list[int]) -> None:
+    """Of a minute each, beginning with one that begins."""
+    clocks, points, room = (
+        np.zeros((1, CLOCK_COLUMNS), np.int64),
+        np.zeros((1, POINTS_MAX, POINT_COLUMNS), np.int32),
+        workspace(),
+    )
+    begin_ms = START_MS // 60_000 * 60_000
+    told = []
+    for number in range(told_s[-1] // gap_s + 1):
+        at_ms = begin_ms + number * gap_s * 1_000
+        estimate(clocks, points, 0, number + 1, at_ms, at_ms * 1_000, 0, 0, 0, 0, room)
+        if why := due(clocks, 0, at_ms, False, 60_000):  # noqa: FBT003 - a kernel takes no keywords
+            told.append((number * gap_s, Why(why).name))
+    assert told == [(told_s[0], "KNOWN"), *((at_s, "INTERVAL") for at_s in told_s[1:])]
 
 
 def test_of_a_source_of_one_reading_there_is_no_estimate() -> None:

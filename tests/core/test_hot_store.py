@@ -21,6 +21,7 @@ from lifecycle.chunks import (
     StoreDamagedError,
     decode_applied,
     decode_header,
+    decode_readings,
     decode_rows,
     encode_applied,
     encode_header,
@@ -80,10 +81,18 @@ def check_all(store: HotStore, chunks: list[Sealed]) -> None:
             rows = decode_rows(partition, chunk.first_sequence, chunk.rows, chunk.sections)
             assert bits(store.rows(header)) == bits(rows)
             assert store.column(partition, chunk.first_sequence, Column.VALUE) == chunk.sections[Column.VALUE]
-            readings = store.readings(header)
-            assert (0 if readings is None else readings.index.size) == header.readings
-    verified = store.verify()
-    assert (verified.chunks, verified.rows) == (len(chunks), sum(chunk.rows for chunk in chunks))
+    assert read_all(store) == len(chunks)
+
+
+def read_all(store: HotStore) -> int:
+    """Every row and every reading; returns how many chunks there are."""
+    headers = [header for partition in store.partitions() for header in store.headers(partition)]
+    for header in headers:
+        store.rows(header)
+        where = header.partition, header.first_sequence
+        if header.readings:
+            decode_readings(*where, header.readings, store.column(*where, Column.READINGS))
+    return len(headers)
 
 
 def test_what_was_written_is_read(tmp_path: Path, chunks: list[Sealed]) -> None:
@@ -118,7 +127,7 @@ def test_a_chunk_that_does_not_follow_is_refused(tmp_path: Path, chunks: list[Se
     for wrong in ([mine[1]], [mine[3]], [mine[2], mine[4]]):
         with pytest.raises(HotStoreDamagedError, match="does not follow"):
             store.write(wrong)
-    assert store.verify().chunks == 2
+    assert read_all(store) == 2
     store.close()
 
 
@@ -263,7 +272,7 @@ def answers_or_damage(folder: Path, chunks: list[Sealed]) -> bool:
         except StoreDamagedError:
             told = True
         else:
-            assert not told  # what is read one by one, verify reads too
+            assert not told  # what is read one by one is read there, too
     finally:
         try:
             store.close()
@@ -375,6 +384,7 @@ def large_chunk(partition: int, number: int) -> Sealed:
         sequence, sequence, zeros, zeros, zeros, zeros.astype(np.float64), small, small, small, small,
         zeros.astype(np.int32), zeros.astype(np.int32), texts_of([b"id"] * rows),
         texts_of([generator.bytes(300_000) for _ in range(rows)]), np.zeros((rows, 32), np.uint8), zeros, small,
+        small, zeros, zeros,
     )  # fmt: skip
     header = a_header()._replace(
         partition=partition, first_sequence=first, last_sequence=first + 3, first_index=first, last_index=first + 3,
@@ -417,9 +427,9 @@ def test_a_killed_writer_leaves_a_store_that_goes_on(tmp_path: Path) -> None:
         began, written = killed_after(folder, more)
         assert began == chunks
         store = HotStore.open(folder)
-        verified, applied = store.verify(), store.applied(2)
+        applied = store.applied(2)
         chunks = 0 if applied is None else applied.chunks
-        assert chunks == verified.chunks
+        assert chunks == read_all(store)
         assert began <= chunks <= written + 1
         store.close()
     assert chunks >= 30  # buffers are flushed on the way
@@ -436,5 +446,5 @@ def test_what_was_flushed_is_there_after_a_kill(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
     store = HotStore.open(tmp_path / "s")
-    assert store.verify().chunks >= 2
+    assert read_all(store) >= 2
     store.close()

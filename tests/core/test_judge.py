@@ -29,6 +29,7 @@ from streams import dedupe, sources
 from streams.causes import Cause
 from streams.definitions import JudgeSettings
 from streams.fold import FoldError, Target
+from streams.guardian import alarm_of
 from streams.judge import Judge, JudgeState, Outputs
 from streams.judge_kernel import NO_SEVERITY, Flag, Verdicts
 from tests.core.event_generator import SEED
@@ -42,6 +43,7 @@ from tests.core.judge_oracle import (
     control,
     definition,
     event,
+    heartbeat,
     read_record,
 )
 
@@ -142,6 +144,11 @@ def check_against_oracle(rows: list[Row], size: int) -> None:
     for i, (ours, plain) in enumerate(zip(verdicts, oracle.verdicts, strict=True)):
         assert ours == plain, (i, rows[i])
     assert records == oracle.records
+    locks = {scope: (*lock[2:],) for scope, lock in state.locks.items()}
+    assert locks == oracle.guardian.locks
+    assert list(locks) == list(oracle.guardian.locks)
+    assert (alarm_of(PARTITION, state.guard, state.locks) is not None) == oracle.guardian.alarms()
+    assert counts["refused_locks"] == oracle.guardian.refused
     judged = [v for v in oracle.verdicts if v.fault == "NONE" and not v.flags & (Flag.DUPLICATE | Flag.CONFLICT)]
     assert [counts[name] for name in ("green", "yellow", "red")] == [
         sum(v.severity == severity for v in judged) for severity in range(3)
@@ -260,7 +267,7 @@ class _DefinesPerBatch(Judge):
 @pytest.mark.parametrize("bad", [_ForgetsRuns, _ForgetsKeys, _DefinesPerBatch])
 def test_a_fold_that_depends_on_batches_is_caught(bad: type[Judge]) -> None:
     """The very check that Judge passes refuses each known-bad twin."""
-    ledger = Ledger(history(11, 600, changes=0.02))
+    ledger = Ledger(history(14, 600, changes=0.02))
     with pytest.raises(AssertionError):
         check_splits(bad(), ledger)
 
@@ -327,16 +334,24 @@ def test_a_leader_whose_clock_steps_is_one_alert_and_none_of_its_sources(by_ms: 
     assert {alert["source"] for alert in alerts_of(rows)} == {"broker of partition 3", "wrong 0", "wrong 1"}
 
 
-def test_alerts_do_not_know_of_control_entries() -> None:
-    """Heartbeats between any two events leave every byte of the alerts as it was."""
+@pytest.mark.parametrize("wrong", [False, True])
+def test_alerts_of_sources_do_not_know_of_control_entries(*, wrong: bool) -> None:
+    """Heartbeats between any two events leave every byte of them as it was; those of a right clock all of the state."""
     rows = [r for r in history(31, 1_500, changes=0, poison=0) if r.kind is EntryKind.DATA]
-    beat = control("Heartbeat", predecessor_appended_ms=None, input_end_offset=1, worker_us=1)
     quiet = run(Judge(), Ledger(rows), every(100))
-    noisy = run(Judge(), Ledger([r for row in rows for r in (beat, row, beat)]), every(100))
-    values = [[(key, value) for _, _, key, value in found.records] for found in (quiet, noisy)]
+    with_beats: list[Row] = []
+    for row in rows:
+        beat = heartbeat(row.authority_ms * 1_000 + (9_000_000 if wrong else -2_000), row.authority_ms)
+        with_beats += [beat, row, beat]
+    noisy = run(Judge(), Ledger(with_beats), every(100))
+    values = [
+        [(key, value) for _, _, key, value in found.records if key != b"worker of partition 3"]
+        for found in (quiet, noisy)
+    ]
     assert values[0] == values[1]
     assert values[0]
-    assert quiet.dump == noisy.dump
+    assert (quiet.dump == noisy.dump) is not wrong
+    assert (len(quiet.records) < len(noisy.records)) is wrong
 
 
 def test_duplicates_and_conflicts_take_no_part_in_alerts_and_warnings() -> None:
@@ -509,7 +524,7 @@ def test_a_dump_of_the_beginning_is_small_and_comes_back() -> None:
     """A new state has no sources and remembers nothing."""
     judge = Judge()
     data = judge.dump(judge.new_state(5))
-    assert len(data) < 700
+    assert len(data) < 1_000
     assert judge.dump(judge.load(5, data)) == data
 
 

@@ -36,6 +36,8 @@ class _Part:
 class _Lane:
     """Opens at once, never has input, commits nothing."""
 
+    stale = False
+
     def __init__(self) -> None:
         self.partitions = [0, 2]
         self.parts: dict[int, _Part] = {}
@@ -104,6 +106,27 @@ def _run(scenario: Coroutine[Any, Any, None]) -> list[Any]:
 async def _until(predicate: Callable[[], object]) -> None:
     while not predicate():  # noqa: ASYNC110 - what is waited for sets no event
         await asyncio.sleep(0.002)
+
+
+def test_a_lane_whose_locks_changed_is_opened_again() -> None:
+    """Once it says so, with nothing of it used any more, and nothing counted as a failure."""
+    lanes: list[_Lane] = []
+
+    def make() -> _Lane:
+        lanes.append(_Lane())
+        return lanes[-1]
+
+    async def scenario() -> None:
+        host = _host(make)
+        host.start()
+        await _until(lambda: host.state is State.LIVE)
+        lanes[0].stale = True
+        await _until(lambda: len(lanes) > 1 and host.state is State.LIVE)
+        assert host.lane is cast("Lane", lanes[1])
+        assert host.error is None
+        await host.stop()
+
+    assert _run(scenario()) == ["lane_open", "lane_reopens", "lane_open"]
 
 
 def test_a_stop_gives_up_a_lane_that_is_being_opened() -> None:

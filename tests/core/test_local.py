@@ -58,7 +58,7 @@ def states_of(ledger: Ledger, size: int) -> tuple[dict[tuple[str, int], Packed],
         of_store = Snapshot(STORE, store_dump.VERSION, 0, index, chain, store_dump.dump(state))
         found[judge.name, index], found[STORE, index] = pack(of_judge, 0), pack(of_store, 0)
     fold.publish(state)
-    rows = fold.unsealed_rows(state)
+    rows = fold.unsealed(state)
     assert rows is not None
     return found, bits(rows.rows)
 

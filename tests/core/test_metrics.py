@@ -59,9 +59,9 @@ def test_what_windows_did_is_counted_by_definition() -> None:
     """Results, late and far events, and what does not work; a definition that did nothing shows nothing."""
     none = np.zeros(0, np.int64)
     counts = {
-        "metrics_a": WindowCounts(9, 2, 0, 5),
-        "metrics_b": WindowCounts(0, 0, 3, 0),
-        "metrics_c": WindowCounts(7, 0, 0, 0),
+        "metrics_a": WindowCounts(9, 2, 0, 0, 5),
+        "metrics_b": WindowCounts(0, 0, 3, 4, 0),
+        "metrics_c": WindowCounts(7, 0, 0, 0, 0),
     }
     derived = Derived(Messages(none, none, none, none, none, []), [], counts, ["metrics_b"], 2)
     before = _of_windows()
@@ -70,6 +70,7 @@ def test_what_windows_did_is_counted_by_definition() -> None:
         "window_results_total metrics_a": 10,
         "late_events_total metrics_a": 4,
         "ahead_events_total metrics_b": 6,
+        "doubtful_events_total metrics_b": 8,
         "suspended_windows_total metrics_b": 2,
         "refused_windows_total": 4,
     }

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from schemas.instants import NS_PER_S
 from streams.cli.up_view import LiveView, Overview, PlainView, picture, status_line
-from streams.overview import AlertBoard, Hot, HotAnswer, InForce, PartitionState, RateMeter, parse_health
+from streams.overview import AlertBoard, Hot, HotAnswer, InForce, Locked, PartitionState, RateMeter, parse_health
 from streams.up import AlertNews
 from tests.core.test_window_board import late, result
 
@@ -152,6 +152,19 @@ def test_the_hot_tier_and_the_windows_of_partitions_are_taken_from_health() -> N
     assert health.windows == (InForce(3, "all_10s", 4, "too much"), InForce(3, "all_10s", 4, None))
     assert Overview(health=health).troubles() == ["the hot tier of partition 3 is unavailable: disk full"]
     assert str(Hot("behind", 5, 90, None)) == "behind, 5 of 90"
+
+
+def test_a_lock_is_told_with_who_when_and_why() -> None:
+    """Of many the first are, and the rest are counted."""
+    told = "partition 3 is locked since noon by ada because it is set. Release it"
+    part = {"partition": 3, "index": 90, "sequence": 80, "locks": [{"partition": 3, "told": told}]}
+    lanes = [{"lane": 0, "state": "live", "error": None, "partitions": [part]}]
+    health = parse_health({"lanes": lanes, "halts": []})
+    assert health.locks == (Locked(3, told),)
+    assert Overview(health=health).troubles() == [told]
+    part["locks"] = [{"partition": 3, "told": f"{number}"} for number in range(5)]
+    troubles = Overview(health=parse_health({"lanes": lanes, "halts": []})).troubles()
+    assert troubles == ["0", "1", "2", "and 2 more locks: see `driftledger lock status`"]
 
 
 def test_a_suspended_window_is_a_trouble() -> None:

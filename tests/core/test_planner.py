@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lifecycle.planner import (
+    FRAMES,
     Aggregation,
     Function,
     Question,
@@ -41,7 +42,7 @@ def _question(frame: Frame, one: int | None, other: int | None) -> Question:
     return Question(frame, one, other)
 
 
-@given(st.sampled_from(Frame), edges, edges, instants)
+@given(st.sampled_from(FRAMES), edges, edges, instants)
 @settings(max_examples=300)
 @example(Frame.LOCAL, INT64_MAX, None, INT64_MAX)
 def test_limits_agree_with_the_range_about_every_instant(

@@ -12,10 +12,14 @@ import pytest
 from aiohttp import ClientSession
 from confluent_kafka import KafkaError
 
+from schemas.codec import Framing
 from schemas.errors import UnreachableError
 from streams import api, put_requests
 from streams.api import Api
+from streams.gate import closed_by
 from streams.librdkafka import ERROR_PURGED
+from streams.locks import Lock
+from streams.progress import LaneState
 from streams.publish import Accepted, Rejected
 from streams.put import Outcome, Puts, Span, outcome_of
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
     from streams.app import Worker
+    from streams.event_sender import Batch
+    from streams.gate import Closed, Gate
 
 LINES = "application/x-ndjson"
 
@@ -38,6 +44,7 @@ class _Puts:
         self.events: list[dict[str, Any]] = []
         self.lost = 0
         self.away = False
+        self.locked = ""
         self.go_on = threading.Event()
         self.go_on.set()
         self.entered = threading.Semaphore(0)
@@ -54,7 +61,8 @@ class _Puts:
         self.events += events
         spans = [Span(0, first, first + len(events) - 1)] if events else []
         refused = [line for line in found if isinstance(line, Rejected)]
-        return Outcome(len(events) - self.lost, refused, spans, self.lost, "1 (timed out)" if self.lost else "")
+        first_lost = "1 (timed out)" if self.lost else ""
+        return Outcome(len(events) - self.lost, refused, spans, self.lost, first_lost, self.locked)
 
     def stop(self) -> None:
         """Nothing is open."""
@@ -117,6 +125,67 @@ def test_what_kafka_does_not_take_is_told_as_unavailable() -> None:
     assert "1 were not delivered; the first is line 1 (timed out). Send all again when Kafka is back" in facts["error"]
     puts.away = True
     assert _asked(puts, b'{"source": "a"}') == (503, {"error": "Kafka is away. Wait"})
+
+
+def test_what_is_locked_is_told_with_who_when_why_and_the_remedy() -> None:
+    """423; what else the request had is in. What Kafka lost is told first."""
+    puts = _Puts()
+    puts.locked = "source b is locked since noon by ada because it is set. Release it"
+    status, facts = _asked(puts, b'{"source": "a"}')
+    assert (status, facts["accepted"], facts["error"]) == (423, 1, puts.locked)
+    puts.lost = 1
+    assert _asked(puts, b'{"source": "a"}')[0] == 503
+
+
+class _Sender:
+    """Takes everything at once."""
+
+    def send(self, batch: Batch) -> None:
+        """Every row settles without an error."""
+        batch.lose(0)
+
+    def drain(self, _within_s: float) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Gate:
+    """Closed for one source, or away."""
+
+    away = False
+
+    def closed(self) -> Closed:
+        """As Gate does."""
+        if self.away:
+            raise UnreachableError("Kafka is away. Wait")
+        return closed_by(1, [LaneState({}, {}, {}, [Lock(0, "b", ("put",), 9, 0, -40, "ada", "it is set")])])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_an_event_of_a_locked_source_is_refused_and_the_others_are_put() -> None:
+    """By the very door that a worker has; where the gate cannot be asked, nothing is taken."""
+    gate = _Gate()
+    puts = Puts("127.0.0.1:1", "input", Framing.JSON, cast("Gate", gate))
+    puts._open = cast("Any", _Sender)
+    body = b'{"source": "a"}\n{"source": "b"}\n[]\n{"source": "b"}\n{"source": "c"}'
+    status, facts = _asked(cast("_Puts", puts), body)
+    why = (
+        "source b is locked since 1970-01-01T00:00:00.000Z by ada because it is set. Once that is mended, run "
+        "`driftledger lock release --source b --reason TEXT`"
+    )
+    assert (status, facts["accepted"], facts["error"]) == (423, 2, why)
+    assert [(line["line"], line["reason"] == why) for line in facts["refused"]] == [(2, True), (3, False), (4, True)]
+    puts = Puts("127.0.0.1:1", "input", Framing.JSON, cast("Gate", gate))
+    puts._open = cast("Any", _Sender)
+    assert _asked(cast("_Puts", puts), b'{"source": "b"}')[0] == 423
+    gate.away = True
+    puts = Puts("127.0.0.1:1", "input", Framing.JSON, cast("Gate", gate))
+    puts._open = cast("Any", _Sender)
+    assert _asked(cast("_Puts", puts), b'{"source": "a"}') == (503, {"error": "Kafka is away. Wait"})
 
 
 @pytest.mark.parametrize("form", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])

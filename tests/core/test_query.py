@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from lifecycle.arrow import aggregates_table, ipc_bytes, rows_table
 from lifecycle.chunks import ChunkDamagedError, Column
 from lifecycle.packing import Texts
-from lifecycle.planner import Aggregation, Field, Function, Question, Window
+from lifecycle.planner import FRAMES, Aggregation, Field, Function, Question, Window
 from lifecycle.query import HotQueries
 from schemas.errors import BadInputError
 from schemas.faults import Fault
+from streams.causes import Cause
+from streams.cli import query as command
 from streams.windows import By, Frame
 from tests.core.hot_rows import START_MS, DictionaryStore, many_rows, odd_rows
 from tests.core.query_oracle import Group, Row, aggregate, all_rows, asked, last_event, time_us
@@ -63,7 +65,7 @@ def questions(draw: st.DrawFn) -> tuple[int, Question]:
     """A shape and a question about it, whose edges often are times of rows or minutes."""
     shape = draw(st.integers(0, len(SHAPES) - 1))
     rows = made(shape)[1]
-    frame = draw(st.sampled_from(Frame))
+    frame = draw(st.sampled_from(FRAMES))
     times = sorted({at for row in rows if (at := time_us(row, frame)) is not None})
     near = st.builds(lambda at, by: at + by, st.sampled_from(times), st.sampled_from([0, 1, -1, 1_000, 500]))
     minutes = st.builds(lambda at: at // MINUTE_US * MINUTE_US, near)
@@ -178,7 +180,7 @@ def _comparable(row: dict[Field, Any]) -> dict[Field, Any]:
     return {name: bits(value) if isinstance(value, float) else value for name, value in row.items()}
 
 
-@given(st.integers(0, len(SHAPES) - 1), st.sampled_from(SOURCES), st.sampled_from(Frame), st.data())
+@given(st.integers(0, len(SHAPES) - 1), st.sampled_from(SOURCES), st.sampled_from(FRAMES), st.data())
 @settings(max_examples=50)
 def test_the_last_event_is_that_of_a_plain_loop(shape: int, source: bytes, frame: Frame, data: st.DataObject) -> None:
     """At or before an instant, in either frame, sealed or not."""
@@ -191,7 +193,7 @@ def test_the_last_event_is_that_of_a_plain_loop(shape: int, source: bytes, frame
     assert [_comparable(row) for row in found] == ([] if expected is None else [_comparable(expected.fields)])
 
 
-@pytest.mark.parametrize("frame", Frame)
+@pytest.mark.parametrize("frame", FRAMES)
 def test_the_last_event_may_be_in_another_chunk_than_what_is_later_in_its_minute(frame: Frame) -> None:
     """At the instant of a row its minute holds later ones, beside older rows in the same chunk."""
     store, rows = made(0)
@@ -204,7 +206,7 @@ def test_the_last_event_may_be_in_another_chunk_than_what_is_later_in_its_minute
 
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
-@pytest.mark.parametrize("frame", Frame)
+@pytest.mark.parametrize("frame", FRAMES)
 def test_before_all_time_there_is_no_event(shape: int, frame: Frame) -> None:
     """Not even of a source whose clock once said the first instant there is."""
     store, rows = made(shape)
@@ -361,15 +363,34 @@ def test_arrow_has_the_types_that_other_tools_expect() -> None:
     assert table.schema.field("local_timestamp").type == pa.timestamp("us", tz="UTC")
     assert table.schema.field("source").type == pa.dictionary(pa.int32(), pa.string())
     assert table.schema.field("chain_hash").type == pa.binary(32)
-    found = table.select(["event_id", "source", "severity", "fault", "payload", "value"]).to_pylist()
+    names = ["event_id", "source", "severity", "cause", "offset_us", "bound_us", "fault", "payload", "value"]
+    found = table.select(names).to_pylist()
     for row, one in zip(rows, found, strict=True):
         readable = row.fields[Field.FAULT] == Fault.NONE
         assert one["fault"] == Fault(row.fields[Field.FAULT]).name
         assert one["severity"] == (["GREEN", "YELLOW", "RED"][row.fields[Field.SEVERITY]] if readable else None)
+        cause = Cause(row.fields[Field.CAUSE])
+        assert one["cause"] == (None if cause is Cause.NONE else cause.name)
+        assert (one["offset_us"], one["bound_us"]) == (row.fields[Field.OFFSET_US], row.fields[Field.BOUND_US])
         assert one["event_id"] == (row.fields[Field.EVENT_ID].decode() if readable else None)
         assert one["source"] == (row.fields[Field.SOURCE].decode() if readable else None)
         assert one["payload"] == row.fields[Field.PAYLOAD]
         assert (one["value"] is None) == (row.fields[Field.VALUE] is None)
+
+
+@pytest.mark.parametrize("cause", [Cause.NONE, Cause.BACKLOG])
+def test_a_table_has_causes_where_an_event_has_one(capsys: pytest.CaptureFixture[str], cause: Cause) -> None:
+    """Else it has no such column, unless it was asked for."""
+    made_of = many_rows(0, 3, sources=[b"s"])
+    made_of.rows.cause[1] = cause
+    queries = HotQueries(DictionaryStore({0: made_of}))
+    command._print("/range", rows_table(queries.range(Question(), FIELDS, 9)), command.Form.TABLE)
+    told = capsys.readouterr().out
+    assert ("cause" in told, "BACKLOG" in told) == (cause is not Cause.NONE,) * 2
+    command._print(
+        "/range", rows_table(queries.range(Question(), (Field.SEQUENCE, Field.CAUSE), 9)), command.Form.TABLE
+    )
+    assert "cause" in capsys.readouterr().out
 
 
 def test_aggregates_as_arrow_read_back_from_a_stream() -> None:

@@ -64,7 +64,7 @@ class _Tier:
         finally:
             self.readings -= 1
 
-    def unsealed_rows(self, partition: int) -> Any:
+    def unsealed(self, partition: int) -> Any:
         """Of the store."""
         return None if self.store is None else self.store.unsealed(partition)
 
@@ -242,11 +242,11 @@ class _Slow(_Tier):
         super().__init__(0)
         self._entered, self._go_on = entered, go_on
 
-    def unsealed_rows(self, partition: int) -> Any:
+    def unsealed(self, partition: int) -> Any:
         """Late."""
         self._entered.set()
         self._go_on.wait(10)
-        return super().unsealed_rows(partition)
+        return super().unsealed(partition)
 
 
 def test_more_questions_than_places_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:

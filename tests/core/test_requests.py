@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifecycle.planner import Aggregation, Field, Function, Question, Window
+from lifecycle.planner import FRAMES, Aggregation, Field, Function, Question, Window
 from lifecycle.requests import Aggregate, Get, Range, Request, encode, parse, parse_duration, path_of
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN
-from streams.windows import By, Frame
+from streams.windows import By
 
 instants = st.one_of(st.none(), st.integers(INT64_MIN + 1, INT64_MAX - 1))
 names = st.one_of(st.none(), st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=3).map(
@@ -25,7 +25,7 @@ fields = st.lists(st.sampled_from(Field), min_size=1, unique=True).map(tuple)
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     """Any."""
-    frame = draw(st.sampled_from(Frame))
+    frame = draw(st.sampled_from(FRAMES))
     start, end = draw(instants), draw(instants)
     if start is not None and end is not None and start > end:
         start, end = end, start

@@ -50,6 +50,7 @@ class Row:
     at_index: int
     count: int
     values: int
+    near_edge: int
     method: Method
     numbers: tuple[float, ...]
 
@@ -64,7 +65,7 @@ def columns(rows: Sequence[Row], definition: WindowDefinition) -> tuple[Results,
         length = -1 if row.key is None else len(row.key)
         ints[place] = (
             at, length, row.start_us, row.end_us, row.revision, row.final, row.at_index, row.count, row.values,
-            row.method,
+            row.method, row.near_edge,
         )  # fmt: skip
         floats[place] = row.numbers[: floats.shape[1]]
         at += max(length, 0)
@@ -84,6 +85,8 @@ def plain_value(definition: WindowDefinition, row: Row) -> dict[str, Any]:
         "window_end_us": row.end_us, "revision": row.revision, "final": row.final, "at_index": row.at_index,
         "count": row.count, "values": row.values,
     }  # fmt: skip
+    if definition.frame is Frame.CORRECTED:
+        value["near_edge"] = row.near_edge
     value |= {
         name: number(found) for name, found in zip(names, row.numbers, strict=False) if name in definition.functions
     }
@@ -124,7 +127,7 @@ row_strategy = st.builds(
     Row,
     key=st.none() | keys | st.text('\0\x1f\x7f"\\/\b\f\n\r\t é€😀', min_size=1).map(str.encode),
     start_us=int64, end_us=int64, revision=int64, final=st.booleans(), at_index=int64, count=int64, values=int64,
-    method=st.sampled_from(Method),
+    near_edge=int64, method=st.sampled_from(Method),
     numbers=st.tuples(*[st.floats()] * (FLOAT_COLUMNS + 8)),
 )  # fmt: skip
 definition_strategy = st.builds(
@@ -141,7 +144,7 @@ def usual_row(**changed: Any) -> Row:
     """A result as it mostly is."""
     fields: dict[str, Any] = {
         "key": b"pump", "start_us": 1_763_720_990_000_000, "end_us": 1_763_721_000_000_000, "revision": 1,
-        "final": True, "at_index": 5_099_999, "count": 24, "values": 23, "method": Method.EXACT,
+        "final": True, "at_index": 5_099_999, "count": 24, "values": 23, "near_edge": 3, "method": Method.EXACT,
         "numbers": (1747.31, 7.52, 99.88, 75.97, 12.5, 8.0, 9.0, 53.2, 99.88, *[0.5] * 6),
     }  # fmt: skip
     return Row(**{**fields, **changed})
@@ -151,7 +154,7 @@ def worst_rows() -> list[Row]:
     """The longest texts there are: every byte of the key is six, every number as long as can be."""
     numbers = (LONGEST,) * (FLOAT_COLUMNS + 8)
     return [
-        Row(b"\x01" * 256, INT_MIN, INT_MIN, INT_MIN, final, INT_MIN, INT_MIN, INT_MIN, method, numbers)
+        Row(b"\x01" * 256, INT_MIN, INT_MIN, INT_MIN, final, INT_MIN, INT_MIN, INT_MIN, INT_MIN, method, numbers)
         for final in (False, True)
         for method in Method
     ]
@@ -281,7 +284,7 @@ def test_columns_of_another_shape_are_refused() -> None:
         (Results(ints, floats[:0]), 1),
         (Results(ints, floats), -1),
     ):
-        with pytest.raises(ValueError, match="there must be 10 integers and 9 floats"):
+        with pytest.raises(ValueError, match="there must be 11 integers and 9 floats"):
             encode_results(layout, wrong, count)
 
 

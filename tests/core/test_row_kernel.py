@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lifecycle.row_kernel import look_up, mark_used, merge_runs
+from lifecycle.row_kernel import estimates_ms, look_up, mark_used, merge_runs
 from schemas.instants import INT64_MAX, INT64_MIN
 
 TIMES = st.integers(0, 6) | st.sampled_from([INT64_MIN, INT64_MAX])
@@ -42,3 +46,16 @@ def test_no_name_is_the_last_place() -> None:
     used = np.zeros(4, np.bool_)
     mark_used(codes, used)
     assert used.tolist() == [True, True, False, True]
+
+
+@given(st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(-1, 2**62)), max_size=20))
+@example([(500, 1), (-500, 1_000), (499, 1_001), (-1_500, 0), (0, -1)])
+@settings(max_examples=200)
+def test_estimates_are_rounded_so_that_a_bound_is_never_too_small(estimates: list[tuple[int, int]]) -> None:
+    """Offsets half away from zero; where there is no bound there is none."""
+    offset_us, bound_us = np.array(estimates, np.int64).reshape(-1, 2).T.copy()
+    offset_ms, bound_ms = np.empty_like(offset_us), np.empty_like(bound_us)
+    estimates_ms(offset_us, bound_us, offset_ms, bound_ms)
+    halves = [(Decimal(offset) / 1_000).quantize(Decimal(1), ROUND_HALF_UP) for offset, _ in estimates]
+    assert offset_ms.tolist() == [int(half) for half in halves]
+    assert bound_ms.tolist() == [-1 if bound < 0 else math.ceil(Fraction(bound, 1_000)) for _, bound in estimates]

@@ -41,6 +41,7 @@ def test_without_file_and_variables_the_defaults_hold() -> None:
     assert settings.drift_threshold_ms == 5000
     assert settings.hot_store
     assert settings.windows == DEFAULT_WINDOWS
+    assert (settings.lock_halts, settings.guardian_locks) == ("sequence,put", False)
 
 
 def test_the_environment_wins_over_the_file_and_the_file_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +58,31 @@ def test_an_option_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> None
     """A command's own option; None is an option not given."""
     monkeypatch.setenv("DRIFTLEDGER_HTTP_PORT", "9000")
     assert load(http_port=0, bootstrap=None).http_port == 0
+
+
+TOKEN = "correct-horse-battery"  # noqa: S105 - of a test
+
+
+def test_a_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the settings nor by a refusal."""
+    monkeypatch.setenv("DRIFTLEDGER_HTTP_TOKEN", TOKEN)
+    settings = load(http_host="0.0.0.0")  # noqa: S104 - a test
+    assert settings.token == TOKEN
+    assert TOKEN not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    for wrong in ("short", "has a space in it, and more", "x" * 257, "ümlaut-ümlaut-ümlaut"):
+        monkeypatch.setenv("DRIFTLEDGER_HTTP_TOKEN", wrong)
+        with pytest.raises(BadInputError, match="16 to 256 characters") as refused:
+            load()
+        assert wrong not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "ledger.example"])  # noqa: S104 - a test
+def test_elsewhere_than_on_loopback_a_token_is_required(host: str) -> None:
+    """Whoever reaches the worker could read all, and put events."""
+    with pytest.raises(BadInputError, match="is not loopback and there is no http_token"):
+        load(http_host=host)
+    assert load(http_host=host, http_token=TOKEN).token == TOKEN
+    assert load(http_host="localhost").token is None
 
 
 def test_a_variable_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +144,9 @@ def test_the_ledger_may_be_named_by_variable(monkeypatch: pytest.MonkeyPatch) ->
         ("confirm_events = 63", "confirm_events = 63"),
         ("confirm_events = 6\nof_events = 5", "confirm_events=6 exceeds of_events=5"),
         ("hot_store = 2", "driftledger.toml: hot_store = 2"),
+        ("lock_halts = 'all'", "driftledger.toml: lock_halts = 'all'"),
+        ("lock_halts = 'put,sequence'", "input should be 'sequence,put'"),
+        ("guardian_locks = 'maybe'", "driftledger.toml: guardian_locks = 'maybe'"),
         ("windows = []", "unknown setting 'windows'. Write each window as a table, [[window]]"),
         ("[[ledger]]\nname = 'x'\nwindows = 3", "unknown setting 'windows'. Write each window as a table"),
         ("window = 3", "driftledger.toml, line 1: window = 3 is not how a window is written. Write [[window]]"),

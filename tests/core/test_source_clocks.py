@@ -10,7 +10,8 @@ import pytest
 from streams.causes import Cause
 from streams.estimate import Estimate, Method
 from streams.severity import Severity
-from streams.source_clocks import SourceClock, Stability, longest_run, stability_of
+from streams.source_clock import SourceClock
+from streams.source_clocks import Stability, longest_run, stability_of
 
 KNOWN = Estimate(Method.TWO_WAY, 3_200_000, 40_000, -41_000, 2_000, 900, 61_000, Severity.YELLOW, 0, 0, 0, 0, 0)
 UNRATED = KNOWN._replace(method=Method.ONE_WAY, skew_error_ppb=500_000)

@@ -34,7 +34,7 @@ from lifecycle.chunks import (
     decode_readings,
     decode_rows,
 )
-from lifecycle.store import Sealed, Store, StoreState, Unsealed
+from lifecycle.store import Sealed, Store, StoreState, header_of, readings_of, rows_of
 from lifecycle.store_kernel import MS_PER_HOUR
 from schemas.canonical import EntryKind
 from schemas.codec import DecodeError, decode, encode
@@ -51,6 +51,7 @@ from tests.core.judge_oracle import START_MS, Ledger, Row, control, event
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lifecycle.catalog import Unsealed
     from schemas.columns import Entries
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,7 @@ class Run(NamedTuple):
     """All that the fold showed over a ledger."""
 
     sealed: list[Sealed]
-    unsealed: Unsealed | None
+    unsealed: Chunk | None
 
 
 def long_ledger(seed: int, length: int, jumps: float = 0.02) -> Ledger:
@@ -126,7 +127,18 @@ def run(ledger: Ledger, sizes: Iterator[int], resume: Applied | None = None, fol
         sealed += fold.step(state, entries, outputs)
         del outputs  # texts must have been copied out of it
     fold.publish(state)
-    return Run(sealed, fold.unsealed(state))
+    return Run(sealed, unsealed_of(state))
+
+
+def unsealed_of(state: StoreState) -> Chunk | None:
+    """What was published after the last chunk, as a chunk that ends with its last row or reading."""
+    view = state.visible
+    if view.rows == 0 and view.readings_count == 0:
+        return None
+    rows, readings = rows_of(view), readings_of(view)
+    last_index = max([*rows.index[-1:].tolist(), *readings.index[-1:].tolist()])
+    sources, kinds = (names.strings() for names in view.names())
+    return Chunk(header_of(state.partition, view, rows, last_index, sources, kinds), rows, readings)
 
 
 def read(sealed: Sealed) -> Chunk:
@@ -141,7 +153,7 @@ def read(sealed: Sealed) -> Chunk:
 
 def chunks_of(found: Run) -> list[Chunk]:
     """All of them, the unsealed one last."""
-    return [*map(read, found.sealed), *([Chunk(*found.unsealed)] if found.unsealed else [])]
+    return [*map(read, found.sealed), *([found.unsealed] if found.unsealed else [])]
 
 
 # ------------------------------------------------------------------------------------------------------------ the twin
@@ -170,23 +182,26 @@ def plain_row(entries: Entries, outputs: Outputs, row: int) -> dict[str, Any]:
         "chain_hash": entries.chain_hash[row].tobytes(),
         "hlc": hlc or 0,
         "has_hlc": int(hlc is not None),
+        "cause": int(outputs.verdicts.cause[row]),
+        "offset_us": int(outputs.verdicts.offset_us[row]),
+        "bound_us": int(outputs.verdicts.bound_us[row]),
     }
 
 
-def stored_rows(chunk: Chunk) -> list[dict[str, Any]]:
+def stored_rows(rows: Rows, sources: tuple[bytes, ...], kinds: tuple[bytes, ...]) -> list[dict[str, Any]]:
     """Rows as the twin has them."""
     found = []
-    for at in range(chunk.header.rows):
+    for at in range(rows.sequence.size):
         row: dict[str, Any] = {
             name: column[at].item()
-            for name, column in chunk.rows._asdict().items()
+            for name, column in rows._asdict().items()
             if name not in ("event_id", "payload", "chain_hash")
         }
-        row |= {"event_id": chunk.rows.event_id.at(at), "payload": chunk.rows.payload.at(at)}
-        row |= {"chain_hash": chunk.rows.chain_hash[at].tobytes()}
+        row |= {"event_id": rows.event_id.at(at), "payload": rows.payload.at(at)}
+        row |= {"chain_hash": rows.chain_hash[at].tobytes()}
         if math.isnan(row["value"]):
             row["value"] = "nan"
-        for name, names in (("source", chunk.header.sources), ("kind", chunk.header.kinds)):
+        for name, names in (("source", sources), ("kind", kinds)):
             row[name] = None if row[name] < 0 else names[row[name]]
         found.append(row)
     return found
@@ -227,13 +242,14 @@ def plain_chunks(ledger: Ledger) -> list[PlainChunk]:
 
 
 def plain_reading(ledger: Ledger, at: int, sequence: int) -> dict[str, Any] | None:
-    """What is to be stored of an ANCHOR or VERIFY."""
+    """What is to be stored of an ANCHOR, VERIFY or LOCK."""
     try:
         kind, body = decode("Control", ledger.rows[at].value or b"")["body"]
     except DecodeError:
         return None
-    if kind not in ("Anchor", "Verify"):
+    if kind not in ("Anchor", "Verify", "Lock"):
         return None
+    kind = kind if body.get("engaged", True) else "Release"
     asserted = body.get("client_timestamp", body.get("anchor_timestamp"))
     return {
         "index": at + 1,
@@ -286,7 +302,8 @@ def stored_stats(header: Header) -> dict[tuple[Any, ...], list[Any]]:
 def check_chunk(chunk: Chunk, plain: PlainChunk) -> None:
     """The chunk says what the twin's does."""
     header, rows = chunk.header, plain.rows
-    assert stored_rows(chunk) == rows
+    assert chunk.rows.sequence.size == header.rows
+    assert stored_rows(chunk.rows, header.sources, header.kinds) == rows
     readable = [row["local_us"] for row in rows if not row["fault"]]
     assert header.partition == PARTITION
     assert (header.first_sequence, header.first_index) == (rows[0]["sequence"], plain.first_index)
@@ -347,6 +364,8 @@ def test_chunks_hold_what_the_twin_says(seed: int, jumps: float, monkeypatch: py
     monkeypatch.setitem(globals(), "ROWS", rows)  # the twin's
     found = check_against_twin(long_ledger(seed, length, jumps), ragged(seed))
     assert found.unsealed is not None
+    assert found.unsealed.rows.cause.any()
+    assert found.unsealed.rows.offset_us.any()
     assert found.sealed
     assert (jumps == 0) == (len(found.sealed) == 1)
 
@@ -446,6 +465,11 @@ def test_texts_and_names_of_any_size_are_kept() -> None:
     assert len(found.sealed) > 3
 
 
+def shown(unsealed: Unsealed) -> object:
+    """All that a query sees of it."""
+    return bits((*unsealed[:3], unsealed.readings(), unsealed.before_index))
+
+
 def test_what_is_published_stays_as_it_was() -> None:
     """A query may go on with what it took while rows are added, arrays grow and chunks end."""
     ledger = long_ledger(8, 700)
@@ -457,13 +481,14 @@ def test_what_is_published_stays_as_it_was() -> None:
         store.step(state, entries, judge.step(judged, entries))
         if taken:
             now = store.unsealed(state)
-            assert bits(now) == taken[-1][1]  # nothing is visible before it is published
+            assert now is not None
+            assert shown(now) == taken[-1][1]  # nothing is visible before it is published
         store.publish(state)
         unsealed = store.unsealed(state)
         assert unsealed is not None
-        taken.append((unsealed, bits(unsealed)))
-        assert unsealed.header.last_index <= int(entries.index[-1])
-    assert all(bits(unsealed) == shown for unsealed, shown in taken)
+        taken.append((unsealed, shown(unsealed)))
+        assert all(index <= entries.index[-1] for index in unsealed.rows.index[-1:])
+    assert all(shown(unsealed) == then for unsealed, then in taken)
 
 
 def test_a_sum_that_three_doubles_cannot_hold_is_marked() -> None:
@@ -512,6 +537,7 @@ def test_only_readings_are_no_chunk_but_can_be_asked_for() -> None:
     found = run(Ledger([control("Verify", source="s", client_timestamp=5)]), every(1))
     assert found.unsealed is not None
     assert (found.sealed, found.unsealed.header.rows, found.unsealed.header.readings) == ([], 0, 1)
+    assert found.unsealed.readings is not None
     assert found.unsealed.readings.source.strings() == (b"s",)
 
 

@@ -8,7 +8,7 @@ from lifecycle import store_dump
 from lifecycle.store import Store
 from streams.fold import FoldError
 from streams.judge import Judge
-from tests.core.test_store import PARTITION, bits, every, long_ledger
+from tests.core.test_store import PARTITION, bits, every, long_ledger, unsealed_of
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -27,7 +27,7 @@ def test_a_loaded_state_goes_on_as_the_dumped_one(seed: int) -> None:
         assert store_dump.dump(again) == data
         again = store_dump.load(PARTITION, data)
         fold.publish(plain)
-        assert bits(fold.unsealed(again)) == bits(fold.unsealed(plain))
+        assert bits(unsealed_of(again)) == bits(unsealed_of(plain))
     assert seen > 1
 
 

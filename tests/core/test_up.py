@@ -158,6 +158,14 @@ def test_every_suggested_command_exists() -> None:
         assert {word for word in rest if word.startswith("-")} <= {o for p in group.params for o in p.opts}
 
 
+def test_a_secret_is_not_among_the_suggested_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is only named."""
+    monkeypatch.setenv("DRIFTLEDGER_HTTP_TOKEN", "correct-horse-battery")
+    lines = shell_lines([], None)
+    assert not [line for line in lines if "correct-horse-battery" in line]
+    assert [line for line in lines if "DRIFTLEDGER_HTTP_TOKEN" in line] == ["  # and DRIFTLEDGER_HTTP_TOKEN, as here"]
+
+
 def test_suggested_lines_work_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of this one is set in that one, quoted; the options before the command are repeated."""
     folder = tmp_path / "a folder"

@@ -31,6 +31,7 @@ OF_COMMANDS = {"compare_input", "mark_source", "_verify"}
 #: In the cache because other kernels call them, for the same types.
 OF_KERNELS = {
     "agree",
+    "bound_ms_of",
     "carry",
     "delta_ms_of",
     "describe",

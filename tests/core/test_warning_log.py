@@ -6,7 +6,9 @@ from structlog.testing import capture_logs
 
 from streams.warning_log import LOGGED_PER_SECOND, DriftWarning, WarningLog
 
-WARNING = DriftWarning(3, 88_121, 90_001, "e-1", "sensor-0042", 1_700_000_005_001_000, 1_700_000_000_000, "5.001")
+WARNING = DriftWarning(
+    3, 88_121, 90_001, "e-1", "sensor-0042", 1_700_000_005_001_000, 1_700_000_000_000, "5.001", "AHEAD", 5_002, 3
+)  # fmt: skip
 SECOND_NS = 1_000_000_000
 
 
@@ -20,6 +22,7 @@ def test_a_warning_carries_the_event_both_times_and_the_drift() -> None:
     assert line["local_timestamp"] == "2023-11-14T22:13:25.001000Z"
     assert line["authority_timestamp"] == "2023-11-14T22:13:20.000Z"
     assert line["drift_seconds"] == "5.001"
+    assert (line["cause"], line["offset_ms"], line["bound_ms"]) == ("AHEAD", 5_002, 3)
     assert (line["id"], line["source"], line["left_out_before"]) == ("3:90001", "sensor-0042", 0)
 
 

@@ -99,9 +99,9 @@ def test_late_events_are_added_up_by_source_the_most_first() -> None:
     board = board_of(late("slow", 3), late("day-ahead", ahead=9), late("slow", 4), late("slow", 2, definition="z"))
     board.apply(late("slow", 1_000), fresh=False)
     assert board.late_sources() == [
-        LateSource("source_minute", "day-ahead", 0, 9),
-        LateSource("source_minute", "slow", 7, 0),
-        LateSource("z", "slow", 2, 0),
+        LateSource("source_minute", "day-ahead", 0, 9, 0),
+        LateSource("source_minute", "slow", 7, 0, 0),
+        LateSource("z", "slow", 2, 0, 0),
     ]
 
 

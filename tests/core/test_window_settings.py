@@ -114,7 +114,7 @@ def test_windows_stand_in_the_order_of_the_file_and_may_be_none() -> None:
         ("slide_ms", "'soon'", "slide_ms = 'soon' is not an integer"),
         ("sliding", "true", "slide_ms = 5000 contradicts sliding = true"),
         ("sliding", "1", "sliding = 1 is neither true nor false. Give one of the two"),
-        ("frame", '"lokal"', "frame = 'lokal' is not one of local, authority. Name one of them"),
+        ("frame", '"lokal"', "frame = 'lokal' is not one of local, authority, corrected. Name one of them"),
         ("frame", "[]", "frame = [] is not one of local, authority"),
         ("by", '"host"', "by = 'host' is not one of source, kind, all"),
         ("whole", "0", "whole = 0 is neither true nor false"),

@@ -19,6 +19,7 @@ from streams.windows import (
     WINDOWS_PER_EVENT_MAX,
     WITHDRAWN,
     By,
+    Doubtful,
     Frame,
     Function,
     Kind,
@@ -56,9 +57,12 @@ def definitions(draw: st.DrawFn) -> WindowDefinition:
         fields["slide_us"] = draw(st.integers(max(1_000, -(-size // WINDOWS_PER_EVENT_MAX)), size - 1))
     if kind is not Kind.SLIDING:
         fields |= {"whole": draw(st.booleans()), "early_us": draw(DURATIONS)}
-    frame = draw(st.sampled_from(Frame))
-    if frame is Frame.LOCAL:
+    frame = draw(st.sampled_from([Frame.LOCAL, Frame.AUTHORITY] if kind is Kind.SLIDING else list(Frame)))
+    if frame is not Frame.AUTHORITY:
         fields["max_ahead_us"] = draw(DURATIONS)
+    if frame is Frame.CORRECTED:
+        fields["red"] = draw(st.sampled_from(Doubtful))
+        fields["unknown"] = draw(st.sampled_from(Doubtful).filter(lambda way: way is not Doubtful.CORRECT))
     late = draw(st.sampled_from([Late.DROP, Late.SIDE] if kind is Kind.SLIDING else list(Late)))
     if late is Late.UPDATE:
         fields["update_us"] = draw(st.integers(1, DURATION_MAX_US))
@@ -109,6 +113,11 @@ def test_different_definitions_have_different_bodies(one: WindowDefinition, othe
 def test_what_follows_from_other_fields_is_filled_in() -> None:
     """The broker's clock needs no patience; a window that takes late events does so for a minute."""
     local, authority = WindowDefinition("w", MINUTE), WindowDefinition("w", MINUTE, frame=Frame.AUTHORITY)
+    corrected = WindowDefinition("w", MINUTE, frame=Frame.CORRECTED)
+    assert (corrected.lateness_us, corrected.max_behind_us, corrected.max_ahead_us) == (5 * SECOND, MINUTE, MINUTE)
+    assert (corrected.red, corrected.unknown) == (Doubtful.CORRECT, Doubtful.AUTHORITY)
+    assert "unknown" in corrected.canonical()
+    assert "unknown" not in local.canonical()
     assert (local.slide_us, local.lateness_us, local.max_behind_us) == (MINUTE, 5 * SECOND, MINUTE)
     assert (authority.lateness_us, authority.max_behind_us) == (0, 0)
     assert (local.max_ahead_us, authority.max_ahead_us) == (MINUTE, 0)
@@ -170,6 +179,11 @@ BAD: list[tuple[str, Any, dict[str, Any]]] = [
     ("early_us", -1, {}),
     ("early_us", SECOND, SLIDE),
     ("late", Late.UPDATE, {**SLIDE, "update_us": MINUTE}),
+    ("red", "correct", {}),
+    ("red", Doubtful.EXCLUDE, {}),
+    ("unknown", Doubtful.SIDE, {"frame": Frame.AUTHORITY}),
+    ("unknown", Doubtful.CORRECT, {"frame": Frame.CORRECTED}),
+    ("frame", Frame.CORRECTED, SLIDE),
 ]
 
 
@@ -181,7 +195,7 @@ def test_a_field_that_a_window_cannot_have_is_refused(field: str, value: Any, ot
         WindowDefinition(**fields)
     assert refused.value.field == field
     shown = [str(item) if isinstance(item, Function) else item for item in value] if type(value) is tuple else value
-    shown = str(shown) if isinstance(shown, Late) else shown
+    shown = str(shown) if isinstance(shown, Late | Doubtful | Frame) else shown
     assert str(refused.value) == f"{field} = {shown!r} {refused.value.reason}. {refused.value.remedy}"
     assert refused.value.reason
     assert refused.value.remedy

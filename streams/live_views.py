@@ -1,0 +1,201 @@
+"""What each view of the page shows now, and as CSV: of boards, of the alerts topic, of the hot tiers, of the worker.
+
+Facts that every view has, for the page's head:
+
+    worker, healthy, halted (partitions), served, partitions (of the ledger), sources, severities and causes (how many
+    sources have which open alert), at_ms (authority time of the newest board, null without)
+
+GUARANTEE what is not there is said, never left out in silence: `error` says why a list is not to be had now.
+HAZARD a view is of this worker's partitions; but for alerts, which are the ledger's.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from lifecycle.drift_arrow import table_of
+from lifecycle.drift_question import DriftQuestion
+from lifecycle.live_questions import LogQuestion, SourceQuestion
+from lifecycle.owned import OwnedPartitions
+from lifecycle.rows import rows_in
+from schemas.errors import DriftledgerError
+from streams.alert_shelf import AlertShelf, AlertsQuestion, row_of
+from streams.boards import clock_of
+from streams.csv_text import csv_line
+from streams.fleet_view import Fleet, FleetQuestion
+from streams.live_view import View
+from streams.order import newest_first
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from lifecycle.live_questions import LiveQuestion
+    from lifecycle.owned import OwnedLane
+    from streams.alert_watch import Alerts
+    from streams.live_boards import LiveBoards
+
+#: Of a partition's drift log, as CSV.
+LOG_CSV_MAX: Final = 10_000
+#: Rows of a fleet that are made into text at once.
+_ROWS_AT_ONCE: Final = 1_000
+_LOG_FIELDS: Final = (
+    "partition", "index", "sequence", "created_at_ms", "drift_delta_ms", "severity", "source", "reading",
+    "anchor_timestamp", "phase_lock_hash",
+)  # fmt: skip
+
+
+class AlertsWatched(Protocol):
+    """Who follows the alerts topic: see `alert_watch`."""
+
+    on_news: Callable[[], None]
+
+    @property
+    def now(self) -> Alerts:
+        """What is known."""
+
+    def start(self) -> None:
+        """Follow it, unless it does."""
+
+    def stop(self) -> None:
+        """Follow it no more."""
+
+
+class LiveViews:
+    """Answers questions of pages. `head` and `view` are for any thread, of one question at a time each."""
+
+    def __init__(self, boards: LiveBoards, alerts: AlertsWatched, lanes: Callable[[], Sequence[OwnedLane]]) -> None:
+        self._boards, self._alerts = boards, alerts
+        self._owned = OwnedPartitions(lanes)
+        self._fleet = Fleet([])
+        self._fleet_version = -1
+
+    def view(self, asked: LiveQuestion, status: Mapping[str, Any]) -> View:
+        """What a page shows. status: see `page_status`."""
+        fleet = self.fleet()
+        match asked:
+            case FleetQuestion():
+                found = fleet.view(asked)
+            case SourceQuestion():
+                found = self._source(asked, fleet)
+            case AlertsQuestion():
+                found = self._of_alerts(asked)
+            case LogQuestion():
+                found = self._log(asked)
+            case _:
+                found = _partitions(status)
+        head = {name: status[name] for name in ("worker", "healthy", "halted", "served", "partitions")}
+        return found._replace(facts={**head, **fleet.counts(), "at_ms": fleet.at_ms, "error": None, **found.facts})
+
+    def fleet(self) -> Fleet:
+        """All boards as one; made again when one is new."""
+        version = self._boards.version
+        if version != self._fleet_version:
+            boards = [board for _, board in sorted(self._boards.boards().items())]
+            shown = self._fleet.boards
+            if len(boards) != len(shown) or any(a is not b for a, b in zip(boards, shown, strict=True)):
+                self._fleet = Fleet(boards)
+            self._fleet_version = version
+        return self._fleet
+
+    def ready(self, asked: LiveQuestion, served: int) -> bool:
+        """Whether there is something to answer with; served: how many partitions have a board where all have."""
+        if isinstance(asked, AlertsQuestion):
+            return self._alerts.now != (None, None)
+        return not isinstance(asked, FleetQuestion) or len(self._boards.boards()) >= served
+
+    def csv(self, asked: LiveQuestion, status: Mapping[str, Any]) -> Iterator[str]:
+        """The whole list as CSV, in parts. Raises DriftledgerError where it is not to be had."""
+        match asked:
+            case FleetQuestion():
+                return self._fleet_csv(asked)
+            case AlertsQuestion():
+                shelf = self._shelf()
+                return _csv(row_of(record) for record in shelf.select(asked))
+            case LogQuestion():
+                return _csv(self._log_rows(asked, LOG_CSV_MAX))
+            case SourceQuestion():
+                question = LogQuestion(asked.source)
+                return _csv(self._rows_of(asked.partition, question, LOG_CSV_MAX)[::-1])
+            case _:
+                return _csv(_partitions(status).rows.values())
+
+    # ---------------------------------------------------------------------------------------------------------- views
+
+    def _source(self, asked: SourceQuestion, fleet: Fleet) -> View:
+        board = next((board for board in fleet.boards if board.partition == asked.partition), None)
+        row = None if board is None else board.names.places.get(asked.source)
+        if board is None or row is None:
+            nothing = {"words": None, "clock": None, "broker_ms": 0, "number": None}
+            why = "its partition is not served here" if board is None else "judge does not know it"
+            return View({**nothing, "error": f"Nothing is known of this source: {why}."}, (), {})
+        number = int(board.rows[row, 0])
+        events = {str(event.sequence): event.row() for event in self._boards.events(asked.partition, number)}
+        clock = clock_of(board, row)
+        facts: dict[str, Any] = {
+            "words": clock.in_words(),
+            "clock": clock.row(),
+            "broker_ms": board.broker_ms,
+            "number": number,
+        }
+        return View(facts, tuple(events), events)
+
+    def _of_alerts(self, asked: AlertsQuestion) -> View:
+        now = self._alerts.now
+        found = (now.shelf or AlertShelf()).view(asked)
+        return found._replace(facts={**found.facts, "loaded": now.shelf is not None, "error": now.error})
+
+    def _log(self, asked: LogQuestion) -> View:
+        found: list[list[tuple[int, dict[str, Any]]]] = []
+        missing = []
+        for place in self._owned.progress():
+            try:
+                page = self._rows_of(place.partition, asked, asked.limit)
+            except DriftledgerError as error:
+                missing.append(str(error))
+                continue
+            found.append([(row["created_at_ms"], row) for row in page])
+        rows = {f"{row['partition']}:{row['index']}": row for row in newest_first(found, asked.limit)}
+        return View({"error": "; ".join(missing) or None}, tuple(rows), rows)
+
+    def _log_rows(self, asked: LogQuestion, limit: int) -> list[dict[str, Any]]:
+        pages = [self._rows_of(place.partition, asked, limit) for place in self._owned.progress()]
+        return newest_first([[(row["created_at_ms"], row) for row in page] for page in pages], limit)
+
+    def _rows_of(self, partition: int, asked: LogQuestion, limit: int) -> list[dict[str, Any]]:
+        """The newest entries of a partition, the oldest first."""
+        source = None if asked.source is None else asked.source.encode()
+        question = DriftQuestion(partition, source=source, newest=True, limit=limit)
+        self._owned.choose((partition,))
+        page = self._owned.ask(lambda asker: asker.queries.drift(question))
+        return [{name: row[name] for name in _LOG_FIELDS} for row in rows_in(table_of(question, page))]
+
+    def _shelf(self) -> AlertShelf:
+        now = self._alerts.now
+        if now.shelf is None:
+            raise DriftledgerError(now.error or "the alerts topic is being read. Ask again in a moment")
+        return now.shelf
+
+    def _fleet_csv(self, asked: FleetQuestion) -> Iterator[str]:
+        fleet = self.fleet()
+        places = fleet.select(asked)
+        parts = (fleet.rows(places[first : first + _ROWS_AT_ONCE]) for first in range(0, len(places), _ROWS_AT_ONCE))
+        return _csv(row for part in parts for row in part)
+
+
+def _partitions(status: Mapping[str, Any]) -> View:
+    rows = {str(row["partition"]): row for row in status["rows"]}
+    names = ("broker", "member", "lanes", "halts")
+    return View({name: status[name] for name in names}, tuple(rows), rows)
+
+
+def _csv(rows: Any) -> Iterator[str]:
+    """A line of names, then the rows, in parts; nothing of no rows."""
+    rest = iter(rows)
+    first = next(rest, None)
+    if first is None:
+        return
+    yield csv_line(first)
+    yield csv_line(first.values())
+    while part := list(islice(rest, _ROWS_AT_ONCE)):
+        yield "".join(csv_line(row.values()) for row in part)
