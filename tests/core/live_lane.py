@@ -76,6 +76,15 @@ class ShelfOfRecords:
             self.on_news()
 
 
+class LevelTier(HotTier):
+    """A hot tier that is level from the beginning: what is before its first entry is nothing, so nobody reads it."""
+
+    def _begin(self, part: Any) -> None:
+        self._held.compared(self._held.opened(), part.number)
+        filling = Filling(NOTHING)
+        part.standing, part.state = Standing.LEVEL, StoreState(part.number, NOTHING, 0, filling, filling.view())
+
+
 class LiveLane:
     """Partitions 0 to count - 1. folder: where they are kept hot; None for nowhere."""
 
@@ -87,15 +96,8 @@ class LiveLane:
         self._ids = 0
         self.tier: HotTier | None = None
         if folder is not None:
-            self.tier = HotTier(folder, NOWHERE, topic_names("t", "main", "t.input"), 0)
+            self.tier = LevelTier(folder, NOWHERE, topic_names("t", "main", "t.input"), 0)
             self.tier.open(dict.fromkeys(range(count), 0))
-            for part in self.tier._parts.values():
-                assert part.reader is not None
-                filling = Filling(NOTHING)
-                state = StoreState(part.number, NOTHING, 0, filling, filling.view())
-                vars(part.reader).update(_state=state, _index=0)
-            self.tier.settle(dict.fromkeys(range(count), 0))  # before the readers give the broker up
-            assert all(place.standing is Standing.LEVEL for place in self.tier.places().values())
 
     def send(self, partition: int, events: Sequence[Sent]) -> Outputs:
         """Have one batch of a partition judged and committed."""

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,12 @@ from tests.core.live_lane import LiveLane, Sent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
+
+
+#: Of a socket: what a reader leaves there is soon too much for it.
+_SOCKET_BYTES = 32 * 1024
+#: Until what does not come is given up: longer than it takes a machine that has much to do.
+_GIVEN_UP_S = 120
 
 
 class Server:
@@ -64,7 +71,7 @@ class Stream:
     async def block(self) -> list[str]:
         """The lines up to an empty one."""
         lines = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(_GIVEN_UP_S):
             while (line := (await self._content.readline()).decode()) not in ("\n", ""):
                 lines.append(line.rstrip("\n"))
         return lines
@@ -100,7 +107,9 @@ def serve(scenario: Callable[[Server], Awaitable[None]], folder: Path | None = N
         server.requests.add_to(application)
         runner = web.AppRunner(application, shutdown_timeout=1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)  # of what is accepted, too
+        await web.SockSite(runner, listening).start()
         host, port = runner.addresses[0][:2]
         async with ClientSession(f"http://{host}:{port}") as server.client:
             await scenario(server)
@@ -119,6 +128,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams look more often than for people."""
     monkeypatch.setattr(live_requests, "APART_MS", 5)
     monkeypatch.setattr(live_requests, "LOOK_S", 0.05)
+    monkeypatch.setattr(live_requests, "_READY_S", _GIVEN_UP_S)
     monkeypatch.setattr("streams.live_boards.BOARD_MS", 0)
 
 
@@ -300,7 +310,7 @@ def test_nobody_is_watched_when_the_last_page_has_gone(monkeypatch: pytest.Monke
             server.lane.show()
             await stream.until(lambda view: view.facts["at_ms"] is not None)
             assert server.boards.watched
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_GIVEN_UP_S):
             while server.boards.watched:  # noqa: ASYNC110 - a timer ends it
                 await asyncio.sleep(0.01)
         assert server.lane.alerts.now == (None, None)
@@ -320,18 +330,24 @@ def test_a_reader_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
         server.tick(*names)
         url = server.client._base_url
         assert url is not None
-        _, writer = await asyncio.open_connection(url.host, url.port, limit=1_024)
-        writer.write(b"GET /live/fleet HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        async with asyncio.timeout(30):
-            while not server.requests._streams:  # noqa: ASYNC110 - the server is asked
-                await asyncio.sleep(0.01)
-            while server.requests._streams:
-                server.tick(*names)
-                await asyncio.sleep(0)
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
+            reader.connect((url.host, url.port))
+            reader.sendall(b"GET /live/fleet HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            await _given_up(server, names)
         assert len(next(iter(server.requests._ended.values())).sent) <= live_requests.VIEWS_KEPT
-        writer.close()
 
     serve(scenario)
+
+
+async def _given_up(server: Server, names: list[str]) -> None:
+    """Send events until no stream is left."""
+    async with asyncio.timeout(_GIVEN_UP_S):
+        while not server.requests._streams:  # noqa: ASYNC110 - the server is asked
+            await asyncio.sleep(0.01)
+        while server.requests._streams:
+            server.tick(*names)
+            await asyncio.sleep(0.01)
 
 
 async def _csv(server: Server, path: str) -> list[list[str]]:
