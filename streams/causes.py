@@ -57,11 +57,12 @@ _ABOVE: Final = int(Place.ABOVE)
 
 @kernel
 def blame(
-    clocks: NDArray[np.int64], slot: int, known: bool, place: int, delta_ms: int, offset_us: int,  # noqa: FBT001
+    clocks: NDArray[np.int64], slot: int, known: bool, place: int, delta_ms: int, offset_us: int, watched: bool,  # noqa: FBT001
 ) -> tuple[int, int, int]:  # fmt: skip
     """By how many ms the clock is off, its Cause if that is beyond the limit, and how many ms the event was under way.
 
-    known, offset_us: of the estimate after this event; place: of its reading.
+    known, offset_us: of the estimate after this event; place: of its reading; watched: whether the cause matters though
+    nothing is beyond the limit.
     """
     if not known:
         return delta_ms, (_AHEAD if delta_ms > 0 else _UNKNOWN), 0
@@ -69,7 +70,9 @@ def blame(
     value_ms, step_ms = offset_ms, 0
     if place == _ABOVE and delta_ms > offset_ms:
         value_ms, step_ms = delta_ms, delta_ms - offset_ms
-    elif clocks[slot, DISTURBANCES] > 0:
+    elif (watched or severity_of(value_ms) != GREEN or severity_of(delta_ms) != GREEN) and (
+        clocks[slot, DISTURBANCES] > 0
+    ):
         step_ms = rounded_ms(clocks[slot, STEP_US])
     cause = _AHEAD if value_ms > 0 else _BEHIND
     if step_ms != 0 and severity_of(value_ms - step_ms) == GREEN:

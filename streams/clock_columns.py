@@ -10,7 +10,9 @@ from typing import Final
 
 from schemas.memory import kernel
 
-# Columns of clocks. Of a line: the proved lower bound of the clock's offset, at LINE_MS, rising by SKEW_PPB.
+# Columns of clocks: first what an event touches that lies where it is expected, two cache lines.
+
+# Of a line: the proved lower bound of the clock's offset, at LINE_MS, rising by SKEW_PPB.
 SAMPLES: Final = 0
 BEGUN_MS: Final = 1
 LINE_MS: Final = 2
@@ -24,25 +26,25 @@ STRETCH_MS: Final = 8
 STRETCH: Final = 9
 BEST_MS: Final = 10
 BEST_US: Final = 11
-#: The narrowest exchange of the stretch: its middle, half its width (-1 for none), and when the middle held.
-MIDDLE_US: Final = 12
-HALF_US: Final = 13
-MIDDLE_MS: Final = 14
 #: The middle of the exchanges above the line, and how far the truth may be from there; -1 without exchanges.
-RISE_US: Final = 15
-REACH_US: Final = 16
+RISE_US: Final = 12
+REACH_US: Final = 13
 #: When the estimate was told last, UNKNOWN_US for never.
-TOLD_MS: Final = 17
-#: Points kept, and what their columns are counted from.
-POINTS: Final = 18
-BASE_MS: Final = 19
-BASE_US: Final = 20
+TOLD_MS: Final = 14
 #: Of readings that lie elsewhere, as a step would: how many, since when, and their distances from the line.
-OFF_COUNT: Final = 21
-OFF_FIRST_MS: Final = 22
-OFF_FIRST_SEQUENCE: Final = 23
-OFF_MIN_US: Final = 24
-OFF_MAX_US: Final = 25
+OFF_COUNT: Final = 15
+OFF_FIRST_MS: Final = 16
+OFF_FIRST_SEQUENCE: Final = 17
+OFF_MIN_US: Final = 18
+OFF_MAX_US: Final = 19
+#: Points kept, and what their columns are counted from.
+POINTS: Final = 20
+BASE_MS: Final = 21
+BASE_US: Final = 22
+#: The narrowest exchange of the stretch: its middle, half its width (-1 for none), and when the middle held.
+MIDDLE_US: Final = 23
+HALF_US: Final = 24
+MIDDLE_MS: Final = 25
 #: Disturbances so far; of the last one when it was last confirmed, its first sequence, and its size.
 DISTURBANCES: Final = 26
 STEP_MS: Final = 27
@@ -52,6 +54,8 @@ STEP_US: Final = 29
 LAST_STEP_US: Final = 30
 LAST_STEP_MS: Final = 31
 CLOCK_COLUMNS: Final = 32
+#: Of them those before this one.
+NEAR_COLUMNS: Final = 16
 
 # Columns of points, from BASE_MS and BASE_US: the best reading of a stretch; the middle and half width of an exchange.
 AT_MS: Final = 0

@@ -1,7 +1,7 @@
 """Where a source's clock is, learnt event by event: the kernels. What is estimated, and why so, stands in `estimate`.
 
-An event that lies where it is expected touches one row of `clocks`. Its points are gone through once per stretch (see
-`clock_fit`), so the cost of an event is bounded, and small on average where events are many. All integers.
+An event that lies where it is expected touches half a row of `clocks`. Its points are gone through once per stretch (see
+`clock_fit`), and a stretch holds some readings, so the cost of an event is bounded, and small on average. All integers.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from streams.clock_columns import (
     OFF_MAX_US,
     OFF_MIN_US,
     POINT_AGE_MAX_MS,
+    POINTS,
     REACH_US,
     RISE_US,
     SAMPLES,
@@ -49,7 +50,7 @@ from streams.clock_columns import (
     instant_of,
     moved_us,
 )
-from streams.clock_fit import next_stretch
+from streams.clock_fit import STRETCH_MAX_MS, next_stretch
 from streams.leap import leap_between
 from streams.severity_kernel import whole_of
 
@@ -60,6 +61,9 @@ if TYPE_CHECKING:
     from streams.clock_fit import Workspace
 
 STRETCH_MIN_MS: Final = 4_000
+#: Of a source with so many points a stretch ends with each so many readings at the soonest, while it is not too long.
+_LEARNT_POINTS: Final = 4
+_READINGS_A_STRETCH: Final = 4
 #: How far quartz wanders while nobody looks; less than a fit that claims to know better.
 _WANDER_PPB: Final = 1_000
 #: How far above the line a one-way clock may be: the shortest way to the broker is taken to be less than twice this.
@@ -286,6 +290,17 @@ def now_of(clocks: NDArray[np.int64], slot: int, authority_ms: int) -> int:
 
 
 @kernel
+def _has_ended(clocks: NDArray[np.int64], slot: int, at_ms: int) -> bool:
+    """Whether a reading is of the next stretch. Who sends rarely would go through all points with each of his events."""
+    stretch_ms = clocks[slot, STRETCH_MS]
+    if at_ms // stretch_ms == clocks[slot, STRETCH]:
+        return False
+    if clocks[slot, SAMPLES] % _READINGS_A_STRETCH == 0 or clocks[slot, POINTS] < _LEARNT_POINTS:
+        return True
+    return bool(at_ms - clocks[slot, STRETCH] * stretch_ms >= STRETCH_MAX_MS)
+
+
+@kernel
 def estimate(
     clocks: NDArray[np.int64], points: NDArray[np.int32], slot: int, sequence: int, authority_ms: int, local_us: int,
     exchanged: int, sent_us: int, acked_us: int, appended_ms: int, room: Workspace,
@@ -300,8 +315,11 @@ def estimate(
         _begin(clocks, slot, instant_of(authority_ms), low_us)
         return _BEGAN
     at_ms = now_of(clocks, slot, authority_ms)
-    ended = at_ms // clocks[slot, STRETCH_MS] != clocks[slot, STRETCH]
-    if clocks[slot, OFF_COUNT] == 0 and ended and abs(low_us - line_us(clocks, slot, at_ms)) < _FAR_US:
+    if (
+        clocks[slot, OFF_COUNT] == 0
+        and _has_ended(clocks, slot, at_ms)
+        and abs(low_us - line_us(clocks, slot, at_ms)) < _FAR_US
+    ):
         next_stretch(clocks, points, slot, at_ms, room)
     if exchanged != 0 and sent_us <= acked_us:
         least_ms = max(clocks[slot, BEGUN_MS], clocks[slot, STEP_MS], at_ms - POINT_AGE_MAX_MS)

@@ -40,6 +40,8 @@ from streams.causes import Cause, blame, cause_of
 from streams.clock_columns import (
     CLOCK_COLUMNS,
     LAST_STEP_MS,
+    NEAR_COLUMNS,
+    OFF_COUNT,
     REACH_US,
     SKEW_ERROR_PPB,
     SKEW_PPB,
@@ -172,6 +174,7 @@ _ROWS_AHEAD: Final = 8
 _ENTRY_BYTES: Final = 8
 _HOT_BYTES: Final = 8 * HOT_COLUMNS
 _CLOCK_BYTES: Final = 8 * CLOCK_COLUMNS
+_NEAR_BYTES: Final = 8 * NEAR_COLUMNS
 _LINE_BYTES: Final = 64
 
 
@@ -338,7 +341,7 @@ def judge_rows(
             prefetch(places_address + _ENTRY_BYTES * (marks[ahead, 2] & (places.size - 1)))
             entry = places[marks[row + _ROWS_AHEAD // 2, 2] & (places.size - 1)]
             prefetch(hot_address + _HOT_BYTES * slot_in(entry))
-            for line in range(0, _CLOCK_BYTES, _LINE_BYTES):
+            for line in range(0, _NEAR_BYTES, _LINE_BYTES):
                 prefetch(clocks_address + _CLOCK_BYTES * slot_in(entry) + line)
             if horizon > 0:
                 expiring = ring[entries.sequence[ahead] % horizon, 1]
@@ -405,13 +408,14 @@ def judge_rows(
         shift_ms = authority[SHIFT_MS]
         true_ms = true_ms_of(authority_ms, shift_ms)
         if flags == 0:
-            step_ms, step_us = clocks[slot, STEP_MS], clocks[slot, STEP_US]
+            may_step = events.has_exchange[row] != 0 or clocks[slot, OFF_COUNT] > 0
+            step_ms, step_us = (clocks[slot, STEP_MS], clocks[slot, STEP_US]) if may_step else (0, 0)
             place = estimate(
                 clocks, points, slot, sequence, true_ms, local_us,
                 events.has_exchange[row] != 0 and exchange[row, APPENDED_MS] >= authority[SHIFTED_MS],
                 exchange[row, SENT_US], exchange[row, ACKED_US], true_ms_of(exchange[row, APPENDED_MS], shift_ms), room,
             )  # fmt: skip
-            stepped = clocks[slot, STEP_MS] != step_ms or clocks[slot, STEP_US] != step_us
+            stepped = may_step and (clocks[slot, STEP_MS] != step_ms or clocks[slot, STEP_US] != step_us)
             if place not in (_NEAR, _BEGAN) or stepped:
                 reported = _ask_of_authority(sources, slot, authority, stepped, reading, reports, reported, row)
                 if authority[SHIFT_MS] != shift_ms:
@@ -432,7 +436,9 @@ def judge_rows(
                 flags = _WARNED
                 tally[_N_WARNED] += 1
             true_delta_ms = delta_ms_of(local_us, true_ms)
-            value_ms, cause, delay_ms = blame(clocks, slot, estimated, place, true_delta_ms, offset_us)
+            value_ms, cause, delay_ms = blame(
+                clocks, slot, estimated, place, true_delta_ms, offset_us, hot[slot, STATE] != 0
+            )  # fmt: skip
             verdicts.cause[row] = cause_of(severity_of(true_delta_ms), value_ms, cause, delay_ms)
             if verdicts.cause[row] == _NONE and severity != GREEN:
                 verdicts.cause[row] = _CAUSE_AUTHORITY

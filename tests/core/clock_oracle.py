@@ -271,6 +271,8 @@ class Clock:
             return self.begin(authority_ms, low_us)
         at_ms = max(authority_ms, self.line_ms, self.good_ms, self.best_ms)
         ended = at_ms // self.stretch_ms != self.stretch
+        if len(self.points) >= 4 and at_ms - self.stretch * self.stretch_ms < 128_000:
+            ended = ended and self.samples % 4 == 0
         if self.off is None and ended and abs(low_us - self.line(at_ms)) < 1_000_000:
             self.end_stretch(at_ms)
         if exchange is not None:
