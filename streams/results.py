@@ -233,10 +233,19 @@ def _encode(
         at = put_int(put_piece(at, pieces.table, pieces.lengths, _P_COUNTS + 1), int(ints[row, VALUES]))
         if pieces.near:
             at = put_int(put_piece(at, pieces.table, pieces.lengths, _P_NEAR), int(ints[row, NEAR_EDGE]))
+        before, text, length = 0.0, at, 0
         for i in range(pieces.columns.size):
             at = put_piece(at, pieces.table, pieces.lengths, _P_FLOATS + i)
             value = floats[row, pieces.columns[i]]
-            at = put_float(at, value) if math.isfinite(value) else put_null(at)
+            if value == before and value != 0:  # of one event sum, least, greatest and percentiles are the same
+                copy(at, text, length)
+                at += length
+            elif math.isfinite(value):
+                text = at
+                at = put_float(at, value)
+                before, length = value, at - text
+            else:
+                at = put_null(at)
         method = int(ints[row, METHOD])
         end = pieces.ends
         for i in range(method):
