@@ -207,14 +207,17 @@ def _list_late(
     for record in between(ledger, span.first_ms, span.last_ms, asked, partition=partition, every_revision=True):
         if isinstance(record, LateCounts):
             place = record.definition, record.source, record.partition
-            row = sums.setdefault(place, {**record.row(), "late": 0, "ahead": 0, "doubtful": 0})
+            row = sums.setdefault(place, {**record.row(), "late": 0, "ahead": 0, "doubtful": None})
             row["late"] += record.late
             row["ahead"] += record.ahead
-            row["doubtful"] += record.doubtful or 0
+            if record.doubtful is not None:
+                row["doubtful"] = (row["doubtful"] or 0) + record.doubtful
             row["last_recorded_at"] = record.row()["recorded_at"]
     left_out = ("late", "ahead", "doubtful")
-    rows = sorted(sums.values(), key=lambda row: (-sum(row[n] for n in left_out), row["definition"], row["source"]))
-    return emit(rows[:last], _LATE_COLUMNS, output)
+    rows = sorted(
+        sums.values(), key=lambda row: (-sum(row[n] or 0 for n in left_out), row["definition"], row["source"])
+    )
+    return emit(rows[:last], _LATE_COLUMNS, output, sparing=("doubtful",))
 
 
 def _list_whole(

@@ -76,7 +76,8 @@ _ALERT_COLUMNS = ("recorded_at", "state", "severity", "cause", "source", "events
 _ALERT_LINE_COLUMNS = ("recorded_at", "state", "severity", "text")
 _ALERT_FIELDS = (
     "recorded_at", "recorded_at_ms", "alert_id", "revision", "state", "partition", "source", "cause", "severity",
-    "previous_severity", "first_sequence", "last_sequence", "events", "at_open", "worst", "at_close", "text",
+    "previous_severity", "first_sequence", "last_sequence", "events", "skew_ppb", "opened_at", "worst_ms", "at_open",
+    "worst", "at_close", "text",
 )  # fmt: skip
 
 

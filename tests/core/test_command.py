@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import typer
 
 from lifecycle.arrow_stream import ENDING
 from schemas.errors import BadInputError, DriftledgerError, HaltCode, HaltError, UnreachableError
+from streams.aggregates import LateCounts
+from streams.alert_record import AlertRecord
 from streams.cli import aggregates, drift, lock
 from streams.cli import main as command
 from streams.cli.context import settings_of
@@ -256,6 +259,43 @@ def test_that_there_are_no_alerts_is_said(
     assert "`driftledger status`" in err
     assert command.main(["drift", "alerts", *words, "--source", "s"]) == 0
     assert capsys.readouterr().err == "nothing of the source 's' is in that range\n"
+
+
+def test_the_lines_of_alerts_have_every_field(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the record, and those that a table shows."""
+    fields = [
+        field["name"] for field in json.loads((REPOSITORY / "schemas" / "drift_alert.v1.avsc").read_text())["fields"]
+    ]
+    reading = {"authority_timestamp": 1_500, "value_ms": -1_200}
+    alert = {**dict.fromkeys(fields, "x"), "at_open": reading, "worst": reading}
+    monkeypatch.setattr(drift, "opened", lambda _context: contextlib.nullcontext())
+    monkeypatch.setattr("streams.alert_log.ends", lambda *_: {})
+    monkeypatch.setattr("streams.alert_log.newest_alerts", lambda *_, **__: [AlertRecord(2_000, 3, 7, alert)])
+    assert command.main(["drift", "alerts", "--output", "jsonl"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert {name: line[name] for name in fields} == alert
+    assert (line["recorded_at_ms"], line["opened_at"], line["worst_ms"]) == (2_000, "1970-01-01T00:00:01.500Z", -1_200)
+
+
+def test_what_no_window_left_out_has_no_column(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only windows of frame corrected leave events out for their source's clock."""
+    late = LateCounts(2_000, 0, 1, "source_minute", 3, 20, "pump-7", 4, 0)
+    monkeypatch.setattr(aggregates, "opened", lambda _context: contextlib.nullcontext())
+    for doubtful, shown in ((None, False), (0, True), (2, True)):
+        counts = [late, replace(late, definition="corrected", doubtful=doubtful)]
+        monkeypatch.setattr("streams.aggregates.between", lambda *_, of=counts, **__: of)
+        assert command.main(["aggregates", "--late"]) == 0
+        assert ("doubtful" in capsys.readouterr().out) is shown
+        assert command.main(["aggregates", "--late", "--output", "jsonl"]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert {line["definition"]: line["doubtful"] for line in lines} == {
+            "source_minute": None,
+            "corrected": doubtful,
+        }
 
 
 class _Answers:
