@@ -14,7 +14,6 @@ from schemas.memory import address_of
 from streams import sources
 from streams.derive_kernel import N_AHEAD, N_DOUBTFUL, N_LATE, N_TAKEN, RESULTS_MAX, Plan, Stop, Tally
 from streams.derived import WindowCounts
-from streams.notices import Notices, no_tally
 from streams.quantiles import SKETCH_SLOTS
 from streams.results import FLOAT_COLUMNS, INT_COLUMNS, Layout, Results
 from streams.sliding_kernel import Scratch, find_slots, slide_rows
@@ -30,6 +29,7 @@ from streams.sliding_table import (
     renumber,
     with_room,
 )
+from streams.window_notices import Notices, no_tally
 from streams.window_run import plan_of
 from streams.window_table import EXACT_VALUES
 

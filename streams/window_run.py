@@ -36,11 +36,11 @@ from streams.derive_kernel import (
     Tally,
 )
 from streams.derived import WindowCounts
-from streams.notices import Notices, no_tally
 from streams.quantiles import SKETCH_SLOTS
 from streams.results import FLOAT_COLUMNS, INT_COLUMNS, Layout, Results
 from streams.window_kernel import Batch, Located, derive_rows, locate
 from streams.window_keys import with_key_room
+from streams.window_notices import Notices, no_tally
 from streams.window_results import Scratch
 from streams.window_room import grown, no_windows
 from streams.window_table import BLOCK_VALUES, BLOCKS_MAX, EXACT_VALUES, WINDOWS_MAX, Windows

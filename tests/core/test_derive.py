@@ -28,7 +28,7 @@ from streams.derive_kernel import N_WATERMARK, NEVER, TIME_MIN_US
 from streams.derived import WindowCounts
 from streams.fold import FoldError
 from streams.judge import Judge, Outputs
-from streams.notices import no_tally
+from streams.window_notices import no_tally
 from streams.window_table import WINDOWS_MAX
 from streams.windows import DEFINITIONS_MAX, By, Doubtful, Frame, Function, Kind, Late, WindowDefinition, entry_name
 from tests.core.derive_histories import (
