@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from schemas.errors import DriftledgerError
+from schemas.instants import MS_PER_S
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,6 @@ _FLAT_S: Final = 0.1
 _BIN_US: Final = 100_000
 _BINS_MORE: Final = 600
 _US_PER_S: Final = 1_000_000
-_MS_PER_S: Final = 1_000
 _SLOPE_POINTS_MIN: Final = 2
 
 
@@ -54,9 +54,9 @@ def rates(appended_ms: ArrayLike, events: ArrayLike) -> Rates:
     half_ms = float(np.interp(done[-1] / 2, done, instants.astype(np.float64)))
     first_ms, last_ms = int(instants[0]), int(instants[-1])
     return Rates(
-        per_s=float(done[-1]) * _MS_PER_S / (last_ms - first_ms),
-        first_half_per_s=float(done[-1]) / 2 * _MS_PER_S / (half_ms - first_ms),
-        second_half_per_s=float(done[-1]) / 2 * _MS_PER_S / (last_ms - half_ms),
+        per_s=float(done[-1]) * MS_PER_S / (last_ms - first_ms),
+        first_half_per_s=float(done[-1]) / 2 * MS_PER_S / (half_ms - first_ms),
+        second_half_per_s=float(done[-1]) / 2 * MS_PER_S / (last_ms - half_ms),
         first_ms=first_ms,
         last_ms=last_ms,
     )

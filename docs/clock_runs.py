@@ -11,6 +11,7 @@ import numpy as np
 
 from docs.histories import START_MS, columns_of
 from schemas.codec import encode
+from schemas.instants import MS_PER_S, US_PER_MS
 from streams.judge import Judge
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-_US_PER_MS: Final = 1_000
-_MS_PER_S: Final = 1_000
 #: As the producer does.
 _EXCHANGE_EVERY_S: Final = 10.0
 
@@ -53,8 +52,8 @@ def clock(
     """A source that sends every gap_s; its events take least_ms and some more. step: when in s, and by how many ms."""
     draw = np.random.default_rng(1)
     made_s = np.arange(rows, dtype=np.float64) * gap_s
-    delay_s = (least_ms + draw.exponential(4, rows)) / _MS_PER_S
-    back_s = (least_ms + draw.exponential(4, rows)) / _MS_PER_S
+    delay_s = (least_ms + draw.exponential(4, rows)) / MS_PER_S
+    back_s = (least_ms + draw.exponential(4, rows)) / MS_PER_S
     off = off_ms + ppm * made_s / 1_000 + step[1] * (made_s >= step[0])
     appended_s: Floats = np.maximum.accumulate(made_s + delay_s)
     return Clock(made_s, appended_s, appended_s + back_s, off)
@@ -72,9 +71,9 @@ def cut(source: Clock, from_s: float, to_s: float, rate_per_s: float) -> Clock:
 
 def learn(source: Clock, *, two_way: bool = False) -> Learnt:
     """Judge over the events of one source; two_way: with an acknowledged round trip each ten seconds."""
-    local_us = np.round(source.made_s * 1e6 + source.off_ms * _US_PER_MS).astype(np.int64) + START_MS * _US_PER_MS
-    appended_ms = np.floor(source.appended_s * _MS_PER_S).astype(np.int64) + START_MS
-    acked_us = np.round(source.acked_s * 1e6 + source.off_ms * _US_PER_MS).astype(np.int64) + START_MS * _US_PER_MS
+    local_us = np.round(source.made_s * 1e6 + source.off_ms * US_PER_MS).astype(np.int64) + START_MS * US_PER_MS
+    appended_ms = np.floor(source.appended_s * MS_PER_S).astype(np.int64) + START_MS
+    acked_us = np.round(source.acked_s * 1e6 + source.off_ms * US_PER_MS).astype(np.int64) + START_MS * US_PER_MS
     values, told_s = [], -_EXCHANGE_EVERY_S
     for row, made_s in enumerate(source.made_s.tolist()):
         exchange = None
@@ -90,8 +89,8 @@ def learn(source: Clock, *, two_way: bool = False) -> Learnt:
     judge = Judge()
     verdicts = judge.step(judge.new_state(0), entries).verdicts
     del memory
-    bound_ms = np.where(verdicts.bound_us < 0, np.nan, verdicts.bound_us / _US_PER_MS)
-    reading_ms, offset_ms = local_us / _US_PER_MS - appended_ms, verdicts.offset_us / _US_PER_MS
+    bound_ms = np.where(verdicts.bound_us < 0, np.nan, verdicts.bound_us / US_PER_MS)
+    reading_ms, offset_ms = local_us / US_PER_MS - appended_ms, verdicts.offset_us / US_PER_MS
     return Learnt(
         source.appended_s, source.off_ms, reading_ms, offset_ms, bound_ms, verdicts.severity.astype(np.float64)
     )

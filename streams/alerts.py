@@ -13,7 +13,7 @@ whose `at_close` is null and whose severity is the last one known: nothing prove
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -40,12 +40,11 @@ from streams.alert_kernel import (
 from streams.causes import Cause
 from streams.clock_columns import SKEW_MAX_PPB
 from streams.severity import Severity, drift_seconds
-from streams.severity_kernel import bound_ms_of, rounded_ms, severity_of
+from streams.severity_kernel import rounded_ms, severity_of
+from streams.source_clock import PPB_PER_PPM, estimate_text, side_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_PPB_PER_PPM: Final = 1_000
 
 
 class Change(NamedTuple):
@@ -139,7 +138,7 @@ def change_record(partition: int, source: str, change: Change) -> DriftAlert:
             text += f": {change.moved} of {change.of} sources moved together"
         if cause in (Cause.AHEAD, Cause.BEHIND) and abs(change.skew_ppb) > change.skew_error_ppb:
             gains = "gains" if change.skew_ppb > 0 else "loses"
-            text += f"; its clock {gains} {abs(change.skew_ppb) / _PPB_PER_PPM:.1f} ppm"
+            text += f"; its clock {gains} {abs(change.skew_ppb) / PPB_PER_PPM:.1f} ppm"
     return _record(
         partition, source, change.question, change.watch,
         state=change.state, severity=change.severity, previous=change.previous, revision=change.watch[REVISION],
@@ -189,7 +188,7 @@ def worker_source(partition: int) -> str:
 
 def worker_text(partition: int, worker: str, value_ms: int, severity: str, watch: Sequence[int]) -> str:
     """Of a worker's clock that is off, which is proved. severity: in brackets."""
-    off = f"{drift_seconds(value_ms)} s {_side(value_ms)} at least {severity}"
+    off = f"{drift_seconds(value_ms)} s {side_of(value_ms)} at least {severity}"
     since = f"since {format_ms(watch[FIRST_MS])}, index {partition}:{watch[FIRST]}"
     return f"the clock of worker {worker} of partition {partition} is {off} {since}"
 
@@ -236,7 +235,7 @@ def _opening_text(source: str, cause: Cause, now: Reading, told: str) -> str:
                 "agree to tell a slow clock from a slow way"
             )
         case Cause.AUTHORITY:
-            return f"the clock of the {source} is {drift_seconds(now.value_ms)} s {_side(now.value_ms)} {told}"
+            return f"the clock of the {source} is {drift_seconds(now.value_ms)} s {side_of(now.value_ms)} {told}"
         case Cause.STEP:
             return f"{source} stepped and is {_clock(now)} {told}"
         case _:
@@ -251,11 +250,11 @@ def _closing_text(partition: int, source: str, change: Change, worst: Reading) -
     size, severity = drift_seconds(worst.value_ms), Severity(severity_of(worst.value_ms)).name
     if change.question is Question.AUTHORITY:
         at = f"{format_ms(change.now[READ_AUTHORITY_MS])}, sequence {partition}:{change.now[READ_SEQUENCE]}"
-        at_worst = f"at worst it was {size} s {_side(worst.value_ms)} ({severity})"
+        at_worst = f"at worst it was {size} s {side_of(worst.value_ms)} ({severity})"
         return f"the clock of the {source} is within 1 s again since {at}; {at_worst}"
     if change.question is Question.DELAY:
         return f"{source}'s events arrive within 1 s again {since}; at worst they were {size} s late ({severity})"
-    return f"{source} is within 1 s again {since}; at worst it was {size} s {_side(worst.value_ms)} ({severity})"
+    return f"{source} is within 1 s again {since}; at worst it was {size} s {side_of(worst.value_ms)} ({severity})"
 
 
 def _clock(now: Reading) -> str:
@@ -263,15 +262,8 @@ def _clock(now: Reading) -> str:
     if now.offset_us is not None and rounded_ms(now.offset_us) == now.value_ms:
         return _estimated(now)
     proved = " at least" if now.value_ms > 0 else ""
-    return f"{drift_seconds(now.value_ms)} s {_side(now.value_ms)}{proved}"
+    return f"{drift_seconds(now.value_ms)} s {side_of(now.value_ms)}{proved}"
 
 
 def _estimated(now: Reading) -> str:
-    """In words: `3.200 s +- 0.040 s ahead`."""
-    offset_ms = rounded_ms(now.offset_us or 0)
-    bound_ms = bound_ms_of(now.bound_us or 0)
-    return f"{drift_seconds(offset_ms)} s +- {drift_seconds(bound_ms)} s {_side(offset_ms)}"
-
-
-def _side(value_ms: int) -> str:
-    return "behind" if value_ms < 0 else "ahead"
+    return estimate_text(now.offset_us or 0, now.bound_us or 0)

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from schemas.instants import MS_PER_S
 from schemas.memory import kernel
 from streams.alert_kernel import (
     AT_OPEN,
@@ -102,7 +103,6 @@ _TOLERANCE_US: Final = 250_000
 _LATELY_MS: Final = 150_000
 _EVENTS_SHARE: Final = 4
 _DOUBTS_SHARE: Final = 2
-_MS_PER_S: Final = 1_000
 _OPENED, _CHANGED, _CLOSED = (int(state) for state in AlertState)
 _CAUSE_AUTHORITY: Final = int(Cause.AUTHORITY)
 
@@ -202,7 +202,7 @@ def authority_moved(
     clocks, count = sources.clocks, sources.used[COUNT]
     sequence, authority_ms = reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS]
     at_ms = true_ms_of(authority_ms, authority[SHIFT_MS])
-    second = authority_ms // _MS_PER_S
+    second = authority_ms // MS_PER_S
     if (
         not _asks(clocks, slot, at_ms, stepped)
         or second == authority[ASKED_S]

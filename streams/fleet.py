@@ -20,12 +20,10 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from schemas.instants import NS_PER_S, S_PER_DAY
+from schemas.instants import MS_PER_S, NS_PER_S, S_PER_DAY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-_MS_PER_S: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ GROUPS: Final = (
         },
     ),
     Group("set right after a minute", {"corrected-1": Clock(3_000, 60), "corrected-2": Clock(-6_000, 60)}),
-    Group("a day ahead", {"day-ahead": Clock(S_PER_DAY * _MS_PER_S)}),
+    Group("a day ahead", {"day-ahead": Clock(S_PER_DAY * MS_PER_S)}),
 )
 
 _RATE_HZ_MIN: Final = 3

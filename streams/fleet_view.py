@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from schemas.instants import US_PER_MS
+from schemas.instants import MS_PER_S, US_PER_MS
 from streams.board_kernel import (
     B_ALERT,
     B_CAUSE,
@@ -36,6 +36,7 @@ from streams.clock_columns import SKEW_MAX_PPB
 from streams.estimate import Estimate, Method
 from streams.live_view import View
 from streams.severity import Severity
+from streams.source_clock import PPB_PER_PPM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 
 #: Rows of a page: more than a screen of 4K shows.
 ROWS_MAX: Final = 200
-_PPB_PER_PPM: Final = 1_000
-_MS_PER_S: Final = 1_000
 _METHOD, _OFFSET, _BOUND, _SKEW, _SKEW_ERROR, _SAMPLES = (
     B_ESTIMATE + Estimate._fields.index(field)
     for field in ("method", "offset_us", "bound_us", "skew_ppb", "skew_error_ppb", "samples")
@@ -199,12 +198,12 @@ class Fleet:
             "cause": None if cause is Cause.NONE else cause.name,
             "offset_ms": columns[_OFFSET] / US_PER_MS if known else None,
             "bound_ms": columns[_BOUND] / US_PER_MS if known else None,
-            "skew_ppm": columns[_SKEW] / _PPB_PER_PPM if rated else None,
-            "skew_error_ppm": columns[_SKEW_ERROR] / _PPB_PER_PPM if rated else None,
+            "skew_ppm": columns[_SKEW] / PPB_PER_PPM if rated else None,
+            "skew_error_ppm": columns[_SKEW_ERROR] / PPB_PER_PPM if rated else None,
             "estimate": Severity(columns[_ESTIMATED]).name if known else None,
             "method": Method(columns[_METHOD]).name,
             "samples": columns[_SAMPLES],
-            "silent_s": max(0, board.at_ms - columns[B_GOOD_MS]) // _MS_PER_S if columns[_SAMPLES] else None,
+            "silent_s": max(0, board.at_ms - columns[B_GOOD_MS]) // MS_PER_S if columns[_SAMPLES] else None,
             "coherent_s": columns[_COHERENT] if known else None,
             "disturbances": columns[_DISTURBANCES],
             "last_ms": columns[B_LAST_MS] if seen else None,

@@ -1,20 +1,20 @@
-"""What is known of one source's clock, as an operator reads it: in a list, and in words."""
+"""What is known of one source's clock, as people read it: in a list, and in words."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from schemas.instants import US_PER_MS, US_PER_S, format_ms
+from schemas.instants import MS_PER_S, US_PER_MS, US_PER_S, format_ms
 from streams.causes import Cause
 from streams.clock_columns import SKEW_MAX_PPB
 from streams.estimate import Method
-from streams.severity import Severity
+from streams.severity import Severity, drift_seconds
+from streams.severity_kernel import bound_ms_of, rounded_ms
 
 if TYPE_CHECKING:
     from streams.estimate import Estimate
 
-_PPB_PER_PPM: Final = 1_000
-_MS_PER_S: Final = 1_000
+PPB_PER_PPM: Final = 1_000
 
 
 class SourceClock(NamedTuple):
@@ -52,16 +52,16 @@ class SourceClock(NamedTuple):
             "source": self.source,
             "offset_ms": found.offset_us / US_PER_MS if known else None,
             "bound_ms": found.bound_us / US_PER_MS if known else None,
-            "skew_ppm": found.skew_ppb / _PPB_PER_PPM if rated else None,
-            "skew_error_ppm": found.skew_error_ppb / _PPB_PER_PPM if rated else None,
+            "skew_ppm": found.skew_ppb / PPB_PER_PPM if rated else None,
+            "skew_error_ppm": found.skew_error_ppb / PPB_PER_PPM if rated else None,
             "severity": found.severity.name if known else None,
             "alert": None if self.alert is Severity.GREEN else self.alert.name,
             "cause": None if self.cause is Cause.NONE else self.cause.name,
             "late": None if self.late is Severity.GREEN else self.late.name,
             "method": found.method.name,
             "samples": found.samples,
-            "span_s": found.span_ms // _MS_PER_S if found.samples else None,
-            "silent_s": max(0, self.at_ms - self.good_ms) // _MS_PER_S if found.samples else None,
+            "span_s": found.span_ms // MS_PER_S if found.samples else None,
+            "silent_s": max(0, self.at_ms - self.good_ms) // MS_PER_S if found.samples else None,
             "coherent_s": found.coherent_s if known else None,
             "disturbances": found.disturbances,
             "step_ms": found.step_us / US_PER_MS if found.disturbances else None,
@@ -81,12 +81,10 @@ class SourceClock(NamedTuple):
                 f"{self.source}: too few events yet to tell where its clock is: {found.samples} that agree; it takes "
                 "3, over 5 s"
             )
-        offset_s, bound_s = abs(found.offset_us) / US_PER_S, found.bound_us / US_PER_S
-        side = "ahead" if found.offset_us > 0 else "behind"
-        texts = [f"{self.source} is {offset_s:.3f} s +- {bound_s:.3f} s {side} at {format_ms(self.at_ms)}"]
+        texts = [f"{self.source} is {estimate_text(found.offset_us, found.bound_us)} at {format_ms(self.at_ms)}"]
         if found.skew_error_ppb < SKEW_MAX_PPB:
             gains = "gains" if found.skew_ppb >= 0 else "loses"
-            ppm, error_ppm = abs(found.skew_ppb) / _PPB_PER_PPM, found.skew_error_ppb / _PPB_PER_PPM
+            ppm, error_ppm = abs(found.skew_ppb) / PPB_PER_PPM, found.skew_error_ppb / PPB_PER_PPM
             texts.append(f"its clock {gains} {ppm:.1f} ppm +- {error_ppm:.1f} ppm")
         if found.coherent_s:
             texts.append(f"it stays within 1 s for {_duration(found.coherent_s)} at least")
@@ -94,11 +92,20 @@ class SourceClock(NamedTuple):
             by_s = found.step_us / US_PER_S
             texts.append(f"it stepped by {by_s:+.3f} s at sequence {self.partition}:{found.step_sequence}")
         if self.broker_ms:
-            side = "ahead" if self.broker_ms > 0 else "behind"
-            texts.append(
-                f"the broker's clock is {abs(self.broker_ms) / _MS_PER_S:.3f} s {side}, which is left out of this"
-            )
+            off = f"{drift_seconds(self.broker_ms)} s {side_of(self.broker_ms)}"
+            texts.append(f"the broker's clock is {off}, which is left out of this")
         return "; ".join(texts)
+
+
+def estimate_text(offset_us: int, bound_us: int) -> str:
+    """Where a clock is: `3.200 s +- 0.040 s ahead`. The bound is rounded up, so that it still holds."""
+    offset_ms = rounded_ms(offset_us)
+    return f"{drift_seconds(offset_ms)} s +- {drift_seconds(bound_ms_of(bound_us))} s {side_of(offset_ms)}"
+
+
+def side_of(ms: int) -> str:
+    """On which side of the authority a clock is that is off by so much."""
+    return "behind" if ms < 0 else "ahead"
 
 
 def _duration(seconds: int) -> str:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import structlog
 
 from schemas.codec import DecodeError, Framing, decode
-from schemas.instants import US_PER_S
+from schemas.instants import MS_PER_S, US_PER_S
 from streams.alert_kernel import CAUSE, Question, severity_in
 from streams.authority_kernel import SHIFT_MS, true_ms_of
 from streams.causes import Cause
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from streams.queries import Ledger
     from streams.sources import Sources
 
-_MS_PER_S: Final = 1_000
 _logger = structlog.get_logger()
 
 
@@ -131,7 +130,7 @@ def longest_run(at_ms: NDArray[np.int64], offset_us: NDArray[np.int64]) -> tuple
     length, begin = max((end - start, start) for start, end in itertools.pairwise(edges))
     run_ms, run_us = at_ms[begin : begin + length], offset_us[begin : begin + length]
     grid_ms = np.arange(run_ms[0], run_ms[-1] + 1, usual_ms)
-    return np.interp(grid_ms, run_ms, run_us / US_PER_S), usual_ms / _MS_PER_S
+    return np.interp(grid_ms, run_ms, run_us / US_PER_S), usual_ms / MS_PER_S
 
 
 def _series(ledger: Ledger, partition: int, names: set[str], since_ms: int) -> dict[str, tuple[list[int], list[int]]]:

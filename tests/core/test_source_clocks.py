@@ -42,12 +42,17 @@ LOSES = "its clock loses 41.0 ppm +- 2.0 ppm"
                 "it stays within 1 s for 6 hours at least",
             ],
         ),
+        (UNRATED._replace(offset_us=3_199_501, bound_us=39_001), [AHEAD]),
+        (
+            UNRATED._replace(offset_us=-499, bound_us=1),
+            ["pump is 0.000 s +- 0.001 s ahead at 1970-01-01T00:01:01.500Z"],
+        ),
         (STEPPED, [AHEAD, LOSES, "it stepped by -1.500 s at sequence 3:88121"]),
         (NONE, ["pump: too few events yet to tell where its clock is: 2 that agree", "it takes 3, over 5 s"]),
     ],
 )
 def test_a_clock_in_words(estimate: Estimate, said: list[str]) -> None:
-    """What is not known is not said."""
+    """What is not known is not said; a bound is rounded up, as in alerts, so that it still holds."""
     assert _clock(estimate).in_words().split("; ") == said
 
 
