@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +14,12 @@ import pytest
 from schemas.clock import SystemTime
 from streams.cli.main import main
 from streams.log import Log
+from tests.broker.harness import ROOT, wait_for
 from tests.broker.ledgers import begin, event, names_of, produce, sequence, use
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streams.settings import Settings
 
 #: How far each clock is off.
@@ -114,3 +120,37 @@ def test_how_stable_a_clock_was_is_told_from_its_estimates(capsys: pytest.Captur
     assert err == "no source 'nobody' is known\n"
     assert main(["drift", "sources", "--from", "2026-01-01T00:00:00Z"]) == 2
     assert "--stability" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("example", "said"),
+    [
+        (0, r"YELLOW UNKNOWN late's events are stamped [23]\.\d{3} s before they arrive .*"),
+        (1, r"late is [23]\.\d{3} s \+- 0\.\d{3} s behind \(YELLOW\) since .*"),
+        (2, r"late -[23]\.\d+ s \+- 0\.\d+ s"),
+    ],
+)
+def test_the_examples_of_the_page_tell_whose_clock_is_wrong(
+    example: int, said: str, written: Settings, tmp_path: Path
+) -> None:
+    """As they stand there, but for the address, the topics, and where a new group begins; and of nobody else's."""
+    names = names_of(written)
+    text = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "clocks.md").read_text(encoding="utf-8"), re.DOTALL)[
+        example
+    ]
+    for theirs, ours in {
+        '"kafka:9092"': f'"{written.bootstrap}", "auto.offset.reset": "earliest"',
+        '"driftledger.events.drift.alerts"': f'"{names.drift_alerts}"',
+        '"driftledger.events.drift.estimates"': f'"{names.drift_estimates}"',
+        '"group.id": "': f'"group.id": "{written.prefix}-',
+    }.items():
+        text = text.replace(theirs, ours)
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-u", "-c", text], stdout=file, stderr=subprocess.STDOUT)
+    try:
+        lines = wait_for(lambda: output.read_text().splitlines(), "it says something")
+    finally:
+        process.kill()
+        process.wait()
+    assert all(re.fullmatch(said, line) for line in lines), lines
