@@ -2,7 +2,7 @@
 
     lock        one `up` in a data folder at a time
     Worker      the process that sequences, judges, aggregates and keeps hot; its log is {data_dir}/worker.log
-    Fleet       200 sources (streams/fleet.py) that send into the input, in a thread of this process
+    Fleet       200 sources (streams/sample_fleet.py) that send into the input, in a thread of this process
     AlertFeed   the alerts topic, committed records only, from its beginning
     WindowFeed  the aggregates topic, committed records only, from shortly before its end
 
@@ -36,8 +36,8 @@ from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.instants import NS_PER_MS, NS_PER_S
 from schemas.producer import EventProducer
 from streams import aggregates, alert_log
-from streams.fleet import generate, parse_nab
 from streams.overview import HotAnswer, parse_health
+from streams.sample_fleet import generate, parse_nab
 from streams.worker_http import ask
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from schemas.clock import Offset
-    from streams.fleet import Clock, Source
     from streams.overview import Health
+    from streams.sample_fleet import Clock, Source
     from streams.settings import Settings
 
 #: A worker ends within 10 s of SIGTERM; one that does not loses nothing by SIGKILL but the time to its successor.

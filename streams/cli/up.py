@@ -173,7 +173,7 @@ class _Run:
         return True
 
     def _start_fleet(self, stack: contextlib.ExitStack, bootstrap: str, overview: Overview) -> Fleet:
-        from streams.fleet import describe_clocks, fleet
+        from streams.sample_fleet import describe_clocks, fleet
         from streams.up import Fleet, read_series
 
         series, origin = read_series(self._settings.cases)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.instants import NS_PER_S
-from streams.fleet import GROUPS, Clock, describe_clocks, fleet, generate, parse_nab
+from streams.sample_fleet import GROUPS, Clock, describe_clocks, fleet, generate, parse_nab
 from streams.severity import GREEN, RED, YELLOW
 from streams.severity_kernel import severity_of
 from streams.up import offset_of
