@@ -6,10 +6,8 @@ import ctypes
 import io
 import json
 import mmap
-import os
 import random
 import struct
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -34,6 +32,7 @@ from schemas.columns import (
 )
 from schemas.memory import JIT, address_of, bytes_at
 from tests.core import event_generator as make
+from tests.core.interpreted import interpreted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +47,6 @@ EVENT_SCHEMA = fastavro.parse_schema(
 #: So many at a time; the long forms take a million, or a little more.
 WHOLE, SPOILT, ENTRIES, SPOILT_ENTRIES = (3_000, 24_000, 2_000, 4_000) if JIT else (600, 6_000, 400, 800)
 MILLION = 1_000_000
-ROOT = Path(__file__).parents[2]
 #: What plain fastavro accepts and we refuse: numbers beyond their width, negative lengths and branches, our limits.
 STRICTER = {Fault.BAD_VARINT, Fault.BAD_LENGTH, Fault.BAD_UNION, Fault.LIMIT_EXCEEDED, Fault.SOURCE_LENGTH}
 PAGE = mmap.PAGESIZE
@@ -416,16 +414,7 @@ def test_the_first_malformed_record_is_named_by_its_index() -> None:
 
 def test_interpreted_kernels_fill_the_same_columns_byte_for_byte(seed: int) -> None:
     """NUMBA_DISABLE_JIT=1 in a process of its own, over the same generated records."""
-    program = (
-        "import sys; from tests.core.event_generator import dump_columns; from schemas.memory import JIT; "
-        f"assert not JIT; sys.stdout.buffer.write(dump_columns({seed}, 400))"
-    )
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT, env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr.decode()
-    assert run.stdout == make.dump_columns(seed, 400)
+    assert interpreted("tests.core.event_generator", f"dump_columns({seed}, 400)") == make.dump_columns(seed, 400)
 
 
 def test_the_address_of_scratch_grows_with_what_is_asked() -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import random
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,15 +41,16 @@ from tests.core.derive_histories import (
 )
 from tests.core.derive_oracle import Change, Data
 from tests.core.event_generator import SEED
+from tests.core.interpreted import interpreted
 from tests.core.judge_oracle import START_MS, Ledger, Row, control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from schemas.columns import Entries
     from streams.derived import Derived
 
-ROOT = Path(__file__).parents[2]
 PARTITION = 3
 S = 1_000_000
 START_US = START_MS * 1000
@@ -385,21 +383,7 @@ def fingerprint(seed: int, length: int) -> str:
 
 def test_interpreted_kernels_do_the_same() -> None:
     """With NUMBA_DISABLE_JIT=1 the same sources run as plain Python."""
-    program = (
-        "from schemas.memory import JIT; assert not JIT\n"
-        "from tests.core.test_derive import fingerprint; print(fingerprint(21, 400))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == fingerprint(21, 400)
+    assert interpreted("tests.core.test_derive", "fingerprint(21, 400)") == fingerprint(21, 400).encode()
 
 
 # ----------------------------------------------------------------------------------------------------- published cases

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import struct
-import subprocess
-import sys
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,11 +16,11 @@ from hypothesis import strategies as st
 from schemas.memory import JIT, address_of, kernel
 from streams import float_text
 from streams.float_text import FLOAT_BYTES_MAX, INT_BYTES_MAX, put_float, put_int
+from tests.core.interpreted import interpreted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ROOT = Path(__file__).parents[2]
 RANDOM_DOUBLES = 1_000_000 if JIT else 3_000
 GUARD = 0xA5
 
@@ -189,16 +185,7 @@ def dump() -> bytes:
 
 def test_kernels_write_the_same_bytes_interpreted() -> None:
     """NUMBA_DISABLE_JIT=1 in a process of its own, where numbers do not wrap."""
-    program = (
-        "import sys; from tests.core.test_float_text import dump; from schemas.memory import JIT; "
-        "assert not JIT; sys.stdout.buffer.write(dump())"
-    )
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT, env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr.decode()
-    assert run.stdout == dump()
+    assert interpreted("tests.core.test_float_text", "dump()") == dump()
 
 
 def test_a_digit_less_would_be_another_double() -> None:

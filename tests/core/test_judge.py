@@ -6,13 +6,10 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
 import random
-import subprocess
 import sys
 from dataclasses import replace
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,6 +30,7 @@ from streams.guardian import alarm_of
 from streams.judge import Judge, JudgeState, Outputs
 from streams.judge_kernel import NO_SEVERITY, Flag, Verdicts
 from tests.core.event_generator import SEED
+from tests.core.interpreted import interpreted
 from tests.core.judge_histories import history, leader_steps
 from tests.core.judge_oracle import (
     START_MS,
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 
-ROOT = Path(__file__).parents[2]
 PARTITION = 3
 
 
@@ -285,21 +282,7 @@ def fingerprint(seed: int, length: int) -> str:
 
 def test_interpreted_kernels_do_the_same() -> None:
     """With NUMBA_DISABLE_JIT=1 the same sources run as plain Python."""
-    program = (
-        "from schemas.memory import JIT; assert not JIT\n"
-        "from tests.core.test_judge import fingerprint; print(fingerprint(21, 1500))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == fingerprint(21, 1500)
+    assert interpreted("tests.core.test_judge", "fingerprint(21, 1500)") == fingerprint(21, 1500).encode()
 
 
 # ------------------------------------------------------------------------------------------------------ single rules

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import random
 import struct
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,11 +27,12 @@ from schemas.memory import (
     store_i64,
     store_u8,
 )
+from tests.core.interpreted import interpreted
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+    import pytest
 
 
 @kernel
@@ -100,20 +97,7 @@ def test_the_address_of_an_array_is_what_numpy_says() -> None:
 
 def test_kernels_read_write_and_hash_the_same_compiled_and_interpreted() -> None:
     """The same exercise here and in a process with NUMBA_DISABLE_JIT=1."""
-    program = (
-        "import sys; from tests.core.test_memory import exercise; from schemas.memory import JIT; "
-        "assert not JIT; sys.stdout.buffer.write(exercise())"
-    )
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr.decode()
-    assert run.stdout == exercise()
+    assert interpreted("tests.core.test_memory", "exercise()") == exercise()
 
 
 def test_a_bound_c_function_can_be_called_from_a_kernel() -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import os
 import random
-import subprocess
 import sys
 from bisect import bisect_left
 from collections import Counter
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,8 +29,8 @@ from streams.quantiles import (
     sketch_sorted,
     value_of,
 )
+from tests.core.interpreted import interpreted
 
-ROOT = Path(__file__).parents[2]
 #: Bins of the powers of two: 35 an octave, from the exponent -1023 on.
 BIN_OF_ONE, BINS_OF_OCTAVE, LAST_BIN = 35 * 1023, 35, 35 * 2047 - 1
 LEAST, MOST = sys.float_info.min, sys.float_info.max
@@ -290,19 +287,5 @@ def fingerprint(seed: int) -> str:
 
 def test_interpreted_kernels_do_the_same() -> None:
     """With NUMBA_DISABLE_JIT=1 the same sources run as plain Python; and the same for ever: bins are kept in dumps."""
-    program = (
-        "from schemas.memory import JIT; assert not JIT\n"
-        "from tests.core.test_quantiles import fingerprint; print(fingerprint(1))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == fingerprint(1)
+    assert interpreted("tests.core.test_quantiles", "fingerprint(1)") == fingerprint(1).encode()
     assert fingerprint(1) == "ab3601ebff6d6277e0b980eb31c71204c6dd230cc44114121d16fe794c5b4fb6"

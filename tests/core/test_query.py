@@ -5,11 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import os
 import struct
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -28,13 +24,13 @@ from streams.causes import Cause
 from streams.cli import query as command
 from streams.windows import By, Frame
 from tests.core.hot_rows import START_MS, DictionaryStore, many_rows, odd_rows
+from tests.core.interpreted import interpreted
 from tests.core.query_oracle import Group, Row, aggregate, all_rows, asked, last_event, time_us
 
 if TYPE_CHECKING:
     from lifecycle.parts import Selected
     from lifecycle.tally import Aggregates
 
-ROOT = Path(__file__).parents[2]
 FIELDS = tuple(Field)
 SOURCES = (b"s0", b"s1", "Füllstand".encode(), b"late", b"nobody")
 KINDS = (b"t", b"p", b"", b"nothing")
@@ -426,18 +422,6 @@ def fingerprint() -> str:
 
 def test_interpreted_kernels_give_the_same_answers() -> None:
     """With NUMBA_DISABLE_JIT=1 the same sources run as plain Python, where no integer wraps unseen."""
-    program = (
-        "from schemas.memory import JIT; assert not JIT\n"
-        "from tests.core.test_query import fingerprint; print(fingerprint())"
+    assert (
+        interpreted("tests.core.test_query", "fingerprint()", refused="error::RuntimeWarning") == fingerprint().encode()
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error::RuntimeWarning", "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == fingerprint()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +21,7 @@ from streams.json_text import PIECE_BYTES
 from streams.quantiles import RELATIVE_ERROR
 from streams.results import FLOAT_COLUMNS, INT_COLUMNS, Encoded, Layout, Method, Results, encode_results
 from streams.windows import Frame, Function, WindowDefinition, percentile_text
+from tests.core.interpreted import interpreted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -304,13 +302,4 @@ def dump() -> bytes:
 
 def test_kernels_write_the_same_bytes_interpreted() -> None:
     """NUMBA_DISABLE_JIT=1 in a process of its own."""
-    program = (
-        "import sys; from tests.core.test_results import dump; from schemas.memory import JIT; "
-        "assert not JIT; sys.stdout.buffer.write(dump())"
-    )
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT, env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr.decode()
-    assert run.stdout == dump()
+    assert interpreted("tests.core.test_results", "dump()") == dump()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +14,7 @@ from schemas.codec import decode
 from schemas.columns import slice_rows
 from streams.records import slice_records
 from streams.sequence import CONTROL, DATA, Break, Head, Sequenced, advance, head_of, verify
+from tests.core.interpreted import interpreted
 from tests.core.sequence_oracle import Given, advance_plainly, as_read, columns_of
 
 if TYPE_CHECKING:
@@ -203,10 +201,15 @@ def test_an_erased_value_keeps_the_chain_whole() -> None:
     assert verify(Head(), entries)[1:] == (-1, Break.NONE)
 
 
+def last_hash(entries: int) -> str:
+    """The chain hash of the last of so many entries."""
+    sequenced, _memory = ledger(entries)
+    return bytes(sequenced.entries.chain_hash[-1]).hex()
+
+
 def test_a_thousand_entries_have_the_pinned_chain_hash() -> None:
     """Golden: the chain of this history may never change."""
-    sequenced, _memory = ledger(1_000)
-    assert sequenced.entries.chain_hash[-1].tobytes().hex() == GOLDEN
+    assert last_hash(1_000) == GOLDEN
 
 
 GOLDEN = "d3d220716aacf702e489fd0ee6a1c294fe25d1ce96603e2709909ee884815317"
@@ -214,15 +217,4 @@ GOLDEN = "d3d220716aacf702e489fd0ee6a1c294fe25d1ce96603e2709909ee884815317"
 
 def test_the_kernel_writes_the_same_bytes_interpreted() -> None:
     """NUMBA_DISABLE_JIT=1: the golden hash again, from plain Python."""
-    code = (
-        "from tests.core.test_sequence import ledger; "
-        "made, memory = ledger(1000); print(made.entries.chain_hash[-1].tobytes().hex())"
-    )
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.strip() == GOLDEN
+    assert interpreted("tests.core.test_sequence", "last_hash(1_000)") == GOLDEN.encode()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import random
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +30,11 @@ from streams.windows import By, Function, Kind, Late, WindowDefinition
 from tests.core.derive_histories import history
 from tests.core.derive_oracle import percentiles_of
 from tests.core.event_generator import SEED
+from tests.core.interpreted import interpreted
 from tests.core.judge_oracle import START_MS, Ledger
 from tests.core.test_derive import (
     MANY,
     PARTITION,
-    ROOT,
     START_US,
     Run,
     S,
@@ -386,18 +384,4 @@ def fingerprint(seed: int, length: int) -> str:
 
 def test_interpreted_kernels_do_the_same() -> None:
     """With NUMBA_DISABLE_JIT=1 the same sources run as plain Python."""
-    program = (
-        "from schemas.memory import JIT; assert not JIT\n"
-        "from tests.core.test_sliding import fingerprint; print(fingerprint(21, 300))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == fingerprint(21, 300)
+    assert interpreted("tests.core.test_sliding", "fingerprint(21, 300)") == fingerprint(21, 300).encode()

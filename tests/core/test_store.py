@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import os
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -45,6 +41,7 @@ from streams.fold import FoldError
 from streams.judge import Judge, Outputs
 from streams.judge_kernel import Flag
 from tests.core.event_generator import event_at
+from tests.core.interpreted import interpreted
 from tests.core.judge_histories import history
 from tests.core.judge_oracle import START_MS, Ledger, Row, control, event
 
@@ -54,7 +51,6 @@ if TYPE_CHECKING:
     from lifecycle.catalog import Unsealed
     from schemas.columns import Entries
 
-ROOT = Path(__file__).parents[2]
 PARTITION = 3
 
 
@@ -549,18 +545,4 @@ def fingerprint(seed: int, length: int) -> str:
 
 def test_interpreted_kernels_do_the_same() -> None:
     """With NUMBA_DISABLE_JIT=1 the same sources run as plain Python."""
-    program = (
-        "from schemas.memory import JIT; assert not JIT\n"
-        "from tests.core.test_store import fingerprint; print(fingerprint(21, 700))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == fingerprint(21, 700)
+    assert interpreted("tests.core.test_store", "fingerprint(21, 700)") == fingerprint(21, 700).encode()
