@@ -163,7 +163,8 @@ def log(
     A range of instants is listed oldest first. Across partitions authority time decides, within one the index, also
     where a broker's clock stepped back. Workers of this machine answer from their hot tiers where these are level with
     the ledger; else, with --from-ledger and with --follow it is read from the ledger: the same rows. A range is then
-    read to the ledger's end, because a backlog can stand behind what is newer. Which it was is said on stderr.
+    read to the ledger's end, because a backlog can stand behind what is newer. Which it was is said on stderr, unless
+    the ledger was asked for.
 
     Why an event's times lie apart (cause), and what was known of its source's clock by then (offset_ms, bound_ms), the
     hot tiers know alone: from the ledger these are empty.
@@ -248,7 +249,7 @@ def warnings(
     broker's clock stepped back. Workers of this machine answer from their hot tiers where these are level with the
     ledger. Else, with --from-ledger and with --follow, judge is run over the range of the ledger again, from its newest
     snapshot before it or from the ledger's beginning: the same rows, about a second for a million entries. Which it was
-    is said on stderr.
+    is said on stderr, unless the ledger was asked for.
 
     Examples:
 
