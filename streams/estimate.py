@@ -34,7 +34,8 @@ the end of June or December is none (see `leap`); neither is its smear, which is
 
 GUARANTEE at most 32 points of a source are kept, each the best of a stretch; stretches are doubled from 4 s to 128 s
 when all points are used, so a window is as long as its source is old, up to an hour and a quarter; for a source with
-fewer than an event a stretch, up to a day.
+fewer than an event a stretch, up to a day. From the fifth on a stretch goes on to the next fourth reading, if that
+comes before it is 128 s long.
 GUARANTEE a function of the source's readings in their order, and of nothing else.
 HAZARD a path that is never faster than 100 ms makes a ONE_WAY source look slower than it is, by what exceeds this. A
 delay that becomes longer and stays so to within the jitter for five seconds looks like a clock that was set back.

@@ -1,7 +1,8 @@
 """Where a source's clock is, learnt event by event: the kernels. What is estimated, and why so, stands in `estimate`.
 
-An event that lies where it is expected touches half a row of `clocks`. Its points are gone through once per stretch (see
-`clock_fit`), and a stretch holds some readings, so the cost of an event is bounded, and small on average. All integers.
+An event that lies where it is expected touches half a row of `clocks`. Its points are gone through once per stretch
+(see `clock_fit`), and a stretch holds some readings: the cost of an event is bounded, and small on average. All
+integers.
 """
 
 from __future__ import annotations
@@ -291,7 +292,7 @@ def now_of(clocks: NDArray[np.int64], slot: int, authority_ms: int) -> int:
 
 @kernel
 def _has_ended(clocks: NDArray[np.int64], slot: int, at_ms: int) -> bool:
-    """Whether a reading is of the next stretch. Who sends rarely would go through all points with each of his events."""
+    """Whether a reading is of the next stretch; of who sends rarely each would be, if a stretch did not hold some."""
     stretch_ms = clocks[slot, STRETCH_MS]
     if at_ms // stretch_ms == clocks[slot, STRETCH]:
         return False

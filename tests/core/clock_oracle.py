@@ -136,6 +136,12 @@ class Clock:
             self.exchange = (self.exchange[0], self.exchange[1] + by_us, self.exchange[2])
         self.off = None
 
+    def is_over(self, at_ms: int) -> bool:
+        """Whether the stretch is; of a clock that is known a little it holds four readings, or two minutes."""
+        if len(self.points) >= 4 and self.samples % 4 != 0 and at_ms - self.stretch * self.stretch_ms < 128_000:
+            return False
+        return at_ms // self.stretch_ms != self.stretch
+
     def end_stretch(self, at_ms: int) -> None:
         """Make a point of the stretch and fit."""
         if self.best is not None:
@@ -270,10 +276,7 @@ class Clock:
         if self.samples == 0:
             return self.begin(authority_ms, low_us)
         at_ms = max(authority_ms, self.line_ms, self.good_ms, self.best_ms)
-        ended = at_ms // self.stretch_ms != self.stretch
-        if len(self.points) >= 4 and at_ms - self.stretch * self.stretch_ms < 128_000:
-            ended = ended and self.samples % 4 == 0
-        if self.off is None and ended and abs(low_us - self.line(at_ms)) < 1_000_000:
+        if self.off is None and self.is_over(at_ms) and abs(low_us - self.line(at_ms)) < 1_000_000:
             self.end_stretch(at_ms)
         if exchange is not None:
             self.round_trip(sequence, at_ms, *exchange)
