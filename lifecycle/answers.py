@@ -39,6 +39,12 @@ T = TypeVar("T")
 PART_ROWS: Final = 65_536
 #: Of ids and payloads in a part, but for what the last chunk of each partition has beyond it.
 PART_TEXT_BYTES: Final = 16 * 1_048_576
+#: When a row was, by frame.
+TIME_FIELDS: Final = {
+    Frame.LOCAL: Field.LOCAL_US,
+    Frame.AUTHORITY: Field.AUTHORITY_MS,
+    Frame.CORRECTED: Field.CORRECTED_US,
+}
 ORDER: Final = "order_ms"
 SUM_EXACT: Final = "sum_exact"
 
@@ -148,7 +154,7 @@ def fields_of(request: Get | Range) -> tuple[Field, ...]:
     """The columns of a partial answer: those asked for, then what says which row it is, and for the last one when."""
     place = [Field.PARTITION, Field.SEQUENCE]
     if isinstance(request, Get):
-        place.append(Field.LOCAL_US if request.frame is Frame.LOCAL else Field.AUTHORITY_MS)
+        place.append(TIME_FIELDS[request.frame])
     return tuple(dict.fromkeys([*request.fields, *place]))
 
 

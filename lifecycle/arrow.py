@@ -34,11 +34,16 @@ if TYPE_CHECKING:
 LOCAL: Final = pa.timestamp("us", tz="UTC")
 AUTHORITY: Final = pa.timestamp("ms", tz="UTC")
 #: Columns that have another name than their field: the names of Event and LedgerEntry.
-_NAMES: Final = {Field.AUTHORITY_MS: "authority_timestamp", Field.LOCAL_US: "local_timestamp"}
+_NAMES: Final = {
+    Field.AUTHORITY_MS: "authority_timestamp",
+    Field.LOCAL_US: "local_timestamp",
+    Field.CORRECTED_US: "corrected_timestamp",
+}
 _TYPES: Final = {
     Field.PARTITION: pa.int32(),
     Field.AUTHORITY_MS: AUTHORITY,
     Field.LOCAL_US: LOCAL,
+    Field.CORRECTED_US: LOCAL,
     Field.FLAGS: pa.uint8(),
     Field.EVENT_ID: pa.string(),
     Field.VALUE: pa.float64(),
@@ -54,7 +59,10 @@ def rows_table(selected: Selected) -> pa.Table:
 
 
 def aggregates_table(aggregates: Aggregates) -> pa.Table:
-    """Groups of an answer: window_start, window_end, source or kind, count, values, functions, percentiles (p99.9)."""
+    """Groups of an answer: window_start, window_end, source or kind, count, values, functions, percentiles (p99.9).
+
+    In frame corrected near_edge and unknown stand behind values.
+    """
     arrays: dict[str, pa.Array] = {}
     if aggregates.window_start_us is not None and aggregates.window_end_us is not None:
         arrays["window_start"] = plain(LOCAL, aggregates.window_start_us, None)
@@ -64,6 +72,8 @@ def aggregates_table(aggregates: Aggregates) -> pa.Table:
         arrays[name] = dictionary(aggregates.key, aggregates.names, None)
     arrays["count"] = plain(pa.int64(), aggregates.count, None)
     arrays["values"] = plain(pa.int64(), aggregates.values, None)
+    for name, numbers in aggregates.doubt.items():
+        arrays[name] = plain(pa.int64(), numbers, None)
     for function, column in aggregates.functions.items():
         arrays[function.value] = _finite(column)
     for percentile, column in aggregates.percentiles.items():

@@ -23,6 +23,7 @@ from lifecycle.parts import Part
 from lifecycle.query_kernel import Lines, Wanted, bits_of
 from lifecycle.sum_kernel import total_of
 from schemas.instants import INT64_MAX, INT64_MIN
+from streams.corrected_kernel import TO_AUTHORITY
 from streams.windows import Frame
 
 if TYPE_CHECKING:
@@ -127,13 +128,21 @@ class ChunkNames(NamedTuple):
 #: The numbers of a header that are kept for each chunk.
 _NUMBERS: Final = (
     "first_sequence", "last_sequence", "rows", "counted", "authority_ms_min", "authority_ms_max", "order_ms",
-    "local_us_min", "local_us_max", "first_index", "last_index", "warned", "readings",
+    "local_us_min", "local_us_max", "corrected_us_min", "corrected_us_max", "first_index", "last_index", "warned",
+    "readings",
 )  # fmt: skip
+
+
+#: What the least and the greatest time of a chunk begin with, by frame.
+TIMES: Final = {Frame.LOCAL: "local_us", Frame.AUTHORITY: "authority_ms", Frame.CORRECTED: "corrected_us"}
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive chunks of a partition; numbers: a column for each of the header's, by its name."""
+    """Consecutive chunks of a partition; numbers: a column for each of the header's, by its name.
+
+    lines: in frame corrected there are none.
+    """
 
     partition: int
     numbers: dict[str, NDArray[np.int64]]
@@ -153,11 +162,13 @@ class Block:
         columns: tuple[NDArray[Any], ...] = (*local, authority.minute, *self.sources, *self.kinds)
         return sum(column.nbytes for column in columns)
 
-    def part(self, chunk: int, frame: Frame, read: Callable[[int, Column, int], Any]) -> Part:
+    def part(
+        self, chunk: int, frame: Frame, read: Callable[[int, Column, int], Any], unknown: int = TO_AUTHORITY
+    ) -> Part:
         """The rows of a chunk, by its place in the block. read: of a chunk's first sequence, column and rows."""
-        numbers, lines = self.numbers, self.lines[frame]
+        numbers, lines = self.numbers, self.lines[Frame.LOCAL]
         first, rows = int(numbers["first_sequence"][chunk]), int(numbers["rows"][chunk])
-        name = "local_us" if frame is Frame.LOCAL else "authority_ms"
+        name = TIMES[frame]
         return Part(
             self.partition,
             first,
@@ -170,6 +181,7 @@ class Block:
             self.kinds.of(chunk),
             lambda column: read(first, column, rows),
             rows == lines.values[lines.start[self.chunks] + chunk],
+            unknown,
         )
 
 
@@ -287,8 +299,8 @@ class Catalog:
         place.last_index = header.last_index
         place.warned += header.warned
         place.readings += header.readings
-        _cover(place, Frame.AUTHORITY, header.authority_ms_min, header.authority_ms_max)
-        _cover(place, Frame.LOCAL, header.local_us_min, header.local_us_max)
+        for frame, name in TIMES.items():
+            _cover(place, frame, getattr(header, f"{name}_min"), getattr(header, f"{name}_max"))
         directory.pieces.append(self._piece(header))
         directory.next_sequence = header.last_sequence + 1
         directory.order_ms = max(header.order_ms, header.authority_ms_max)
@@ -373,10 +385,8 @@ def _block(pieces: list[_Piece]) -> Block:
     rest = [np.concatenate(parts) for parts in zip(rest, totals, strict=True)]
     inexact = np.array([not piece.columns[-1].all() for piece in pieces], np.uint8)
     lines = {}
-    for frame, place, minutes, name in (
-        (Frame.LOCAL, 2, local_minute, "local_us"),
-        (Frame.AUTHORITY, 3, authority_minute, "authority_ms"),
-    ):
+    for frame, place, minutes in ((Frame.LOCAL, 2, local_minute), (Frame.AUTHORITY, 3, authority_minute)):
+        name = TIMES[frame]
         low = [piece.columns[place].min(initial=INT64_MAX) for piece in pieces]
         high = [piece.columns[place].max(initial=INT64_MIN) for piece in pieces]
         minute = np.concatenate([minutes, np.array(low, np.int64)])

@@ -16,8 +16,8 @@ filled; first_index to last_index of a partition's chunks are contiguous like fi
 Layouts; numbers are little-endian:
 
     section    "DLC1", column u8, rows u32, length u32 of the body, body, checksum u32
-    header     "DLH1", length u32 of the body, body, checksum u32
-    applied    "DLA2", index, sequence, chunks, order_ms i64, checksum u32
+    header     "DLH2", length u32 of the body, body, checksum u32
+    applied    "DLA3", index, sequence, chunks, order_ms i64, checksum u32
 
     checksum   CRC-32 of the key (partition i32, first_sequence i64, column u8) and of all bytes before it
 
@@ -65,7 +65,7 @@ TEXT_BYTES: Final = 16 * 1024 * 1024
 _TEXT_BYTES_MAX: Final = 2**31 - 1
 
 HASH_BYTES: Final = 32
-#: `local_us_min` and `local_us_max` of a chunk without a readable row.
+#: `local_us_min` and `local_us_max`, and those of corrected time, of a chunk without a readable row.
 NO_LOCAL: Final = (0, -1)
 
 
@@ -160,7 +160,8 @@ class Header(NamedTuple):
     """What a chunk holds.
 
     order_ms: the running maximum of authority_ms over the partition's rows before the chunk, INT64_MIN before the
-    first. local_us_min and local_us_max: over readable rows, NO_LOCAL where there are none. warned: rows with WARNED.
+    first. local_us_min and local_us_max: over readable rows, NO_LOCAL where there are none; so corrected_us_min and
+    corrected_us_max, with authority time in place of that of rows without an estimate. warned: rows with WARNED.
     """
 
     partition: int
@@ -177,6 +178,8 @@ class Header(NamedTuple):
     order_ms: int
     local_us_min: int
     local_us_max: int
+    corrected_us_min: int
+    corrected_us_max: int
     sources: tuple[bytes, ...]
     kinds: tuple[bytes, ...]
     stats: Stats
@@ -238,12 +241,13 @@ _DTYPES: Final[dict[Column, Any]] = {
 _KEY: Final = struct.Struct("<iqB")
 _SECTION: Final = struct.Struct("<4sBII")
 _HEADER: Final = struct.Struct("<4sI")
-_NUMBERS: Final = struct.Struct("<14q3I")
+_NUMBERS: Final = struct.Struct("<16q3I")
+_NUMBER_COUNT: Final = Header._fields.index("sources")
 _APPLIED: Final = struct.Struct("<4s4q")
 _CHECKSUM: Final = struct.Struct("<I")
 _SECTION_MAGIC: Final = b"DLC1"
-_HEADER_MAGIC: Final = b"DLH1"
-_APPLIED_MAGIC: Final = b"DLA2"
+_HEADER_MAGIC: Final = b"DLH2"
+_APPLIED_MAGIC: Final = b"DLA3"
 #: In place of a column, in the checksums of a header and of an applied record.
 _OF_HEADER: Final = 0
 _OF_APPLIED: Final = 255
@@ -317,7 +321,7 @@ def encode_header_of(header: Header, sources: Texts, kinds: Texts) -> bytes:
     stats = header.stats
     body = b"".join(
         [
-            _NUMBERS.pack(*header[:14], len(sources.offsets) - 1, len(kinds.offsets) - 1, stats.count.size),
+            _NUMBERS.pack(*header[:_NUMBER_COUNT], len(sources.offsets) - 1, len(kinds.offsets) - 1, stats.count.size),
             pack_texts(sources),
             pack_texts(kinds),
             *(_packed(column) for column in _flat(stats)),

@@ -15,7 +15,7 @@ import numpy as np
 
 from lifecycle.planner import Explain, Function
 from lifecycle.sum_kernel import BASE, GROUPS
-from lifecycle.tally import Aggregates, Tally
+from lifecycle.tally import DOUBT, Aggregates, Tally
 from schemas.errors import BadInputError
 from streams.windows import By
 
@@ -75,6 +75,7 @@ def merge(
     names = sorted({name for _, _, name in keys})
     ranks = {name: rank for rank, name in enumerate(names)}
     by_all, windowed = aggregation.by is By.ALL, aggregation.window is not None
+    doubt = answers[0][0].doubt if answers else ()
     values = np.array([group["values"] for group in merged], np.int64)
     sums_of = [rounded(group["exact"]) if group["values"] else float("nan") for group in merged]
     columns = {
@@ -94,6 +95,7 @@ def merge(
         {function: np.array(columns[function]) for function in Function if function in aggregation.functions},
         {p: np.array([group[p] for group in merged]) for p in aggregation.percentiles},
         explain,
+        {name: np.array([group[name] for group in merged], np.int64) for name in doubt},
     )
 
 
@@ -117,6 +119,7 @@ def _group(answer: Aggregates, place: int, exact: int) -> dict[Any, Any]:
         "exact": exact,
         "min": float(answer.functions[Function.MIN][place]),
         "max": float(answer.functions[Function.MAX][place]),
+        **{name: int(column[place]) for name, column in answer.doubt.items()},
         **{percentile: float(column[place]) for percentile, column in answer.percentiles.items()},
     }
 
@@ -137,8 +140,7 @@ def _add(
         )
     if not before["values"]:
         before.update({percentile: more[percentile] for percentile in aggregation.percentiles})
-    before["count"] += more["count"]
-    before["values"] += more["values"]
-    before["exact"] += more["exact"]
+    for name in ("count", "values", "exact", *(name for name in DOUBT if name in before)):
+        before[name] += more[name]
     before["min"] = float(np.fmin(before["min"], more["min"]))
     before["max"] = float(np.fmax(before["max"], more["max"]))

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from lifecycle.chunks import HASH_BYTES, Column
+from lifecycle.dating_kernel import Dated, date_rows
 from lifecycle.packing import Texts
 from lifecycle.planner import Field
 from lifecycle.row_kernel import deltas, look_up, merge_runs, put_at, put_lengths, put_texts
 from schemas.errors import BadInputError
 from schemas.faults import Fault
+from streams.corrected_kernel import TO_AUTHORITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +35,8 @@ class Part:
 
     whole: all of them are counted; valued: all of them are known to have a value. order_ms: the running maximum of
     authority before them. low, high: their times in the frame of the question are between these. sources, kinds: codes
-    of the catalog by the codes that rows have.
+    of the catalog by the codes that rows have. unknown: what becomes of rows without an estimate, in corrected time:
+    TO_AUTHORITY or TO_NOTHING.
     """
 
     partition: int
@@ -47,6 +50,13 @@ class Part:
     kinds: NDArray[np.int32]
     read: Callable[[Column], Any]
     valued: bool = False
+    unknown: int = TO_AUTHORITY
+
+    def dated(self) -> Dated:
+        """Its rows' corrected times."""
+        found = Dated(np.empty(self.rows, np.int64), np.empty(self.rows, np.int64), np.empty(self.rows, np.uint8))
+        date_rows(self.unknown, found, *map(self.read, _DATING))
+        return found
 
 
 class Piece(NamedTuple):
@@ -92,6 +102,8 @@ _NO_ORDER: Final = np.zeros(0, np.int64)
 #: Offsets of texts are int32.
 TEXT_BYTES_MAX: Final = 2**31 - 1
 
+#: Of what corrected times follow, in the order in which `date_rows` takes it.
+_DATING: Final = (Column.LOCAL_US, Column.AUTHORITY_MS, Column.OFFSET_US, Column.BOUND_US, Column.FAULT)
 _TEXTS: Final = frozenset({Field.EVENT_ID, Field.PAYLOAD})
 #: Fields that only readable rows have, besides those whose columns say it themselves.
 _READABLE: Final = frozenset({Field.LOCAL_US, Field.DELTA_MS, Field.EVENT_ID, Field.PAYLOAD, Field.KIND, Field.SOURCE})
@@ -215,6 +227,8 @@ def _read(piece: _Taken, name: Field) -> NDArray[Any]:
         delta_ms = np.empty(_size(rows), np.int64)
         deltas(part.read(Column.LOCAL_US)[rows], part.read(Column.AUTHORITY_MS)[rows], delta_ms)
         return delta_ms
+    if name is Field.CORRECTED_US:
+        return part.dated().time[rows]
     values: NDArray[Any] = part.read(Column[name.name])[rows]
     if name in (Field.SOURCE, Field.KIND):
         codes = part.sources if name is Field.SOURCE else part.kinds
@@ -230,6 +244,8 @@ def _valid(piece: _Taken, name: Field) -> NDArray[np.bool_] | None:
     if name in _HAS:
         if name is not Field.VALUE or not piece.part.valued:
             mask = piece.part.read(_HAS[name])[piece.rows] != 0
+    elif name is Field.CORRECTED_US:
+        mask = piece.part.dated().fault[piece.rows] == Fault.NONE
     elif name in _ESTIMATED:
         mask = piece.part.read(Column.BOUND_US)[piece.rows] >= 0
     elif name in _READABLE and not piece.part.whole:

@@ -10,6 +10,9 @@ turned into limits (`limits_of`), against which each chunk is decided (`query_ke
     ROWS         lines cannot tell: percentiles, windows that are not whole minutes, a part of a chunk's sequences, or
                  a line whose sum three doubles could not hold
 
+In frame corrected there are no lines: a minute of corrected time has none of its own. Chunks are left out by the least
+and the greatest corrected time in their headers, of the others the rows are read.
+
 GUARANTEE the decision changes how an answer is found, not one bit of it.
 Ranges of time are half-open, of sequences inclusive. Rows that cannot be read have no local time and no names: they
 are in no range of local time and match no name.
@@ -33,6 +36,7 @@ from streams.windows import (
     PERCENTILES_MAX,
     WINDOWS_PER_EVENT_MAX,
     By,
+    Doubtful,
     Frame,
 )
 
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
 
 _US_PER_MS: Final = 1_000
 _US_PER_MINUTE: Final = 60_000_000
+#: What may become of a row without an estimate.
+UNKNOWN: Final = (Doubtful.AUTHORITY, Doubtful.EXCLUDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class Question:
 
     from_us, to_us: times in the frame, the second exclusive; sources, kinds: names, of which one must be the row's;
     partitions: only these; sequences: first and last, inclusive, by partition, of which only these rows. None: all.
+    unknown: in frame corrected, what becomes of a row without an estimate: AUTHORITY (dated by the broker) or EXCLUDE
+    (it has no time, and is in no aggregate).
     """
 
     frame: Frame = Frame.LOCAL
@@ -58,10 +66,13 @@ class Question:
     kinds: tuple[bytes, ...] | None = None
     partitions: tuple[int, ...] | None = None
     sequences: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    unknown: Doubtful = Doubtful.AUTHORITY
 
     def __post_init__(self) -> None:
-        if self.frame not in _UNITS:
-            raise BadInputError(f"frame {self.frame} is one of windows only. Give {' or '.join(FRAMES)}")
+        if self.unknown not in UNKNOWN:
+            raise BadInputError(f"unknown {self.unknown} is one of windows only. Give {' or '.join(UNKNOWN)}")
+        if self.unknown is not Doubtful.AUTHORITY and self.frame is not Frame.CORRECTED:
+            raise BadInputError(f"unknown {self.unknown} has a meaning in frame corrected alone. Give that frame, too")
         if self.from_us is not None and self.to_us is not None and self.to_us < self.from_us:
             raise BadInputError(f"the range ends at {self.to_us} us, before it begins at {self.from_us} us. Swap them")
         for partition, (first, last) in self.sequences.items():
@@ -155,6 +166,7 @@ class Field(enum.StrEnum):
     INPUT_OFFSET = "input_offset"
     AUTHORITY_MS = "authority_ms"
     LOCAL_US = "local_us"
+    CORRECTED_US = "corrected_us"
     DELTA_MS = "delta_ms"
     SEVERITY = "severity"
     CAUSE = "cause"
@@ -172,9 +184,12 @@ class Field(enum.StrEnum):
 
 
 class Unit(NamedTuple):
-    """In what the times of a frame are counted. of_us: microseconds in one of it; of_minute: of it in a minute."""
+    """In what the times of a frame are counted. of_us: microseconds in one of it; of_minute: of it in a minute.
 
-    column: Column
+    column: where they stand; None: in none, they are reckoned.
+    """
+
+    column: Column | None
     of_us: int
     of_minute: int
 
@@ -182,11 +197,8 @@ class Unit(NamedTuple):
 _UNITS: Final = {
     Frame.LOCAL: Unit(Column.LOCAL_US, 1, _US_PER_MINUTE),
     Frame.AUTHORITY: Unit(Column.AUTHORITY_MS, _US_PER_MS, _US_PER_MINUTE // _US_PER_MS),
+    Frame.CORRECTED: Unit(None, 1, _US_PER_MINUTE),
 }
-
-
-#: The frames in which what is stored can be asked for.
-FRAMES: Final = tuple(_UNITS)
 
 
 def unit_of(frame: Frame) -> Unit:
@@ -252,6 +264,8 @@ class Explain:
 
     columns: sections read and decoded, by name; cached: those that were still decoded from an earlier question.
     rows_scanned: rows of chunks that were looked at one by one; rows_unsealed: of no chunk yet, looked at as well.
+    rows_left_out: of an aggregate in frame corrected, rows without an estimate that are not in it, as it was asked, and
+    whose authority time lies in the range.
     """
 
     chunks_skipped: int = 0
@@ -264,6 +278,7 @@ class Explain:
     bytes_read: int = 0
     rows_scanned: int = 0
     rows_unsealed: int = 0
+    rows_left_out: int = 0
     elapsed_us: int = 0
 
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from lifecycle.catalog import HEADER_BYTES_MAX, Catalog
+from lifecycle.catalog import HEADER_BYTES_MAX, TIMES, Catalog
 from lifecycle.chunks import Column, decode_column
 from lifecycle.drift_rows import DriftRows
 from lifecycle.packing import Texts
@@ -55,6 +55,7 @@ from lifecycle.tally import Aggregates, Tally
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN, NS_PER_US
+from streams.corrected_kernel import WAYS
 from streams.judge_kernel import Flag
 from streams.windows import By, Frame
 
@@ -64,9 +65,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lifecycle.catalog import Block, Chunks, Names, Unsealed
+    from lifecycle.dating_kernel import Dated
     from lifecycle.drift_question import DriftQuestion
     from lifecycle.drift_rows import DriftPage
     from lifecycle.query_kernel import Limits
+
+    #: An event: its time, partition and sequence, and the part it is in.
+    _Found = tuple[int, int, int, Part]
 
 AnyTally = TypeVar("AnyTally", bound=Tally)
 
@@ -122,17 +127,7 @@ class HotQueries:
         asked = self._ask(Question(frame, to_us=to_us, sources=(source,), partitions=partitions))
         unsealed = [self._refresh(asked, partition) for partition in asked.partitions]
         found = self._latest(asked, [part for part in unsealed if part is not None])
-        of_minute = unit_of(frame).of_minute
-        code, minute = self._catalog.sources.code(source), asked.high // of_minute
-        stored: list[tuple[int, int, int, Part]] = []
-        while code >= 0 and minute != INT64_MIN and not any(at // of_minute > minute for at, *_ in stored):
-            blocks = [self._blocks(asked, partition) for partition in asked.partitions]
-            minute = max(
-                (latest_minute(block.lines[frame], code, minute) for block in chain(*blocks)), default=INT64_MIN
-            )
-            if minute != INT64_MIN:
-                stored += self._latest(asked, self._holding(asked, code, minute))
-                minute -= 1  # in the minute of the instant itself, all may be after it; what was found is from before
+        stored = self._stored_dated(asked, found) if frame is Frame.CORRECTED else self._stored_latest(asked, source)
         pieces = []
         if found or stored:
             _, _, sequence, part = max([*found, *stored], key=itemgetter(0, 1, 2))
@@ -209,10 +204,15 @@ class HotQueries:
             aggregation,
             grouping_of(question, aggregation, minutes=True),
             grouping_of(question, aggregation, minutes=False),
+            doubtful=question.frame is Frame.CORRECTED,
         )
         for partition in asked.partitions:
-            unsealed = self._refresh(asked, partition)
             limits = limits_of(question, aggregation, partition, statistics=statistics)
+            if question.frame is Frame.CORRECTED:
+                for _, part in self._parts(asked, partition):
+                    self._tally_dated(asked, part, limits, aggregation, tally)
+                continue
+            unsealed = self._refresh(asked, partition)
             for block in self._blocks(asked, partition):
                 self._tally_block(asked, block, limits, aggregation, tally)
             if unsealed is not None:
@@ -261,7 +261,10 @@ class HotQueries:
         whole = not (rows.fault.any() or (rows.flags & (Flag.DUPLICATE | Flag.CONFLICT)).any())
         valued = bool(rows.has_value.all())
         count = rows.sequence.size - skipped
-        return Part(partition, first, count, whole, order_ms, INT64_MIN, INT64_MAX, sources, kinds, read, valued)
+        unknown = WAYS[asked.question.unknown]
+        return Part(
+            partition, first, count, whole, order_ms, INT64_MIN, INT64_MAX, sources, kinds, read, valued, unknown
+        )
 
     def _blocks(self, asked: _Asked, partition: int) -> Iterator[Block]:
         return self._catalog.blocks(partition, asked.question.frame, asked.low, asked.high)
@@ -275,7 +278,7 @@ class HotQueries:
         def read(first: int, column: Column, rows: int) -> Any:
             return self._columns.read(block.partition, first, column, rows, asked.explain)
 
-        return block.part(chunk, asked.question.frame, read)
+        return block.part(chunk, asked.question.frame, read, WAYS[asked.question.unknown])
 
     # ------------------------------------------------------------------------------------------------------ aggregates
 
@@ -316,6 +319,25 @@ class HotQueries:
         with_lines, alone = spans_of(question, limits, question.span(part.partition, part.first_sequence, part.rows))
         tally.add_rows(rows, with_lines if edges else alone)
 
+    def _tally_dated(self, asked: _Asked, part: Part, limits: Limits, aggregation: Aggregation, tally: Tally) -> None:
+        """Rows in frame corrected, with how sure their times are."""
+        question = asked.question
+        dated = part.dated()
+        rows = self._rows(
+            asked,
+            part,
+            times=True,
+            values=True,
+            faults=True,
+            flags=True,
+            sources=question.sources is not None or aggregation.by is By.SOURCE,
+            kinds=question.kinds is not None or aggregation.by is By.KIND,
+            dated=dated,
+        )
+        span = spans_of(question, limits, question.span(part.partition, part.first_sequence, part.rows))[1]
+        tally.add_rows(rows, span)
+        asked.explain.rows_left_out += tally.add_doubt(rows, dated.bound_us, span)
+
     def _rows(
         self,
         asked: _Asked,
@@ -327,12 +349,14 @@ class HotQueries:
         flags: bool,
         sources: bool,
         kinds: bool,
+        dated: Dated | None = None,
     ) -> RowsIn:
-        """The columns that a kernel needs of a part."""
+        """The columns that a kernel needs of a part. dated: its times, where they are in no column."""
         question, read = asked.question, part.read
         value = read(Column.VALUE) if values else _DOUBLES
-        return RowsIn(
-            read(unit_of(question.frame).column) if times else _INTS,
+        column = unit_of(question.frame).column
+        rows = RowsIn(
+            _INTS if column is None or not times else read(column),
             value,
             bits_of(value),
             read(Column.FLAGS) if flags and not part.whole else _SMALL,
@@ -342,6 +366,10 @@ class HotQueries:
             read(Column.KIND) if kinds else _CODES,
             _only(part.kinds, self._catalog.kinds, question.kinds),
         )
+        if column is not None or not times:
+            return rows
+        found = part.dated() if dated is None else dated
+        return rows._replace(time=found.time, fault=found.fault, flags=read(Column.FLAGS) if flags else _SMALL)
 
     # ------------------------------------------------------------------------------------------------------------ rows
 
@@ -354,7 +382,7 @@ class HotQueries:
             numbers = block.numbers
             held = (numbers["last_sequence"] >= first) & (numbers["first_sequence"] <= last)
             if question.frame is Frame.AUTHORITY or question.from_us is not None or question.to_us is not None:
-                name = "local_us" if question.frame is Frame.LOCAL else "authority_ms"
+                name = TIMES[question.frame]
                 held &= (numbers[f"{name}_max"] >= asked.low) & (numbers[f"{name}_min"] <= asked.high)
             marks = held.view(np.uint8)
             if question.sources is not None:
@@ -374,8 +402,9 @@ class HotQueries:
         question = asked.question
         first, last = question.span(part.partition, part.first_sequence, part.rows)
         timed = question.from_us is not None or question.to_us is not None
-        times = timed and (part.low < asked.low or part.high > asked.high)
-        faults = timed and question.frame is Frame.LOCAL and not part.whole
+        dated = timed and question.frame is Frame.CORRECTED  # a row of any part may have no time
+        times = dated or (timed and (part.low < asked.low or part.high > asked.high))
+        faults = dated or (timed and question.frame is Frame.LOCAL and not part.whole)
         rows: NDArray[np.int64] | slice = slice(first, last)
         if times or faults or question.sources is not None or question.kinds is not None:
             columns = self._rows(
@@ -404,6 +433,46 @@ class HotQueries:
 
     # ------------------------------------------------------------------------------------------------------ last event
 
+    def _stored_latest(self, asked: _Asked, source: bytes) -> list[_Found]:
+        """Of the chunks that may have the last event, by the minutes of their lines."""
+        frame = asked.question.frame
+        of_minute = unit_of(frame).of_minute
+        code, minute = self._catalog.sources.code(source), asked.high // of_minute
+        stored: list[_Found] = []
+        while code >= 0 and minute != INT64_MIN and not any(at // of_minute > minute for at, *_ in stored):
+            blocks = [self._blocks(asked, partition) for partition in asked.partitions]
+            minute = max(
+                (latest_minute(block.lines[frame], code, minute) for block in chain(*blocks)), default=INT64_MIN
+            )
+            if minute != INT64_MIN:
+                stored += self._latest(asked, self._holding(asked, code, minute))
+                minute -= 1  # in the minute of the instant itself, all may be after it; what was found is from before
+        return stored
+
+    def _stored_dated(self, asked: _Asked, found: list[_Found]) -> list[_Found]:
+        """As _stored_latest, where there are no lines: chunks by their greatest time, until all others are before.
+
+        found: elsewhere already.
+        """
+        mask = self._catalog.sources.mask(asked.question.sources or ())
+        held: list[Part] = []
+        for partition in asked.partitions:
+            for block in self._blocks(asked, partition):
+                numbers = block.numbers
+                marks = ((numbers["counted"] > 0) & (numbers["corrected_us_min"] <= asked.high)).view(np.uint8)
+                holding(*block.sources, mask, marks)
+                held += [self._part(asked, block, chunk) for chunk in np.flatnonzero(marks).tolist()]
+        stored: list[_Found] = []
+        latest = max((at for at, *_ in found), default=INT64_MIN)
+        for part in sorted(held, key=attrgetter("high"), reverse=True):
+            if part.high < latest:
+                break
+            asked.explain.chunks_rows += 1
+            asked.explain.rows_scanned += part.rows
+            stored += self._latest(asked, [part])
+            latest = max([latest, *(at for at, *_ in stored)])
+        return stored
+
     def _holding(self, asked: _Asked, code: int, minute: int) -> Iterator[Part]:
         """Chunks in which the source has counted rows in that minute."""
         for partition in asked.partitions:
@@ -416,7 +485,7 @@ class HotQueries:
                     asked.explain.rows_scanned += part.rows
                     yield part
 
-    def _latest(self, asked: _Asked, parts: Iterable[Part]) -> list[tuple[int, int, int, Part]]:
+    def _latest(self, asked: _Asked, parts: Iterable[Part]) -> list[_Found]:
         """Of each part the last counted row in the range: its time, partition and sequence."""
         found = []
         for part in parts:

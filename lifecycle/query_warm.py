@@ -8,11 +8,11 @@ import numpy as np
 
 from lifecycle.chunks import decode_header
 from lifecycle.packing import Reader, pack_ints, pack_texts, texts_of
-from lifecycle.planner import FRAMES, Aggregation, Field, Question, Window
+from lifecycle.planner import Aggregation, Field, Question, Window
 from lifecycle.query import HotQueries
 from lifecycle.row_kernel import estimates_ms, mark_used, put_at
 from lifecycle.store import Store
-from streams.windows import By
+from streams.windows import By, Frame
 
 if TYPE_CHECKING:
     from lifecycle.catalog import Unsealed
@@ -62,7 +62,7 @@ def warm_queries(entries: Entries, judged: Outputs) -> None:
     """Load the kernels, compiling what the cache does not hold. entries: some whose last ends a chunk before it."""
     queries = HotQueries(_Chunks(entries, judged))
     names = (b"warm",)
-    for frame in FRAMES:
+    for frame in Frame:
         for question in (
             Question(frame),
             Question(frame, 0, _MINUTE_US + 1, names, names, (0,), {0: (1, 9)}),

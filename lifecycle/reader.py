@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from lifecycle.answers import ORDER, SUM_EXACT, fields_of, parts_of, total_of
+from lifecycle.answers import ORDER, SUM_EXACT, TIME_FIELDS, fields_of, parts_of, total_of
 from lifecycle.arrow import aggregates_table
 from lifecycle.arrow_stream import ENDING, Ending, read_arrow
 from lifecycle.chunks import StoreDamagedError
@@ -38,14 +38,24 @@ from lifecycle.owned import NOT_KEPT
 from lifecycle.parameters import utf8_of
 from lifecycle.partial import merge, needed
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
-from lifecycle.requests import FIELDS, LIMIT, URL_BYTES_MAX, Aggregate, Get, Range, encode, parse_percentiles, path_of
-from lifecycle.tally import Aggregates
+from lifecycle.requests import (
+    LIMIT,
+    URL_BYTES_MAX,
+    Aggregate,
+    Get,
+    Range,
+    encode,
+    parse_percentiles,
+    path_of,
+    usual_fields,
+)
+from lifecycle.tally import DOUBT, Aggregates
 from schemas.clock import SystemTime
 from schemas.errors import BadInputError, UnreachableError
 from schemas.instants import NS_PER_S, US_PER_MS, parse_us
 from streams.address import ASK_TIMEOUT_S, find_workers, parse_address
 from streams.broker import reach
-from streams.windows import By, Frame, percentile_text
+from streams.windows import By, Doubtful, Frame, percentile_text
 
 if TYPE_CHECKING:
     import enum
@@ -105,11 +115,12 @@ class Reader:
         *,
         frame: Frame | str = Frame.LOCAL,
         partitions: Iterable[int] | None = None,
-        columns: Iterable[Field | str] = FIELDS,
+        columns: Iterable[Field | str] | None = None,
     ) -> pa.Table:
         """The last counted event of a source at an instant or before it (None: of all): a table of one row, or none."""
-        fields = tuple(_member(name, Field) for name in _several(columns, "columns"))
-        return self.ask(Get(utf8_of("source", source), _us(at), _member(frame, Frame), _chosen(partitions), fields))
+        chosen = _member(frame, Frame)
+        fields = _fields(columns, chosen)
+        return self.ask(Get(utf8_of("source", source), _us(at), chosen, _chosen(partitions), fields))
 
     def temporal_range_query(
         self,
@@ -121,15 +132,18 @@ class Reader:
         partitions: Iterable[int] | None = None,
         sequences: Mapping[int, tuple[int, int]] | None = None,
         frame: Frame | str = Frame.LOCAL,
-        columns: Iterable[Field | str] = FIELDS,
+        unknown: Doubtful | str = Doubtful.AUTHORITY,
+        columns: Iterable[Field | str] | None = None,
         limit: int = LIMIT,
     ) -> pa.Table:
         """The first rows in order across partitions with start <= time < end, at most `limit`.
 
         sequences: first and last, inclusive, by partition. explanation(table)["more"]: whether the limit cut it.
+        unknown: in frame corrected, what becomes of events without an estimate, "authority" or "exclude"; columns: None
+        for the usual ones.
         """
-        question = _question(start, end, sources, kinds, partitions, sequences, frame)
-        return self.ask(Range(question, tuple(_member(name, Field) for name in _several(columns, "columns")), limit))
+        question = _question(start, end, sources, kinds, partitions, sequences, frame, unknown)
+        return self.ask(Range(question, _fields(columns, question.frame), limit))
 
     def aggregate(
         self,
@@ -146,13 +160,15 @@ class Reader:
         partitions: Iterable[int] | None = None,
         sequences: Mapping[int, tuple[int, int]] | None = None,
         frame: Frame | str = Frame.LOCAL,
+        unknown: Doubtful | str = Doubtful.AUTHORITY,
     ) -> pa.Table:
         """Counts and functions of values over the counted rows, a line for each window and name that has any.
 
         by: source, kind or all; windows are tumbling unless slide_ms is given. A count, which functions may name, is
-        always told.
+        always told. In frame corrected so are near_edge, the events that may belong elsewhere, and unknown, those
+        without an estimate; explanation(table)["rows_left_out"]: how many of these unknown="exclude" left out.
         """
-        question = _question(start, end, sources, kinds, partitions, sequences, frame)
+        question = _question(start, end, sources, kinds, partitions, sequences, frame, unknown)
         window = None if window_ms is None else Window(window_ms * US_PER_MS, (slide_ms or 0) * US_PER_MS)
         chosen = frozenset(_member(name, Function) for name in _several(functions, "functions") if name != "count")
         thousandths = parse_percentiles(",".join(map(str, _several(percentiles, "percentiles"))))
@@ -297,7 +313,7 @@ def merged_rows(request: Get | Range, tables: list[pa.Table], *, more: bool) -> 
     names = dict(zip(fields_of(request), table.column_names, strict=False))
     place = names[Field.PARTITION], names[Field.SEQUENCE]
     if isinstance(request, Get):
-        time = names[Field.LOCAL_US if request.frame is Frame.LOCAL else Field.AUTHORITY_MS]
+        time = names[TIME_FIELDS[request.frame]]
         keys, limit = [(name, "descending") for name in (time, *place)], 1
     else:
         keys, limit = [(name, "ascending") for name in (ORDER, *place)], request.limit
@@ -330,6 +346,7 @@ def _read_partial(aggregation: Aggregation, table: pa.Table) -> tuple[Aggregates
         {function: doubles(function.value) for function in needed(aggregation)},
         {percentile: doubles(f"p{percentile_text(percentile)}") for percentile in aggregation.percentiles},
         total_of([]),
+        {name: integers(name) for name in DOUBT if name in table.column_names},
     )
     sums = [int.from_bytes(content, "little", signed=True) for content in table[SUM_EXACT].to_pylist()]
     return answer, sums
@@ -343,6 +360,7 @@ def _question(
     partitions: Iterable[int] | None,
     sequences: Mapping[int, tuple[int, int]] | None,
     frame: Frame | str,
+    unknown: Doubtful | str,
 ) -> Question:
     names = [
         None if some is None else tuple(utf8_of(what, name) for name in _several(some, what))
@@ -351,8 +369,15 @@ def _question(
     if () in names:
         raise BadInputError("no source or kind is named, so nothing is asked for. Name one, or give None for all")
     return Question(
-        _member(frame, Frame), _us(start), _us(end), names[0], names[1], _chosen(partitions), dict(sequences or {})
-    )
+        _member(frame, Frame), _us(start), _us(end), names[0], names[1], _chosen(partitions), dict(sequences or {}),
+        _member(unknown, Doubtful),
+    )  # fmt: skip
+
+
+def _fields(columns: Iterable[Field | str] | None, frame: Frame) -> tuple[Field, ...]:
+    if columns is None:
+        return usual_fields(frame)
+    return tuple(_member(name, Field) for name in _several(columns, "columns"))
 
 
 def _several(given: Iterable[Given], what: str) -> Iterable[Given]:

@@ -1,11 +1,14 @@
 """Questions as they travel: the parameters of a URL, and what they mean.
 
     /get        source, at, frame, partition*, columns
-    /range      frame, from, to, last, source*, kind*, partition*, sequences*, columns, limit
-    /aggregate  frame, from, to, last, source*, kind*, partition*, sequences*, by, window_ms, slide_ms, functions,
-                percentiles
+    /range      frame, unknown, from, to, last, source*, kind*, partition*, sequences*, columns, limit
+    /aggregate  frame, unknown, from, to, last, source*, kind*, partition*, sequences*, by, window_ms, slide_ms,
+                functions, percentiles
 
-    frame        local (the source's clock, unless given) or authority (the broker's)
+    frame        local (the source's clock, unless given), authority (the broker's) or corrected (the source's clock
+                 less its estimated offset)
+    unknown      in frame corrected, events without an estimate: authority (dated by the broker; unless given) or
+                 exclude (left out)
     at           the last event at this instant or before it
     from, to     instants: RFC 3339, or integer microseconds since 1970; `to` itself is not in the range
     last         in place of both: the time up to now, as 90s, 15m, 1h, 2d or 500ms
@@ -27,7 +30,7 @@ from lifecycle.parameters import Given, member_of, positive, utf8_of
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, US_PER_S, LocalUs, parse_us
-from streams.windows import PERCENTILE_MAX, By, Frame, percentile_text
+from streams.windows import PERCENTILE_MAX, By, Doubtful, Frame, percentile_text
 
 if TYPE_CHECKING:
     import enum
@@ -53,7 +56,7 @@ _PERCENT: Final = PERCENTILE_MAX // 100
 _SEQUENCES = re.compile(r"([0-9]{1,9}):([0-9]{1,18})-([0-9]{1,18})?", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)", re.ASCII)
 _UNITS_US: Final = {"ms": US_PER_MS, "s": US_PER_S, "m": 60 * US_PER_S, "h": 3_600 * US_PER_S, "d": 86_400 * US_PER_S}
-_COMMON: Final = ("frame", "from", "to", "last", "source", "kind", "partition", "sequences")
+_COMMON: Final = ("frame", "unknown", "from", "to", "last", "source", "kind", "partition", "sequences")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +126,15 @@ def parse(path: str, pairs: Iterable[tuple[str, str]], now_us: int) -> Request:
         sources = given.all("source")
         if len(sources) != 1:
             raise BadInputError(f"source is given {len(sources)} times. Give the one whose last event is asked for")
-        at_us = given.one("at", parse_us)
-        return Get(
-            utf8_of("source", sources[0]),
-            at_us,
-            given.member("frame", Frame, Frame.LOCAL),
-            given.partitions(),
-            _fields(given),
-        )
+        at_us, frame = given.one("at", parse_us), given.member("frame", Frame, Frame.LOCAL)
+        return Get(utf8_of("source", sources[0]), at_us, frame, given.partitions(), _fields(given, frame))
     if path == "/range":
         given.check(*_COMMON, "columns", "limit")
         limit = given.one("limit", positive)
         if limit is not None and limit > LIMIT_MAX:
             raise BadInputError(f"limit {limit} is above {LIMIT_MAX}. Ask for the rest by sequences")
-        return Range(_question(given, now_us), _fields(given), LIMIT if limit is None else limit)
+        question = _question(given, now_us)
+        return Range(question, _fields(given, question.frame), LIMIT if limit is None else limit)
     given.check(*_COMMON, "by", "window_ms", "slide_ms", "functions", "percentiles")
     return Aggregate(_question(given, now_us), _aggregation(given))
 
@@ -191,9 +189,9 @@ def _question(given: Given, now_us: int) -> Question:
         from_us, to_us = LocalUs(max(now_us - last_us, INT64_MIN)), LocalUs(now_us)
     names = [tuple(utf8_of(name, text) for text in given.all(name)) or None for name in ("source", "kind")]
     sequences = parse_sequences(given.all("sequences"))
-    return Question(
-        given.member("frame", Frame, Frame.LOCAL), from_us, to_us, names[0], names[1], given.partitions(), sequences
-    )
+    frame = given.member("frame", Frame, Frame.LOCAL)
+    unknown = given.member("unknown", Doubtful, Doubtful.AUTHORITY)
+    return Question(frame, from_us, to_us, names[0], names[1], given.partitions(), sequences, unknown)
 
 
 def _aggregation(given: Given) -> Aggregation:
@@ -216,6 +214,8 @@ def _functions(text: str) -> tuple[Function, ...]:
 
 def _encode_question(question: Question) -> list[tuple[str, str]]:
     pairs = [("frame", question.frame.value)]
+    if question.unknown is not Doubtful.AUTHORITY:
+        pairs.append(("unknown", question.unknown.value))
     if question.from_us is not None and question.from_us > INT64_MIN:
         pairs.append(("from", str(min(question.from_us, INT64_MAX))))
     if question.to_us is not None and question.to_us <= INT64_MAX:
@@ -229,8 +229,13 @@ def _encode_question(question: Question) -> list[tuple[str, str]]:
     return pairs
 
 
-def _fields(given: Given) -> tuple[Field, ...]:
-    return given.one("columns", lambda text: parse_members(text, Field)) or FIELDS
+def usual_fields(frame: Frame) -> tuple[Field, ...]:
+    """Columns unless asked otherwise."""
+    return (*FIELDS, Field.CORRECTED_US) if frame is Frame.CORRECTED else FIELDS
+
+
+def _fields(given: Given, frame: Frame) -> tuple[Field, ...]:
+    return given.one("columns", lambda text: parse_members(text, Field)) or usual_fields(frame)
 
 
 def _parts(text: str) -> list[str]:

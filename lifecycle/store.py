@@ -44,6 +44,7 @@ from lifecycle.chunks import (
     encode_readings,
     encode_rows,
 )
+from lifecycle.dating_kernel import corrected_span
 from lifecycle.exact_sum import PARTS
 from lifecycle.packing import Texts, texts_of
 from lifecycle.store_kernel import Fixed, Groups, Names, Number, Stop, gather, summarise
@@ -348,6 +349,7 @@ def header_of(
     stats, counted, warned = _stats_of(rows)
     local_us = rows.local_us[rows.fault == Fault.NONE]
     authority_ms = rows.authority_ms if view.rows else np.zeros(1, np.int64)
+    dated = corrected_span(rows.local_us, rows.authority_ms, rows.offset_us, rows.bound_us, rows.fault)
     return Header(
         partition=partition,
         first_sequence=view.before.sequence + 1,
@@ -363,6 +365,8 @@ def header_of(
         order_ms=view.before.order_ms,
         local_us_min=int(local_us.min()) if local_us.size else NO_LOCAL[0],
         local_us_max=int(local_us.max()) if local_us.size else NO_LOCAL[1],
+        corrected_us_min=int(dated[0]),
+        corrected_us_max=int(dated[1]),
         sources=sources,
         kinds=kinds,
         stats=stats,

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 #: Name of the fold, on the snapshots topic.
 STORE: Final = "store"
 #: Of its rules, the chunks' layout and this one.
-VERSION: Final = 2
+VERSION: Final = 3
 
 _MAGIC: Final = b"DLS" + bytes([VERSION])
 _HEAD: Final = struct.Struct("<4siqII")

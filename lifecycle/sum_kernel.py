@@ -101,7 +101,7 @@ def _home(window: int, key: int, places: int) -> int:
 
 
 @kernel
-def _find(
+def find_group(
     table: NDArray[np.int64], windows: NDArray[np.int64], keys: NDArray[np.int64], used: int, window: int, key: int
 ) -> int:
     """The group of a window and a key; where there is none it becomes number `used`, for which there is room."""
@@ -156,7 +156,7 @@ def _add(limbs: NDArray[np.int64], group: int, base: int, bits: int) -> None:
 
 
 @kernel
-def _windows_at(time: int, grouping: Grouping) -> tuple[int, int]:
+def windows_at(time: int, grouping: Grouping) -> tuple[int, int]:
     """The first and the last window that hold an instant; the one of number 0 where there are no windows."""
     if grouping.slide == 0:
         return 0, 0
@@ -217,11 +217,11 @@ def add_lines(
                     key = int(lines.source[i])
                 elif grouping.by != 0:
                     key = int(lines.kind[i])
-                first, last = _windows_at(minute, grouping)
+                first, last = windows_at(minute, grouping)
                 for window in range(first, last + 1):
                     if group < 0 or window != last_window or key != last_key:
                         used = state[GROUPS]
-                        group = _find(groups.table, groups.window, groups.key, used, window, key)
+                        group = find_group(groups.table, groups.window, groups.key, used, window, key)
                         last_window, last_key = window, key
                         if group == used:
                             state[GROUPS] = used + 1
@@ -292,11 +292,11 @@ def add_rows(
             key = source
         elif grouping.by != 0:
             key = kind
-        first, last = _windows_at(time, grouping)
+        first, last = windows_at(time, grouping)
         for window in range(first, last + 1):
             if group < 0 or window != last_window or key != last_key:
                 used = state[GROUPS]
-                group = _find(groups.table, groups.window, groups.key, used, window, key)
+                group = find_group(groups.table, groups.window, groups.key, used, window, key)
                 last_window, last_key = window, key
                 if group == used:
                     state[GROUPS] = used + 1

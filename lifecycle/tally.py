@@ -6,10 +6,12 @@ and turned into an answer at the end: groups ascending by window and name, each 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from lifecycle.dating_kernel import DOUBT_COLUMNS, count_doubt
 from lifecycle.planner import Function
 from lifecycle.sum_kernel import (
     ADDED,
@@ -35,7 +37,7 @@ from schemas.instants import INT64_MAX, INT64_MIN
 from streams.windows import PERCENTILE_MAX, By
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,6 +53,8 @@ SAMPLES_MAX: Final = 4 * 1024 * 1024
 #: Instants below this can be moved by a window without leaving 64 bits.
 _WINDOWS_SAFE: Final = 2**62
 
+#: Columns of `Aggregates.doubt`, in the order in which `count_doubt` counts them.
+DOUBT: Final = ("near_edge", "unknown")
 _GROUPS_FIRST: Final = 256
 _SAMPLES_FIRST: Final = 65_536
 #: Limbs that are held at first: for values whose size is between some 1e-12 and 1e12.
@@ -63,7 +67,8 @@ class Aggregates(NamedTuple):
 
     window_start_us, window_end_us (exclusive): cut to 64 bits; None without windows. key: place in names, which ascend;
     None by all. count: counted rows; values: the finite values among them, of which the functions are: NaN without any,
-    infinite beyond the largest double. What was not asked for is not there.
+    infinite beyond the largest double. What was not asked for is not there. doubt: in frame corrected, by name as in
+    DOUBT, near_edge: events that may belong elsewhere, and unknown: those that are dated by the broker.
     """
 
     by: By
@@ -76,16 +81,20 @@ class Aggregates(NamedTuple):
     functions: dict[Function, NDArray[np.float64]]
     percentiles: dict[int, NDArray[np.float64]]
     explain: Explain
+    doubt: Mapping[str, NDArray[np.int64]] = MappingProxyType({})
 
 
 class Tally:
-    """Counts for one aggregation. by_lines, by_rows: the grouping in the units of both."""
+    """Counts for one aggregation. by_lines, by_rows: the grouping in the units of both; doubtful: to tell `doubt`."""
 
-    def __init__(self, aggregation: Aggregation, by_lines: Grouping, by_rows: Grouping) -> None:
+    def __init__(
+        self, aggregation: Aggregation, by_lines: Grouping, by_rows: Grouping, *, doubtful: bool = False
+    ) -> None:
         self._aggregation, self._by_lines, self._by_rows = aggregation, by_lines, by_rows
         window = aggregation.window
         self._windows = -(-window.size_us // window.slide_us) if window else 1
         self._groups = _empty_groups(aggregation.sums)
+        self._doubt = np.zeros((_GROUPS_FIRST, DOUBT_COLUMNS), np.int64) if doubtful else None
         samples = _SAMPLES_FIRST if aggregation.percentiles else 0
         self._samples = Samples(np.empty(samples, np.int32), np.empty(samples))
 
@@ -112,6 +121,15 @@ class Tally:
                 f"percentiles of more than {SAMPLES_MAX:,} values are not answered. Ask for a shorter range, or for "
                 "windows that share fewer events"
             )
+
+    def add_doubt(self, rows: RowsIn, bound_us: NDArray[np.int64], span: Span) -> int:
+        """Of rows that were taken, in frame corrected, how sure their times are; returns how many were left out."""
+        groups = self._groups
+        if self._doubt is None or len(self._doubt) < groups.window.size:
+            before, self._doubt = self._doubt, np.zeros((groups.window.size, DOUBT_COLUMNS), np.int64)
+            if before is not None:
+                self._doubt[: len(before)] = before
+        return count_doubt(rows, bound_us, span, self._by_rows, groups, self._doubt)
 
     def result(self, names: Sequence[bytes], explain: Explain) -> Aggregates:
         """What was counted; names: what keys mean. To be asked for once."""
@@ -147,6 +165,7 @@ class Tally:
             {name: columns[name][order] for name in Function if name in aggregation.functions},
             {percentile: column[order] for percentile, column in self._percentiles(values).items()},
             explain,
+            {} if self._doubt is None else dict(zip(DOUBT, self._doubt[:found][order].T.copy(), strict=True)),
         )
 
     def _bounds(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:

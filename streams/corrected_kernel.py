@@ -19,9 +19,16 @@ from typing import Final
 from schemas.memory import kernel
 from streams.severity import RED
 from streams.severity_kernel import rounded_ms, severity_of
+from streams.windows import Doubtful
 
 #: What a definition does with an event: correct it, date it by authority, or leave it out.
 TO_CORRECTED, TO_AUTHORITY, TO_NOTHING = 0, 1, 2
+WAYS: Final = {
+    Doubtful.CORRECT: TO_CORRECTED,
+    Doubtful.AUTHORITY: TO_AUTHORITY,
+    Doubtful.EXCLUDE: TO_NOTHING,
+    Doubtful.SIDE: TO_NOTHING,
+}
 #: In place of a bound: the event is dated by authority; it is left out, RED or UNKNOWN.
 BY_AUTHORITY: Final = -1
 RED_OUT: Final = -2

@@ -13,7 +13,7 @@ import numpy as np
 
 from schemas.memory import address_of
 from streams import sources
-from streams.corrected_kernel import TO_AUTHORITY, TO_CORRECTED, TO_NOTHING
+from streams.corrected_kernel import WAYS
 from streams.derive_kernel import (
     BY_ALL,
     BY_KIND,
@@ -44,7 +44,7 @@ from streams.window_notices import Notices, no_tally
 from streams.window_results import Scratch
 from streams.window_room import grown, no_windows
 from streams.window_table import BLOCK_VALUES, BLOCKS_MAX, EXACT_VALUES, WINDOWS_MAX, Windows
-from streams.windows import By, Doubtful, Frame, Function, WindowDefinition
+from streams.windows import By, Frame, Function, WindowDefinition
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,12 +55,6 @@ if TYPE_CHECKING:
 
 _WIDE: Final = {Function.VARIANCE, Function.FIRST, Function.LAST}
 _FRAMES: Final = {Frame.LOCAL: IN_LOCAL, Frame.AUTHORITY: IN_AUTHORITY, Frame.CORRECTED: IN_CORRECTED}
-_WAYS: Final = {
-    Doubtful.CORRECT: TO_CORRECTED,
-    Doubtful.AUTHORITY: TO_AUTHORITY,
-    Doubtful.EXCLUDE: TO_NOTHING,
-    Doubtful.SIDE: TO_NOTHING,
-}
 _BY: Final = {By.SOURCE: BY_SOURCE, By.KIND: BY_KIND, By.ALL: BY_ALL}
 _TOO_MUCH: Final = (
     f"more than {WINDOWS_MAX:,} open windows, or {BLOCKS_MAX * BLOCK_VALUES:,} values kept for percentiles"
@@ -79,8 +73,8 @@ def plan_of(definition: WindowDefinition) -> Plan:
         max_ahead_us=definition.max_ahead_us,
         update_us=definition.update_us,
         early_us=definition.early_us,
-        red=_WAYS[definition.red],
-        unknown=_WAYS[definition.unknown],
+        red=WAYS[definition.red],
+        unknown=WAYS[definition.unknown],
         wide=int(not _WIDE.isdisjoint(definition.functions)),
         per_event=definition.windows_per_event,
         percentiles=np.array(definition.percentiles, np.int64),

@@ -35,9 +35,21 @@ class Clock(enum.StrEnum):
 
     LOCAL = "local"
     AUTHORITY = "authority"
+    CORRECTED = "corrected"
 
 
-_CLOCKS = {Clock.LOCAL: "the sources' own clocks", Clock.AUTHORITY: "the broker's"}
+_CLOCKS = {
+    Clock.LOCAL: "the sources' own clocks",
+    Clock.AUTHORITY: "the broker's",
+    Clock.CORRECTED: "the sources' own clocks put right",
+}
+
+
+class Unknown(enum.StrEnum):
+    """What becomes, in frame corrected, of events of sources whose clocks are not known yet."""
+
+    AUTHORITY = "authority"
+    EXCLUDE = "exclude"
 
 
 class Of(enum.StrEnum):
@@ -51,7 +63,19 @@ class Of(enum.StrEnum):
 FormOption = Annotated[
     Form, typer.Option("--output", "-o", help="A table to read; JSON lines, CSV or an Arrow stream to process.")
 ]
-FrameOption = Annotated[Clock, typer.Option(help="Whose time: the source's own clock, or the broker's.")]
+FrameOption = Annotated[
+    Clock,
+    typer.Option(
+        help="Whose time: the source's own clock, the broker's, or the source's put right: less its estimated offset."
+    ),
+]
+UnknownOption = Annotated[
+    Unknown | None,
+    typer.Option(
+        help="With --frame corrected, events of sources whose offset is not known yet: dated by the broker, unless "
+        "given, or left out."
+    ),
+]
 FromOption = Annotated[
     str | None, typer.Option("--from", help="At this instant or later: RFC 3339, or integer microseconds since 1970.")
 ]
@@ -80,6 +104,8 @@ _ROW_COLUMNS = (
     "partition", "sequence", "authority_timestamp", "source", "local_timestamp", "kind", "value", "severity", "fault",
     "cause",
 )  # fmt: skip
+#: And of frame corrected.
+_CORRECTED_COLUMNS = ("corrected_timestamp", "bound_us")
 #: Left out of that table where no row has one.
 _SPARING = ("cause",)
 
@@ -125,6 +151,7 @@ def list_range(
     partition: PartitionsOption = None,
     sequences: SequencesOption = None,
     frame: FrameOption = Clock.LOCAL,
+    unknown: UnknownOption = None,
     columns: Annotated[str | None, typer.Option(help="Which, by commas: sequence,source,value.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The first so many rows.")] = 1_000,
     explain: ExplainOption = False,
@@ -148,7 +175,7 @@ def list_range(
     """
     pairs = _given(
         **{"from": first}, to=to, last=last, source=source, kind=kind, partition=partition, sequences=sequences,
-        frame=frame, columns=columns, limit=limit,
+        frame=frame, unknown=unknown, columns=columns, limit=limit,
     )  # fmt: skip
     if not _answer(context, "/range", pairs, worker, output, explain=explain, limit=limit):
         _tell_nothing(frame, timed=any((first, to, last)))
@@ -171,6 +198,7 @@ def aggregate(
     partition: PartitionsOption = None,
     sequences: SequencesOption = None,
     frame: FrameOption = Clock.LOCAL,
+    unknown: UnknownOption = None,
     explain: ExplainOption = False,
     worker: WorkerOption = None,
     output: FormOption = Form.TABLE,
@@ -178,7 +206,9 @@ def aggregate(
     """Compute counts, sums and percentiles now, over stored events; any window, any range.
 
     What windows of driftledger.toml gave as events came, `driftledger aggregates` lists. Duplicates, conflicts and what
-    could not be read are not counted; sums are exact, rounded once, percentiles by nearest rank.
+    could not be read are not counted; sums are exact, rounded once, percentiles by nearest rank. With --frame corrected
+    near_edge says how many events lie so near an edge that they may belong elsewhere, unknown how many of a source
+    whose offset was not known yet.
 
     Examples:
 
@@ -189,13 +219,15 @@ def aggregate(
         driftledger aggregate --last 1d --window 1h --slide 10m --functions mean
 
         driftledger aggregate --from 2026-01-31T00:00:00Z --window 1d --explain
+
+        driftledger aggregate --last 1h --window 1m --frame corrected
     """
     if slide is not None and window is None:
         raise BadInputError("--slide moves a window, and there is none. Give --window too")
     pairs = _given(
         **{"from": first}, to=to, last=last, by=by, window_ms=_milliseconds("--window", window),
         slide_ms=_milliseconds("--slide", slide), functions=functions, percentiles=percentiles, source=source,
-        kind=kind, partition=partition, sequences=sequences, frame=frame,
+        kind=kind, partition=partition, sequences=sequences, frame=frame, unknown=unknown,
     )  # fmt: skip
     if not _answer(context, "/aggregate", pairs, worker, output, explain=explain):
         _tell_nothing(frame, timed=any((first, to, last)))
@@ -225,8 +257,10 @@ def _answer(
     _print(path, table, output)
     if limit and explained["more"]:
         typer.echo(f"there are more than {limit} rows. Give a larger --limit, or a narrower range", err=True)
+    if explained["rows_left_out"]:
+        typer.echo(f"left out: {explained['rows_left_out']} events without an estimate of their clock", err=True)
     if explain:
-        _explain(explained, table.num_rows)
+        _explain(explained, table.num_rows, corrected=("frame", Clock.CORRECTED) in pairs)
     return sum(table["count"].to_pylist()) if path == "/aggregate" else int(table.num_rows)
 
 
@@ -243,9 +277,12 @@ def _tell_nothing(frame: Clock, *, timed: bool) -> None:
 def _whole(request: Request, output: Form) -> Request:
     """For programs, with all columns, unless some were chosen."""
     from lifecycle.planner import Field
-    from lifecycle.requests import FIELDS, Aggregate
+    from lifecycle.requests import Aggregate, Get, usual_fields
 
-    if output is Form.TABLE or isinstance(request, Aggregate) or request.fields != FIELDS:
+    if output is Form.TABLE or isinstance(request, Aggregate):
+        return request
+    frame = request.frame if isinstance(request, Get) else request.question.frame
+    if request.fields != usual_fields(frame):
         return request
     return replace(request, fields=tuple(Field))
 
@@ -265,6 +302,9 @@ def _print(path: str, table: pa.Table, output: Form) -> None:
         chosen = [name for name in _ROW_COLUMNS if name in columns]
         every = [name for name in columns if not _is_doubled(name, columns)]
         usual = path != "/aggregate" and len(chosen) == len(_ROW_COLUMNS)
+        if usual and "corrected_timestamp" in columns:
+            place = chosen.index("local_timestamp") + 1
+            chosen[place:place] = _CORRECTED_COLUMNS
         columns, sparing = (chosen, _SPARING) if usual else (every, ())
     emit(rows_in(table), columns, Output(output.value), sparing=sparing)
 
@@ -275,7 +315,7 @@ def _is_doubled(name: str, names: Sequence[str]) -> bool:
     return ending in ("us", "ms", "base64") and stem in names
 
 
-def _explain(explained: dict[str, Any], rows: int) -> None:
+def _explain(explained: dict[str, Any], rows: int, *, corrected: bool) -> None:
     """How it ran, on stderr."""
     columns = ", ".join(f"{name} {count}" for name, count in explained["columns"].items()) or "none"
     lines = [
@@ -287,6 +327,8 @@ def _explain(explained: dict[str, Any], rows: int) -> None:
         f"decoded    {columns}; {explained['cached']} still decoded, {explained['bytes_read']} bytes read",
         f"rows       {explained['rows_scanned']} scanned in chunks, {explained['rows_unsealed']} unsealed",
     ]
+    if corrected:
+        lines.append("statistics none in frame corrected: of chunks with such times the rows are read")
     for answer in explained["answers"]:
         lines.append(f"asked      {answer['by']}: partitions {', '.join(map(str, answer['partitions']))}")
         lines += [

@@ -19,7 +19,7 @@ import pytest
 from lifecycle import chunks
 from lifecycle.arrow_stream import read_arrow
 from lifecycle.client import Client
-from lifecycle.planner import FRAMES, Aggregation, Field, Question, Window
+from lifecycle.planner import Aggregation, Field, Question, Window
 from lifecycle.reader import Reader, explanation
 from lifecycle.requests import Aggregate, Get, Range, path_of
 from lifecycle.rows import rows_in
@@ -326,11 +326,16 @@ def _answered(
     capsys.readouterr()
     assert main([path[1:], *options, "--output", "jsonl"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    status, _, body = _fetch(ledger, f"{path}?{urlencode(pairs)}")
-    assert status == 200
-    by_http = [json.loads(line) for line in body.splitlines()]
+    by_http = _lines(ledger, path, pairs)
     assert by_http == [{name: line[name] for name in by_http[0]} for line in told]
     return _bare(path, told)
+
+
+def _lines(ledger: Ledger, path: str, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Of an answer by HTTP."""
+    status, _, body = _fetch(ledger, f"{path}?{urlencode(pairs)}")
+    assert status == 200
+    return [json.loads(line) for line in body.splitlines()]
 
 
 def _counts(rows: list[Row]) -> Counter[int]:
@@ -408,7 +413,7 @@ def test_sequences_are_asked_for_by_partition(
     assert len(listed) == 11 + last[1]
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", [Frame.LOCAL, Frame.AUTHORITY])
 def test_query_windows_may_overlap(
     asked: Ledger, rows: list[Row], capsys: pytest.CaptureFixture[str], frame: Frame
 ) -> None:
@@ -420,6 +425,30 @@ def test_query_windows_may_overlap(
         assert groups == _twin(rows, Aggregate(Question(frame), hops))
         counted = sum(group["count"] for group in groups)
         assert counted == 4 * EVENTS if slide_ms == 250 else 2 * EVENTS <= counted <= 3 * EVENTS
+
+
+def test_corrected_time_is_reckoned_from_what_judge_says(asked: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command and HTTP alike: local time less the offset, else the broker's; windows count what the rows say."""
+    frame = [("frame", "corrected")]
+    lines = _lines(asked, "/range", [*frame, ALL])
+    assert len(lines) == EVENTS + DUPLICATES
+    for line in lines:
+        known = line["bound_us"] is not None
+        expected = line["local_timestamp_us"] - line["offset_us"] if known else 1_000 * line["authority_timestamp_ms"]
+        assert line["corrected_timestamp_us"] == expected
+    groups = _answered(asked, capsys, "/aggregate", [*frame, ("window_ms", "1000")])
+    starts = Counter(line["corrected_timestamp_us"] // 10**6 * 10**6 for line in lines if not line["flags"])
+    assert {group["window_start_us"]: group["count"] for group in groups} == starts
+    assert sum(group["unknown"] for group in groups) == sum(
+        line["bound_us"] is None for line in lines if not line["flags"]
+    )
+    assert all(group["unknown"] <= group["near_edge"] <= group["count"] for group in groups)
+    last = _lines(asked, "/get", [*frame, ("source", "s3")])
+    assert last[0]["corrected_timestamp_us"] == max(
+        line["corrected_timestamp_us"] for line in lines if line["source"] == "s3" and not line["flags"]
+    )
+    assert main(["aggregate", "--frame", "corrected", "--unknown", "exclude", "--explain"]) == 0
+    assert "statistics none in frame corrected" in capsys.readouterr().err
 
 
 def test_a_kind_is_asked_for_by_its_name(asked: Ledger, rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:

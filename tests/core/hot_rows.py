@@ -111,6 +111,7 @@ def odd_rows(partition: int, count: int, seed: int) -> Partition:
     flags = np.where(rng.random(count) < 0.1, rng.choice([int(Flag.DUPLICATE), int(Flag.CONFLICT)], count), 0)
     bad = fault != 0
     known = ~bad & (rng.random(count) < 0.8)
+    wide = rng.random(count) < 0.05
     sequence = np.arange(1, count + 1)
     ids = [b"" if bad[i] else b"e%d-%d" % (partition, i) for i in range(count)]
     payloads = [b"" if bad[i] else bytes(rng.integers(0, 256, int(rng.integers(0, 9)), np.uint8)) for i in range(count)]
@@ -133,8 +134,8 @@ def odd_rows(partition: int, count: int, seed: int) -> Partition:
         hlc=np.where(bad, 0, rng.integers(0, 2**62, count)),
         has_hlc=np.where(bad, 0, rng.integers(0, 2, count)).astype(np.uint8),
         cause=np.where(bad, Cause.NONE, rng.integers(0, len(Cause), count)).astype(np.uint8),
-        offset_us=np.where(known, rng.integers(-(2**40), 2**40, count), 0),
-        bound_us=np.where(known, rng.integers(0, 2**40, count), -1),
+        offset_us=np.where(known, np.where(wide, 2**16, 1) * rng.integers(-(2**24), 2**24, count), 0),
+        bound_us=np.where(known, np.where(wide, 2**20, 1) * rng.integers(0, 2**20, count), -1),
     )
     return Partition(rows, sources, kinds)
 
@@ -155,6 +156,16 @@ def counted(rows: Rows) -> NDArray[np.bool_]:
     """Which rows aggregates are of."""
     mask: NDArray[np.bool_] = (rows.fault == Fault.NONE) & (rows.flags & (Flag.DUPLICATE | Flag.CONFLICT) == 0)
     return mask
+
+
+def corrected_us(rows: Rows, i: int) -> int | None:
+    """When a row was by its source's clock put right, or by the broker where no estimate is known; None: unreadable."""
+    if rows.fault[i] != Fault.NONE:
+        return None
+    if rows.bound_us[i] < 0:
+        return int(rows.authority_ms[i]) * 1_000
+    local_us = int(rows.local_us[i])
+    return local_us - int(rows.offset_us[i]) if abs(local_us) <= 2**62 else local_us
 
 
 def stats_of(rows: Rows) -> Stats:
@@ -272,6 +283,7 @@ class DictionaryStore:
         kind, kinds = _own(rows.kind, content.kinds)
         rows = rows._replace(source=source, kind=kind)
         local = rows.local_us[rows.fault == Fault.NONE]
+        dated = [at_us for i in range(stop - start) if (at_us := corrected_us(rows, i)) is not None]
         header = Header(
             partition=partition,
             first_sequence=int(rows.sequence[0]),
@@ -287,6 +299,8 @@ class DictionaryStore:
             order_ms=order_ms,
             local_us_min=int(local.min()) if local.size else NO_LOCAL[0],
             local_us_max=int(local.max()) if local.size else NO_LOCAL[1],
+            corrected_us_min=min(dated, default=NO_LOCAL[0]),
+            corrected_us_max=max(dated, default=NO_LOCAL[1]),
             sources=sources,
             kinds=kinds,
             stats=stats_of(rows),

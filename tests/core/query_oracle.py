@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,8 @@ from schemas.faults import Fault
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.judge_kernel import Flag
 from streams.severity_kernel import delta_ms_of
-from streams.windows import By, Frame
+from streams.windows import By, Doubtful, Frame
+from tests.core.hot_rows import corrected_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +37,8 @@ class Group(NamedTuple):
     values: int
     functions: dict[Function, float]
     percentiles: dict[int, float]
+    near_edge: int | None = None
+    unknown: int | None = None
 
 
 def all_rows(store: DictionaryStore) -> list[Row]:
@@ -61,6 +65,7 @@ def _rows_of(store: DictionaryStore, partition: int) -> Iterator[Row]:
             Field.INPUT_OFFSET: int(rows.input_offset[i]),
             Field.AUTHORITY_MS: authority_ms,
             Field.LOCAL_US: local_us,
+            Field.CORRECTED_US: corrected_us(rows, i),
             Field.DELTA_MS: None if local_us is None else int(delta_ms_of(local_us, authority_ms)),
             Field.SEVERITY: int(rows.severity[i]),
             Field.CAUSE: int(rows.cause[i]),
@@ -80,8 +85,12 @@ def _rows_of(store: DictionaryStore, partition: int) -> Iterator[Row]:
         yield Row(highest, bool(counted), fields)
 
 
-def time_us(row: Row, frame: Frame) -> int | None:
-    """In a frame; None for the local time of a row that cannot be read."""
+def time_us(row: Row, frame: Frame, unknown: Doubtful = Doubtful.AUTHORITY) -> int | None:
+    """In a frame; None for the local time of a row that cannot be read, and for a row that is left out."""
+    if frame is Frame.CORRECTED:
+        left_out = unknown is Doubtful.EXCLUDE and row.fields[Field.BOUND_US] is None
+        corrected: int | None = None if left_out else row.fields[Field.CORRECTED_US]
+        return corrected
     if frame is Frame.LOCAL:
         local_us: int | None = row.fields[Field.LOCAL_US]
         return local_us
@@ -90,7 +99,7 @@ def time_us(row: Row, frame: Frame) -> int | None:
 
 def asked(question: Question, row: Row) -> bool:
     """Whether the question is about it."""
-    at = time_us(row, question.frame)
+    at = time_us(row, question.frame, question.unknown)
     if question.from_us is not None and (at is None or at < question.from_us):
         return False
     if question.to_us is not None and (at is None or at >= question.to_us):
@@ -122,18 +131,51 @@ def aggregate(
     rows: list[Row], question: Question, aggregation: Aggregation
 ) -> list[tuple[int | None, bytes | None, Group]]:
     """Groups in order, each behind the start of its window, cut to 64 bits, and its name."""
-    groups: dict[tuple[int | None, bytes | None], list[float | None]] = {}
+    groups: dict[tuple[int | None, bytes | None], list[Row]] = {}
     if aggregation.by is By.ALL and aggregation.window is None:
         groups[None, None] = []
     for row in rows:
-        if row.counted and asked(question, row):
+        if row.counted and asked(question, row) and time_us(row, question.frame, question.unknown) is not None:
             name = None if aggregation.by is By.ALL else row.fields[Field(aggregation.by.value)]
             at = time_us(row, question.frame)
             assert at is not None
             for start in _starts(aggregation, at):
-                groups.setdefault((start, name), []).append(row.fields[Field.VALUE])
+                groups.setdefault((start, name), []).append(row)
     ordered = sorted(groups.items(), key=lambda item: (item[0][0] or 0, item[0][1] or b""))
-    return [(_cut(start), name, _group(members, aggregation)) for (start, name), members in ordered]
+    return [
+        (_cut(start), name, _doubted(_group(members, aggregation), members, start, question, aggregation))
+        for (start, name), members in ordered
+    ]
+
+
+def left_out(rows: list[Row], question: Question) -> int:
+    """Counted rows without an estimate whose authority time is in the range, where they are left out."""
+    if question.unknown is not Doubtful.EXCLUDE:
+        return 0
+    all_of_them = replace(question, unknown=Doubtful.AUTHORITY)
+    return sum(row.counted and row.fields[Field.BOUND_US] is None and asked(all_of_them, row) for row in rows)
+
+
+def _doubted(
+    group: Group, members: list[Row], start: int | None, question: Question, aggregation: Aggregation
+) -> Group:
+    """In frame corrected: events that may lie outside of their window, or of the range; those without an estimate."""
+    if question.frame is not Frame.CORRECTED:
+        return group
+    low, high = question.from_us, question.to_us
+    if start is not None and aggregation.window is not None:
+        low, high = start, start + aggregation.window.size_us
+    low = None if low is None or low <= INT64_MIN else low
+    high = None if high is None or high > INT64_MAX else high
+    near = 0
+    for row in members:
+        at, bound = time_us(row, question.frame), row.fields[Field.BOUND_US]
+        assert at is not None
+        if bound is None:
+            near += low is not None or high is not None
+        else:
+            near += (low is not None and at - bound < low) or (high is not None and at + bound >= high)
+    return group._replace(near_edge=near, unknown=sum(row.fields[Field.BOUND_US] is None for row in members))
 
 
 def _cut(instant: int | None) -> int | None:
@@ -154,8 +196,9 @@ def _starts(aggregation: Aggregation, at: int) -> Iterator[int | None]:
         yield earlier
 
 
-def _group(members: list[float | None], aggregation: Aggregation) -> Group:
-    values = sorted(value + 0.0 for value in members if value is not None and math.isfinite(value))
+def _group(members: list[Row], aggregation: Aggregation) -> Group:
+    said = [row.fields[Field.VALUE] for row in members]
+    values = sorted(value + 0.0 for value in said if value is not None and math.isfinite(value))
     nothing = math.nan
     total = math.fsum(values) if values else nothing
     functions = {

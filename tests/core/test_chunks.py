@@ -37,7 +37,7 @@ PARTITION = 3
 FIRST = 8193
 
 GOLDEN_SECTION = "444c4331040300000019000000000100000000000000000b00000000000000030000000001036f6feaf9"
-GOLDEN_APPLIED = "444c41320200000000000000030000000000000004000000000000000500000000000000e559f458"
+GOLDEN_APPLIED = "444c4133020000000000000003000000000000000400000000000000050000000000000016c9066e"
 
 
 def _texts(rng: random.Random, count: int) -> Texts:
@@ -93,7 +93,7 @@ def a_header(groups: int = 5) -> Header:
     )
     names = tuple(f"sensor-{number:03d}".encode() * (number + 1) for number in range(groups))
     return Header(
-        PARTITION, FIRST, FIRST + 299, 9000, 9420, 300, 290, 4, 2, -5, 2**62, -(2**63), -1, 2**63 - 1,
+        PARTITION, FIRST, FIRST + 299, 9000, 9420, 300, 290, 4, 2, -5, 2**62, -(2**63), -1, 2**63 - 1, -7, 2**61,
         names, (b"", "\N{SNOWMAN}".encode()), stats,
     )  # fmt: skip
 
@@ -176,9 +176,9 @@ def test_any_damaged_byte_is_found() -> None:
 
 def test_an_applied_record_of_another_layout_is_damaged() -> None:
     """Its checksum agrees: it is the magic that says so, at each opening of a store."""
-    body = b"DLA1" + encode_applied(PARTITION, Applied(1, 2, 3, 4))[4:-4]
+    body = b"DLA2" + encode_applied(PARTITION, Applied(1, 2, 3, 4))[4:-4]
     checksum = zlib.crc32(body, zlib.crc32(struct.pack("<iqB", PARTITION, 0, 255)))
-    with pytest.raises(ChunkDamagedError, match="it begins with b'DLA1'"):
+    with pytest.raises(ChunkDamagedError, match="it begins with b'DLA2'"):
         decode_applied(PARTITION, body + struct.pack("<I", checksum))
 
 

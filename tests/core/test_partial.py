@@ -14,7 +14,7 @@ from lifecycle.partial import merge, needed, rounded
 from lifecycle.planner import Aggregation, Explain, Function, Question, Window
 from lifecycle.query import HotQueries
 from schemas.errors import BadInputError
-from streams.windows import By
+from streams.windows import By, Frame
 from tests.core.hot_rows import DictionaryStore, odd_rows
 
 MINUTE_US = 60_000_000
@@ -32,18 +32,19 @@ def queries() -> HotQueries:
     st.sampled_from([None, Window(MINUTE_US), Window(90_000_000, 30_000_000)]),
     st.frozensets(st.sampled_from(Function)),
     st.lists(st.integers(0, 2), min_size=4, max_size=4),
+    st.sampled_from(Frame),
 )
 def test_parts_merge_to_the_whole(
-    by: By, window: Window | None, functions: frozenset[Function], holder: list[int]
+    by: By, window: Window | None, functions: frozenset[Function], holder: list[int], frame: Frame
 ) -> None:
     """However partitions are spread over workers; sums are rounded once."""
     aggregation = Aggregation(by, window, functions)
-    whole = queries().aggregate(Question(), aggregation)
+    whole = queries().aggregate(Question(frame), aggregation)
     answers = []
     for worker in sorted(set(holder)):
         partitions = tuple(p for p in range(4) if holder[p] == worker)
         more = replace(aggregation, functions=needed(aggregation))
-        answers.append(queries().aggregate_partial(Question(partitions=partitions), more))
+        answers.append(queries().aggregate_partial(Question(frame, partitions=partitions), more))
     merged = merge(aggregation, answers, Explain())
     assert ipc_bytes(aggregates_table(merged)) == ipc_bytes(aggregates_table(whole))
 

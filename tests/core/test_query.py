@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -16,16 +17,17 @@ from hypothesis import strategies as st
 from lifecycle.arrow import aggregates_table, ipc_bytes, rows_table
 from lifecycle.chunks import ChunkDamagedError, Column
 from lifecycle.packing import Texts
-from lifecycle.planner import FRAMES, Aggregation, Field, Function, Question, Window
+from lifecycle.planner import UNKNOWN, Aggregation, Explain, Field, Function, Question, Window
 from lifecycle.query import HotQueries
+from lifecycle.requests import usual_fields
 from schemas.errors import BadInputError
 from schemas.faults import Fault
 from streams.causes import Cause
 from streams.cli import query as command
-from streams.windows import By, Frame
+from streams.windows import By, Doubtful, Frame
 from tests.core.hot_rows import START_MS, DictionaryStore, many_rows, odd_rows
 from tests.core.interpreted import interpreted
-from tests.core.query_oracle import Group, Row, aggregate, all_rows, asked, last_event, time_us
+from tests.core.query_oracle import Group, Row, aggregate, all_rows, asked, last_event, left_out, time_us
 
 if TYPE_CHECKING:
     from lifecycle.parts import Selected
@@ -61,7 +63,7 @@ def questions(draw: st.DrawFn) -> tuple[int, Question]:
     """A shape and a question about it, whose edges often are times of rows or minutes."""
     shape = draw(st.integers(0, len(SHAPES) - 1))
     rows = made(shape)[1]
-    frame = draw(st.sampled_from(FRAMES))
+    frame = draw(st.sampled_from(Frame))
     times = sorted({at for row in rows if (at := time_us(row, frame)) is not None})
     near = st.builds(lambda at, by: at + by, st.sampled_from(times), st.sampled_from([0, 1, -1, 1_000, 500]))
     minutes = st.builds(lambda at: at // MINUTE_US * MINUTE_US, near)
@@ -76,7 +78,8 @@ def questions(draw: st.DrawFn) -> tuple[int, Question]:
     partitions = draw(st.one_of(st.none(), st.lists(st.sampled_from([0, 2, 3]), max_size=3, unique=True).map(tuple)))
     ranges = st.tuples(st.integers(-5, 320), st.integers(0, 320)).map(lambda pair: (pair[0], pair[0] + pair[1]))
     sequences = draw(st.one_of(st.just({}), st.dictionaries(st.sampled_from([0, 2, 3]), ranges, max_size=3)))
-    return shape, Question(frame, start, end, filters[0], filters[1], partitions, sequences)
+    unknown = draw(st.sampled_from(UNKNOWN)) if frame is Frame.CORRECTED else Doubtful.AUTHORITY
+    return shape, Question(frame, start, end, filters[0], filters[1], partitions, sequences, unknown)
 
 
 aggregations = st.builds(
@@ -104,6 +107,7 @@ def shown(found: Aggregates) -> list[tuple[int | None, bytes | None, Group]]:
             int(found.values[i]),
             {function: float(column[i]) for function, column in found.functions.items()},
             {percentile: float(column[i]) for percentile, column in found.percentiles.items()},
+            **{name: int(column[i]) for name, column in found.doubt.items()},
         )
         groups.append((start, name, group))
     return groups
@@ -131,15 +135,16 @@ def test_aggregates_are_those_of_a_plain_loop(asking: tuple[int, Question], aggr
     """Counts, names and windows equal, doubles to the bit, in this order."""
     shape, question = asking
     store, rows = made(shape)
-    found = shown(HotQueries(store).aggregate(question, aggregation))
-    expected = aggregate(rows, question, aggregation)
+    answer = HotQueries(store).aggregate(question, aggregation)
+    found, expected = shown(answer), aggregate(rows, question, aggregation)
     assert [_exact(*group) for group in found] == [_exact(*group) for group in expected]
+    assert answer.explain.rows_left_out == left_out(rows, question)
 
 
 def _exact(start: int | None, name: bytes | None, group: Group) -> tuple[Any, ...]:
     functions = {function: bits(value) for function, value in group.functions.items()}
     percentiles = {percentile: bits(value) for percentile, value in group.percentiles.items()}
-    return start, name, group.count, group.values, functions, percentiles
+    return start, name, group.count, group.values, functions, percentiles, group.near_edge, group.unknown
 
 
 @given(questions(), aggregations)
@@ -176,7 +181,7 @@ def _comparable(row: dict[Field, Any]) -> dict[Field, Any]:
     return {name: bits(value) if isinstance(value, float) else value for name, value in row.items()}
 
 
-@given(st.integers(0, len(SHAPES) - 1), st.sampled_from(SOURCES), st.sampled_from(FRAMES), st.data())
+@given(st.integers(0, len(SHAPES) - 1), st.sampled_from(SOURCES), st.sampled_from(Frame), st.data())
 @settings(max_examples=50)
 def test_the_last_event_is_that_of_a_plain_loop(shape: int, source: bytes, frame: Frame, data: st.DataObject) -> None:
     """At or before an instant, in either frame, sealed or not."""
@@ -189,7 +194,7 @@ def test_the_last_event_is_that_of_a_plain_loop(shape: int, source: bytes, frame
     assert [_comparable(row) for row in found] == ([] if expected is None else [_comparable(expected.fields)])
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", Frame)
 def test_the_last_event_may_be_in_another_chunk_than_what_is_later_in_its_minute(frame: Frame) -> None:
     """At the instant of a row its minute holds later ones, beside older rows in the same chunk."""
     store, rows = made(0)
@@ -202,7 +207,7 @@ def test_the_last_event_may_be_in_another_chunk_than_what_is_later_in_its_minute
 
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", Frame)
 def test_before_all_time_there_is_no_event(shape: int, frame: Frame) -> None:
     """Not even of a source whose clock once said the first instant there is."""
     store, rows = made(shape)
@@ -387,6 +392,24 @@ def test_a_table_has_causes_where_an_event_has_one(capsys: pytest.CaptureFixture
         "/range", rows_table(queries.range(Question(), (Field.SEQUENCE, Field.CAUSE), 9)), command.Form.TABLE
     )
     assert "cause" in capsys.readouterr().out
+
+
+def test_a_table_of_frame_corrected_has_its_time_and_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the local one; in other frames it has neither."""
+    queries = HotQueries(DictionaryStore({0: many_rows(0, 3, sources=[b"s"])}))
+    for frame in Frame:
+        answer = queries.range(Question(frame), usual_fields(frame), 9)
+        command._print("/range", rows_table(answer), command.Form.TABLE)
+        told = capsys.readouterr().out
+        assert ("corrected timestamp" in told, "bound us" in told) == (frame is Frame.CORRECTED,) * 2
+
+
+def test_an_explanation_says_that_frame_corrected_has_no_statistics(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of which the user might wonder."""
+    explained = dataclasses.asdict(Explain(chunks_rows=3)) | {"answers": []}
+    for corrected in (False, True):
+        command._explain(explained, 1, corrected=corrected)
+        assert ("statistics none in frame corrected" in capsys.readouterr().err) == corrected
 
 
 def test_aggregates_as_arrow_read_back_from_a_stream() -> None:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifecycle.planner import FRAMES, Aggregation, Field, Function, Question, Window
+from lifecycle.planner import UNKNOWN, Aggregation, Field, Function, Question, Window
 from lifecycle.requests import Aggregate, Get, Range, Request, encode, parse, parse_duration, path_of
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN
-from streams.windows import By
+from streams.windows import By, Doubtful, Frame
 
 instants = st.one_of(st.none(), st.integers(INT64_MIN + 1, INT64_MAX - 1))
 names = st.one_of(st.none(), st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=3).map(
@@ -25,13 +25,14 @@ fields = st.lists(st.sampled_from(Field), min_size=1, unique=True).map(tuple)
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     """Any."""
-    frame = draw(st.sampled_from(FRAMES))
+    frame = draw(st.sampled_from(Frame))
     start, end = draw(instants), draw(instants)
     if start is not None and end is not None and start > end:
         start, end = end, start
     spans = st.tuples(st.integers(0, 9), st.integers(10, 10**6) | st.just(INT64_MAX))
     sequences = draw(st.dictionaries(st.integers(0, 9), spans, max_size=2))
-    question = Question(frame, start, end, draw(names), draw(names), draw(partitions), sequences)
+    unknown = draw(st.sampled_from(UNKNOWN)) if frame is Frame.CORRECTED else Doubtful.AUTHORITY
+    question = Question(frame, start, end, draw(names), draw(names), draw(partitions), sequences, unknown)
     sort = draw(st.integers(0, 2))
     if sort == 0:
         source = (draw(names) or (b"s",))[0]
@@ -72,7 +73,9 @@ def test_the_last_hour_is_up_to_now() -> None:
         ("/range", {"limit": "0"}, "limit: 0 is too little"),
         ("/range", {"limit": "100000001"}, "above 100000000"),
         ("/range", {"limit": "²"}, "no whole number"),
-        ("/range", {"frame": "broker"}, "frame: 'broker' is none of local, authority"),
+        ("/range", {"frame": "broker"}, "frame: 'broker' is none of local, authority, corrected"),
+        ("/range", {"unknown": "exclude"}, "in frame corrected alone. Give that frame, too"),
+        ("/aggregate", {"unknown": "side", "frame": "corrected"}, "Give authority or exclude"),
         ("/range", {"from": "5", "to": "4"}, "Swap them"),
         ("/range", {"last": "1y"}, "last: '1y' is no duration"),
         ("/range", {"last": "0s"}, "no duration"),

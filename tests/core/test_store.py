@@ -41,6 +41,7 @@ from streams.fold import FoldError
 from streams.judge import Judge, Outputs
 from streams.judge_kernel import Flag
 from tests.core.event_generator import event_at
+from tests.core.hot_rows import corrected_us
 from tests.core.interpreted import interpreted
 from tests.core.judge_histories import history
 from tests.core.judge_oracle import START_MS, Ledger, Row, control, event
@@ -308,6 +309,8 @@ def check_chunk(chunk: Chunk, plain: PlainChunk) -> None:
     assert header.authority_ms_min == min(row["authority_ms"] for row in rows)
     assert header.authority_ms_max == max(row["authority_ms"] for row in rows)
     assert (header.local_us_min, header.local_us_max) == ((min(readable), max(readable)) if readable else NO_LOCAL)
+    dated = [at_us for row in range(len(rows)) if (at_us := corrected_us(chunk.rows, row)) is not None]
+    assert (header.corrected_us_min, header.corrected_us_max) == ((min(dated), max(dated)) if dated else NO_LOCAL)
     assert header.warned == sum(row["flags"] & Flag.WARNED != 0 for row in rows)
     stats = plain_stats(rows)
     assert stored_stats(header) == stats
