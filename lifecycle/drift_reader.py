@@ -1,9 +1,8 @@
 """The drift log and warnings of a ledger, listed by its workers on this machine out of their hot tiers.
 
-Problem: the list must be that of `streams.drift_log` and `streams.drift_warnings`, row for row (the former lacks cause
-and estimate, which judge alone knows), and cost neither the broker nor a judge. So each partition is asked of the
-worker that holds it, in pages, and partitions are put together here as `streams.order` says, by the times of what is
-listed alone.
+Problem: the list must be that of `streams.drift_log` and `streams.drift_warnings`, row for row, and cost neither the
+broker nor a judge. So each partition is asked of the worker that holds it, in pages, and partitions are put together
+here as `streams.order` says, by the times of what is listed alone.
 
 GUARANTEE a list is of all partitions that were asked for, or UnreachableError: one that nobody holds, or that is not
 level, leaves no list without it. `between` has asked every partition once before it gives a row; after that a worker

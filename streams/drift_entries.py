@@ -13,7 +13,8 @@ entry is a DATA entry whose event could be read, or an ANCHOR, VERIFY or LOCK en
     severity            of the delta; GREEN for an ANCHOR
     source              the event's, or as the record names it
 
-Why the two lie apart, and what is known of the source's clock, is no function of one entry: the hot tier has it.
+    cause, offset_ms    why the two lie apart, and what was known of the source's clock after an event: no function of
+    bound_ms            one entry, but judge's word, where that is at hand (see `judged_log`); null else
 
 Duplicates and conflicts have entries too: that their reading was repeated is judge's matter, not the log's. What cannot
 be read asserts no instant and has none.
@@ -22,15 +23,16 @@ be read asserts no instant and has none.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from schemas.columns import Fault
 from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, format_ms, format_us
 from schemas.memory import address_of, kernel, load_u8
+from streams.causes import Cause
 from streams.severity import Severity
-from streams.severity_kernel import delta_ms_of, severity_of
+from streams.severity_kernel import bound_ms_of, delta_ms_of, rounded_ms, severity_of
 from streams.values import ControlBody, decode_values, text_at
 
 if TYPE_CHECKING:
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 
     from schemas.codec import Framing
     from schemas.columns import Entries, Events
+    from streams.judge import Outputs
+
+
+#: In place of a bound: no estimate is known.
+NO_BOUND: Final = -1
 
 
 class Reading(enum.StrEnum):
@@ -63,6 +70,9 @@ class DriftEntry(NamedTuple):
     severity: Severity
     source: str
     phase_lock_hash: bytes
+    cause: Cause = Cause.NONE
+    offset_us: int = 0
+    bound_us: int = NO_BOUND
 
     @property
     def id(self) -> str:
@@ -79,6 +89,9 @@ class DriftEntry(NamedTuple):
             "anchor_timestamp": format_us(self.anchor_timestamp_us),
             "drift_delta_ms": self.drift_delta_ms,
             "severity": self.severity.name,
+            "cause": None if self.cause is Cause.NONE else self.cause.name,
+            "offset_ms": None if self.bound_us == NO_BOUND else int(rounded_ms(self.offset_us)),
+            "bound_ms": None if self.bound_us == NO_BOUND else int(bound_ms_of(self.bound_us)),
             "source": self.source,
             "phase_lock_hash": self.phase_lock_hash,
             "reading": self.reading,
@@ -107,6 +120,22 @@ def rows_of_source(events: Events, source: str | None) -> NDArray[np.bool_]:
     name = np.frombuffer(source.encode() + b"\0", np.uint8)
     mark_source(events, marks, address_of(name), name.size - 1)
     return marks.astype(np.bool_)
+
+
+def with_verdicts(found: list[DriftEntry], entries: Entries, judged: Outputs) -> list[DriftEntry]:
+    """Drift entries of these ledger entries, with judge's word on each that is an event."""
+    verdicts = judged.verdicts
+    rows = np.searchsorted(entries.index, [entry.index for entry in found]).tolist()
+    return [
+        entry._replace(
+            cause=Cause(int(verdicts.cause[row])),
+            offset_us=int(verdicts.offset_us[row]),
+            bound_us=int(verdicts.bound_us[row]),
+        )
+        if entry.reading is Reading.DATA
+        else entry
+        for entry, row in zip(found, rows, strict=True)
+    ]
 
 
 class DriftLogger:

@@ -22,6 +22,7 @@ from schemas.clock import source as time_source
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.faults import MAX_SOURCE_BYTES
 from schemas.topics import partition_for
+from streams import judged_log
 from streams.control import encode_control
 from streams.drift_entries import DriftEntry, DriftLogger
 from streams.ledger_reader import read_entries
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from schemas.errors import HaltError
+    from streams.ledger_reader import Tail
     from streams.queries import Ledger
     from streams.severity import Severity
 
@@ -102,10 +104,10 @@ class Verification(NamedTuple):
 
 
 class DriftLog:
-    """The drift log of one opened ledger."""
+    """The drift log of one opened ledger. tell: is told where judge's word is not to be had, see `judged_log`."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, tell: Callable[[str], None] = lambda _: None) -> None:
+        self._ledger, self._tell = ledger, tell
 
     def record_anchor(
         self,
@@ -217,14 +219,15 @@ class DriftLog:
         of_each = [self._between(p, first_ms, last_ms, source) for p in self._ledger.chosen(partition)]
         return merge(map(_placed, of_each))
 
-    def coming(self, positions: Mapping[int, int], *, source: str | None = None) -> Iterator[DriftEntry]:
-        """Entries from those ledger offsets on, by partition, as they are committed, for ever."""
+    def coming(self, tails: Mapping[int, Tail | None], *, source: str | None = None) -> Iterator[DriftEntry]:
+        """Entries behind those tails, by partition, as they are committed, for ever."""
         ledger = self._ledger
+        logs = {p: judged_log.follow(ledger, p, tail, self._tell) for p, tail in tails.items()}
         loggers: dict[int, DriftLogger] = {}
-        for p, batch in ledger.follow(positions):
+        for p, batch in ledger.follow({p: ledger.end(p) if t is None else t.offset + 1 for p, t in tails.items()}):
             if p not in loggers:
                 loggers[p] = DriftLogger(p, ledger.framing(p), source)
-            yield from loggers[p].all(batch.entries)
+            yield from logs[p].judged(loggers[p].all(batch.entries), batch.entries)
 
     def _check_halt(self, written: Written) -> None:
         ledger, partition = self._ledger, written.partition
@@ -238,8 +241,13 @@ class DriftLog:
         if tail is None:
             return
         logger = DriftLogger(partition, ledger.framing(partition), source)
+        log = judged_log.JudgedLog(ledger, partition, self._tell)
+        begun = False
         for batch in ledger.batches(partition, tail, ledger.since(partition, first_ms)):
-            for entry in logger.all(batch.entries):
+            if not begun:
+                log.begin(tail, int(batch.entries.index[0]) - 1)
+            begun = True
+            for entry in log.judged(logger.all(batch.entries), batch.entries):
                 if first_ms <= entry.created_at_ms <= last_ms:
                     yield entry
 
@@ -260,7 +268,7 @@ class DriftLog:
                 earlier = (earlier + logger.newest(batch.entries, most))[-most:]
             found = (earlier + found)[-most:]
             end, window = begin, window * _WINDOW_GROWTH
-        return found
+        return judged_log.judged(ledger, partition, tail, found, self._tell)
 
     def _write(
         self,

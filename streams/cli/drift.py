@@ -62,7 +62,7 @@ _LOG_FIELDS = (
 )  # fmt: skip
 #: Left out of a table where no row has one.
 _SPARING = ("cause",)
-_LOG_LINE_COLUMNS = ("created_at", "severity", "drift_delta_ms", "source", "reading", "id")
+_LOG_LINE_COLUMNS = ("created_at", "severity", "drift_delta_ms", "cause", "source", "reading", "id")
 _VERIFY_FIELDS = ("id", "server_time", "server_time_ms", "delta_ms", "severity", "phase_lock_hash")
 _WARNING_COLUMNS = (
     "id", "event_id", "source", "local_timestamp", "authority_timestamp", "drift_seconds", "cause", "logged_at",
@@ -166,8 +166,9 @@ def log(
     read to the ledger's end, because a backlog can stand behind what is newer. Which it was is said on stderr, unless
     the ledger was asked for.
 
-    Why an event's times lie apart (cause), and what was known of its source's clock by then (offset_ms, bound_ms), the
-    hot tiers know alone: from the ledger these are empty.
+    Why an event's times lie apart (cause), and what was known of its source's clock by then (offset_ms, bound_ms), is
+    judge's word. For the ledger's rows judge is run again, from its newest snapshot before them or from the ledger's
+    beginning, about a second for a million entries; where it cannot be, these are empty, and stderr says why.
 
     Examples:
 
@@ -194,7 +195,7 @@ def log(
             _emit_of(source, rows, columns, output, sparing=_SPARING)
             return
     with opened(context) as ledger:
-        drift_log = DriftLog(ledger)
+        drift_log = DriftLog(ledger, _tell)
         entries: Iterable[DriftEntry]
         if follow:
             entries = coming_entries(ledger, partition, source, last, None if first is None else span)
@@ -213,9 +214,8 @@ def coming_entries(
     """The last entries, or those of a span on, oldest first, and then what comes."""
     from streams.drift_log import DriftLog
 
-    drift_log = DriftLog(ledger)
+    drift_log = DriftLog(ledger, _tell)
     tails = {p: ledger.tail(p) for p in ledger.chosen(partition)}
-    positions = {p: ledger.end(p) if tail is None else tail.offset + 1 for p, tail in tails.items()}
     indexes = {p: 0 if tail is None else tail.head.index for p, tail in tails.items()}
     found: Iterable[DriftEntry]
     if span is None:
@@ -223,7 +223,7 @@ def coming_entries(
     else:
         found = drift_log.between(span.first_ms, span.last_ms, source=source, partition=partition)
     yield from (entry for entry in found if entry.index <= indexes[entry.partition])
-    coming = drift_log.coming(positions, source=source)
+    coming = drift_log.coming(tails, source=source)
     yield from (entry for entry in coming if span is None or span.holds(entry.created_at_ms))
 
 
@@ -425,6 +425,10 @@ def coming_alerts(ledger: Ledger, positions: dict[int, int], source: str | None,
     for record in follow(ledger, positions, source=source):
         if record is not None and (state is Which.ALL or record.alert["state"] != CLOSED):
             yield record
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -257,8 +257,8 @@ def _answer(
     _print(path, table, output)
     if limit and explained["more"]:
         typer.echo(f"there are more than {limit} rows. Give a larger --limit, or a narrower range", err=True)
-    if explained["rows_left_out"]:
-        typer.echo(f"left out: {explained['rows_left_out']} events without an estimate of their clock", err=True)
+    if left_out := explained.get("rows_left_out"):
+        typer.echo(f"left out: {left_out} events without an estimate of their clock", err=True)
     if explain:
         _explain(explained, table.num_rows, corrected=("frame", Clock.CORRECTED) in pairs)
     return sum(table["count"].to_pylist()) if path == "/aggregate" else int(table.num_rows)

@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,13 +19,17 @@ from schemas.codec import encode
 from schemas.errors import BadInputError, HaltCode, HaltError
 from schemas.instants import INT64_MAX, format_ms
 from schemas.topics import partition_for
+from streams import judged_log
 from streams.alert_log import alerts_between, ends, follow, newest_alerts, open_alerts
+from streams.causes import Cause
 from streams.cli.drift import Which, coming_alerts, coming_entries, coming_warnings
 from streams.cli.main import main
 from streams.cli.ranges import Span
 from streams.drift_entries import Reading
 from streams.drift_log import DriftLog, NotBegunError, NotSequencedError
 from streams.drift_warnings import follow_warnings, newest_warnings, warnings_between
+from streams.fold import FoldError
+from streams.judge_states import snapshots_of
 from streams.progress import lift_halt, record_halt
 from streams.queries import Ledger
 from streams.severity import Severity
@@ -117,6 +121,47 @@ def test_an_entry_says_what_the_ledger_entry_says(written: Settings, ledger: Led
         assert entry.drift_delta_ms is not None
         assert abs(entry.drift_delta_ms - (entry.anchor_timestamp_us / 1_000 - entry.created_at_ms)) <= 0.5
         assert entry.reading is Reading.DATA
+
+
+def test_the_log_says_what_judge_said_wherever_it_begins(ledger: Ledger) -> None:
+    """The same from a snapshot as from the beginning; of anchors and the like judge says nothing."""
+    every = {entry.id: entry for entry in DriftLog(ledger).between(0, 2**62)}
+    assert {entry.cause for entry in every.values() if entry.source == "ahead"} >= {Cause.AHEAD}
+    assert any(packed.partition == partition_of("ahead") for packed in snapshots_of(ledger, partition_of("ahead")))
+    for most in (1, 5, 40, 1_000):
+        newest = DriftLog(ledger).newest(most)
+        assert newest == [every[entry.id] for entry in newest]
+    for entry in list(every.values())[::17]:
+        found = DriftLog(ledger).between(entry.created_at_ms, 2**62, source=entry.source)
+        assert all(every[later.id] == later for later in found)
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise FoldError("judge 9 wrote on")
+
+
+@pytest.mark.usefixtures("_command")
+@pytest.mark.parametrize("why", ["far", "newer"])
+def test_where_judge_cannot_be_had_the_log_says_so_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], why: str
+) -> None:
+    """And says nothing of why, rather than something wrong: too far from a snapshot, or folded on by a newer judge."""
+    known = [entry._replace(cause=Cause.NONE, offset_us=0, bound_us=-1) for entry in DriftLog(ledger).newest(100)]
+    if why == "far":
+        monkeypatch.setattr(judged_log, "REFOLD_MAX", 0)
+        monkeypatch.setattr(judged_log, "snapshots_of", lambda *_: [])
+    else:
+        monkeypatch.setattr(judged_log, "restore", _refuse)
+    told: list[str] = []
+    assert DriftLog(ledger, told.append).newest(100) == known
+    assert told
+    assert len({text.split(" are left out")[0] for text in told}) == len(told)
+    expected = "entries lie between" if why == "far" else "judge 9 wrote on"
+    assert all(expected in text for text in told)
+    assert main(["drift", "log", "--last", "100", "--from-ledger", "--output", "jsonl"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == told
+    assert {json.loads(line)["cause"] for line in captured.out.splitlines()} == {None}
 
 
 def test_the_log_can_be_asked_for_one_source(ledger: Ledger) -> None:
@@ -547,13 +592,15 @@ def test_the_log_and_the_warnings_can_be_followed(kafka: Any, prefix: str) -> No
     produce(settings, settings.input_topic, early)
     sequence(settings)
     with Ledger(settings, kafka.bootstrap) as ledger:
-        entries = DriftLog(ledger).coming({0: ledger.end(0)}, source="early")
+        entries = DriftLog(ledger).coming({0: ledger.tail(0)}, source="early")
         warned = follow_warnings(ledger, {0: ledger.tail(0)}, source="early")
         produce(settings, settings.input_topic, [*early, *messages(0, 5, "other", 9_000_000)])
         produce(settings, settings.input_topic, messages(5, 8, "early", 9_000_000))
         writer = threading.Thread(target=sequence, args=(settings,))
         writer.start()
-        assert [next(entries).sequence for _ in range(8)] == [6, 7, 8, 9, 10, 16, 17, 18]
+        followed = [next(entries) for _ in range(8)]
+        assert [entry.sequence for entry in followed] == [6, 7, 8, 9, 10, 16, 17, 18]
+        assert [entry.cause for entry in followed] == [Cause.NONE] * 5 + [Cause.AHEAD] * 3  # five were there before
         assert [next(warned).event_id for _ in range(3)] == ["early-5", "early-6", "early-7"]
         writer.join()
 

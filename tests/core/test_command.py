@@ -344,10 +344,28 @@ def test_an_answer_that_holds_nothing_says_by_which_clock(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A row of zeros holds nothing, too."""
-    table = pa.table(columns).replace_schema_metadata({ENDING: b'{"more": false}'})
+    table = pa.table(columns).replace_schema_metadata({ENDING: b'{"more": false, "rows_left_out": 0}'})
     monkeypatch.setattr("lifecycle.reader.Reader", lambda _worker, **_: _Answers(table))
     assert command.main(words) == 0
     assert capsys.readouterr().err == f"{told}\n"
+
+
+def test_events_that_were_left_out_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it was asked, and nobody has to ask for an explanation; the question says so to the worker."""
+    asked: list[Any] = []
+
+    class Reader(_Answers):
+        def ask(self, request: Any) -> pa.Table:
+            asked.append(request)
+            return super().ask(request)
+
+    table = pa.table({"count": [3]}).replace_schema_metadata({ENDING: b'{"more": false, "rows_left_out": 7}'})
+    monkeypatch.setattr("lifecycle.reader.Reader", lambda _worker, **_: Reader(table))
+    assert command.main(["aggregate", "--frame", "corrected", "--unknown", "exclude"]) == 0
+    assert capsys.readouterr().err == "left out: 7 events without an estimate of their clock\n"
+    assert asked[0].question.unknown == "exclude"
 
 
 def test_what_moves_no_window_is_refused_by_the_name_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:

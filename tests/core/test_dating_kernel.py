@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import random
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,13 +13,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lifecycle.dating_kernel import LEFT_OUT, Dated, corrected_span, date_rows
-from lifecycle.planner import Aggregation, Field, Question, Window
+from lifecycle.planner import Aggregation, Field, Function, Question, Window
 from lifecycle.query import HotQueries
+from lifecycle.store import Store
 from schemas.faults import Fault
 from schemas.instants import INT64_MAX, INT64_MIN
+from schemas.memory import bytes_at
 from streams.corrected_kernel import TO_AUTHORITY, TO_NOTHING
-from streams.windows import By, Doubtful, Frame
+from streams.derive import Derive
+from streams.judge import Judge
+from streams.windows import By, Doubtful, Frame, WindowDefinition
+from tests.core.derive_histories import change, event_value, heartbeat
 from tests.core.hot_rows import START_MS, DictionaryStore, Partition, many_rows
+from tests.core.judge_oracle import Ledger, Row
+
+if TYPE_CHECKING:
+    from lifecycle.catalog import Unsealed
+    from lifecycle.chunks import Column, Header
 
 S = 1_000_000
 START_US = START_MS * 1_000
@@ -125,3 +137,59 @@ def test_the_last_event_is_the_last_that_happened(unsealed: int) -> None:
     assert found.columns[Field.SEQUENCE].values.tolist() == [6]  # type: ignore[union-attr]
     found = queries.get(b"day-ahead", START_US + 3_600 * S, Frame.CORRECTED, (Field.SEQUENCE,))
     assert found.columns[Field.SEQUENCE].values.tolist() == [40_000]  # type: ignore[union-attr]
+
+
+class _Unsealed:
+    """A partition whose rows are all in no chunk."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        judge, self._fold = Judge(), Store()
+        judged, self._state = judge.new_state(0), self._fold.new_state(0)
+        self._fold.step(self._state, ledger.entries, judge.step(judged, ledger.entries))
+        self._fold.publish(self._state)
+
+    def partitions(self) -> list[int]:
+        """One."""
+        return [0]
+
+    def unsealed(self, _partition: int) -> Unsealed | None:
+        """All."""
+        return self._fold.unsealed(self._state)
+
+    def headers(self, _partition: int, _first_sequence: int, _most: int) -> list[Header]:
+        """None."""
+        return []
+
+    def column(self, _partition: int, _first_sequence: int, _column: Column) -> bytes:
+        """Of no chunk."""
+        raise AssertionError
+
+
+@pytest.mark.parametrize("unknown", [Doubtful.AUTHORITY, Doubtful.EXCLUDE])
+def test_an_answer_says_what_the_windows_of_that_frame_said(unknown: Doubtful) -> None:
+    """Counts, sums and how many lie near an edge, of clocks that are right, ahead, behind and not yet known."""
+    definition = WindowDefinition("w", 10 * S, frame=Frame.CORRECTED, by=By.SOURCE, unknown=unknown)
+    rng = random.Random(3)
+    rows = [change("w", definition)]
+    for number in range(900):
+        at_us = START_US + number * S // 10
+        source, off_s = [("right", 0), ("fast", 20), ("slow", -3)][number % 3]
+        sent = event_value(source, f"e{number}", at_us + off_s * S - rng.randrange(400_000), "k", rng.random())
+        rows.append(Row(sent, at_us // 1_000))
+    rows.append(heartbeat(START_MS + 300_000))
+    ledger = Ledger(rows)
+    judge, derive = Judge(), Derive()
+    found = derive.step(derive.new_state(0), ledger.entries, judge.step(judge.new_state(0), ledger.entries)).aggregates
+    places = zip(found[3].tolist(), found[4].tolist(), strict=True)
+    records = [json.loads(bytes_at(address, length)) for address, length in places]
+    said = {(r["window_start_us"], r["key"]): (r["count"], r["sum"], r["near_edge"]) for r in records if r.get("final")}
+    assert len(said) > 20
+    answer = HotQueries(_Unsealed(ledger)).aggregate(
+        Question(Frame.CORRECTED, unknown=unknown), Aggregation(By.SOURCE, Window(10 * S))
+    )
+    assert answer.window_start_us is not None
+    assert answer.key is not None
+    keys = zip(answer.window_start_us.tolist(), (answer.names[key].decode() for key in answer.key), strict=True)
+    told = zip(answer.count.tolist(), answer.functions[Function.SUM], answer.doubt["near_edge"].tolist(), strict=True)
+    assert dict(zip(keys, told, strict=True)) == {key: pytest.approx(line) for key, line in said.items()}
+    assert answer.explain.rows_left_out == (51 if unknown is Doubtful.EXCLUDE else 0)  # of five seconds

@@ -30,7 +30,7 @@ from schemas.faults import Fault
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.causes import Cause
 from streams.cli.output import Output, emit
-from streams.drift_entries import DriftLogger
+from streams.drift_entries import DriftLogger, with_verdicts
 from streams.judge import Judge
 from streams.order import merge, newest_first
 from streams.warning_log import warnings_of
@@ -76,7 +76,7 @@ class _Partition:
             done += entries.index.size
             if done <= len(ledger.rows) - unseen:
                 self.step(entries, outputs)
-                self.log += [entry.row() for entry in logger.all(entries)]
+                self.log += [entry.row() for entry in with_verdicts(logger.all(entries), entries, outputs)]
                 self.warnings += [w.row() for w in warnings_of(number, entries, outputs, outputs.warned)]
                 self.verdicts |= _verdicts(number, entries, outputs)
 
