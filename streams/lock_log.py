@@ -11,8 +11,9 @@ the other. What is engaged is read from the progress topic, where the lane notes
 
 GUARANTEE each outcome of a partition is told by itself: one that is halted, or has no lane, keeps no other from its
 lock, and its record stays written until it is sequenced.
-HAZARD the record waits behind heartbeats, which wait for the input that was appended before them: behind a backlog a
-lock stands once the lane has reached what came before it.
+GUARANTEE the record waits for no input: a lane that is live has it in the ledger with its next transaction or the one
+after, however far behind it is. The entry's place is where the lock took effect: events before it are in the ledger in
+spite of their later time, those behind it came after the release.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lifecycle.parameters import utf8_of
 from schemas.clock import source as time_source
-from schemas.errors import BadInputError, DriftledgerError
+from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.faults import MAX_SOURCE_BYTES
 from schemas.instants import NS_PER_S, format_ms
 from schemas.topics import partition_for
 from streams.drift_log import API_SOURCE, SEQUENCED_TIMEOUT_S, DriftLog
-from streams.locks import ACTOR_CHARACTERS, REASON_CHARACTERS, Halts, halts_in
+from streams.locks import ACTOR_CHARACTERS, LOCKS_MAX, REASON_CHARACTERS, Halts, halts_in, sources_locked
 from streams.log import wait_stable
 from streams.progress import read_lane
 
@@ -47,8 +48,10 @@ class What(enum.StrEnum):
     ENGAGED = "engaged"
     #: It was engaged already, by an earlier entry, which holds.
     STOOD = "was engaged"
-    #: The partition has as many locks as it may have.
+    #: The partition has as many locked sources as it may have.
     REFUSED = "refused"
+    #: It was engaged, by this entry or an earlier one, and somebody has released it since.
+    GONE = "released since"
     RELEASED = "released"
     #: It was not engaged.
     IDLE = "was not engaged"
@@ -73,6 +76,7 @@ class Outcome(NamedTuple):
         if entry is not None:
             row |= {
                 "id": entry.id,
+                "after_sequence": entry.sequence,
                 "server_time_ms": entry.created_at_ms,
                 "server_time": format_ms(entry.created_at_ms),
                 "delta_ms": entry.drift_delta_ms,
@@ -174,10 +178,21 @@ class LockLog:
                 entries[p] = self._log.entry_of(record, left_s)
             except DriftledgerError as error:
                 entries[p] = error
-        for lane in sorted({ledger.lane_of(p) for p in written}):
-            wait_stable(ledger.log, ledger.names.progress, lane, _MARKERS_TIMEOUT_MS)
+        unknown = {
+            lane
+            for lane in sorted({ledger.lane_of(p) for p in written})
+            if not wait_stable(ledger.log, ledger.names.progress, lane, _MARKERS_TIMEOUT_MS)
+        }
         locks = {(lock.partition, lock.scope): lock for lock in self.locks()}
-        return [_Found(p, entry, locks.get((p, scope))) for p, entry in entries.items()]
+        found = []
+        for p, entry in entries.items():
+            if ledger.lane_of(p) in unknown and not isinstance(entry, DriftledgerError):
+                what = f"entry {entry.id} is there; what it did cannot be read yet. See `driftledger lock status`"
+                found.append(_Found(p, UnreachableError(what), None, full=False))
+                continue
+            full = sources_locked([at for of, at in locks if of == p]) >= LOCKS_MAX
+            found.append(_Found(p, entry, locks.get((p, scope)), full=full))
+        return found
 
 
 def check_asked(partition: int | None, source: str | None, actor: str, reason: str) -> None:
@@ -192,11 +207,12 @@ def check_asked(partition: int | None, source: str | None, actor: str, reason: s
 
 
 class _Found(NamedTuple):
-    """Of one partition: its entry, or why there is none, and what is engaged now."""
+    """Of one partition: its entry, or why there is none, what is engaged now, and whether it has no room for more."""
 
     partition: int
     entry: DriftEntry | DriftledgerError
     lock: Lock | None
+    full: bool
 
     def outcome(self, scope: str | None, what: What) -> Outcome:
         if isinstance(self.entry, DriftledgerError):
@@ -206,5 +222,5 @@ class _Found(NamedTuple):
 
 def _engaged(found: _Found) -> What:
     if found.lock is None or isinstance(found.entry, DriftledgerError):
-        return What.REFUSED
+        return What.REFUSED if found.full else What.GONE
     return What.ENGAGED if found.lock.index == found.entry.index else What.STOOD

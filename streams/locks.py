@@ -11,14 +11,16 @@ the verification. A release is an entry of the same kind.
 
 Engaging what is engaged, and releasing what is not, changes nothing; the entries stand all the same.
 
-GUARANTEE at most LOCKS_MAX scopes of a partition are locked, each in bounded memory. An entry that would be one more,
-or whose scope could be no source, is refused: it changes nothing, and is counted.
+GUARANTEE at most LOCKS_MAX sources of a partition are locked, each in bounded memory; for the partition itself there is
+always room. An entry that would be one more, whose scope could be no source, or that would halt nothing, is refused: it
+changes nothing, and is counted.
 HAZARD what is locked here alone is not safe from who writes to the input's topic by himself: Kafka knows of no lock.
 """
 
 from __future__ import annotations
 
 import enum
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.codec import encode
@@ -29,11 +31,11 @@ from streams.severity import Severity
 from streams.severity_kernel import delta_ms_of, severity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from streams.control import Said
 
-#: Locked scopes of a partition: some hundred sources are a partition that should be locked whole.
+#: Locked sources of a partition: more than some hundred are a partition that should be locked whole.
 LOCKS_MAX: Final = 1_000
 #: Characters of who and why that are kept; the entry has all of them.
 ACTOR_CHARACTERS: Final = 256
@@ -74,7 +76,7 @@ class Lock(NamedTuple):
     @property
     def remedy(self) -> str:
         """What to do, in words."""
-        scope = f"--partition {self.partition}" if self.scope is None else f"--source {self.scope}"
+        scope = f"--partition {self.partition}" if self.scope is None else f"--source {quote(self.scope)}"
         return f"Once that is mended, run `driftledger lock release {scope} --reason TEXT`"
 
     @property
@@ -114,6 +116,17 @@ class LockChange(NamedTuple):
 Locks = dict[str | None, Lock]
 
 
+def sources_locked(locks: Collection[str | None]) -> int:
+    """How many of these scopes are sources."""
+    return len(locks) - (None in locks)
+
+
+def keeps_input(locks: Locks) -> bool:
+    """Whether the lock of the partition keeps its input back."""
+    lock = locks.get(None)
+    return lock is not None and lock.does(Halts.SEQUENCE)
+
+
 def halts_in(setting: str) -> tuple[str, ...]:
     """What the setting lock_halts names, in order."""
     return tuple(str(halts) for halts in Halts if halts in setting.split(","))
@@ -147,10 +160,12 @@ def change_of(locks: Locks, asked: Lock, *, engaged: bool) -> LockChange | None:
     if scope is not None and not 1 <= len(scope.encode()) <= MAX_SOURCE_BYTES:
         raise BadInputError(f"a source has 1 to {MAX_SOURCE_BYTES} bytes of UTF-8. Name one that could be one")
     if engaged:
+        if not any(asked.does(what) for what in Halts):
+            raise BadInputError("it would halt nothing. Name what it halts: sequence, put; of a source put alone")
         if scope in locks:
             return None
-        if len(locks) >= LOCKS_MAX:
-            raise BadInputError(f"{LOCKS_MAX} scopes of the partition are locked already. Lock the partition itself")
+        if scope is not None and sources_locked(locks) >= LOCKS_MAX:
+            raise BadInputError(f"{LOCKS_MAX} sources of the partition are locked already. Lock the partition itself")
         locks[scope] = asked
         return LockChange(asked.partition, scope, asked)
     return None if locks.pop(scope, None) is None else LockChange(asked.partition, scope, None)

@@ -26,7 +26,17 @@ TimeoutOption = Annotated[
     float | None, typer.Option(min=0.0, help="Seconds to wait for lanes to sequence the records; ten unless given.")
 ]
 
-_COLUMNS = ("partition", "source", "lock", "id", "server_time", "delta_ms", "severity", "phase_lock_hash")
+_COLUMNS = (
+    "partition",
+    "source",
+    "lock",
+    "id",
+    "after_sequence",
+    "server_time",
+    "delta_ms",
+    "severity",
+    "phase_lock_hash",
+)
 _FIELDS = (*_COLUMNS, "server_time_ms")
 _STATUS_COLUMNS = ("partition", "source", "halts", "since", "actor", "reason", "delta_ms", "severity", "id")
 _STATUS_FIELDS = (*_STATUS_COLUMNS, "since_ms")
@@ -48,8 +58,9 @@ def engage(
     `put`, nothing is put or published there. A source is kept from puts alone. Everything that reads goes on. The entry
     is a verification of this machine's clock, too: delta = its time minus the broker's append time.
 
-    Locking what is locked changes nothing: the first lock stands. Exit code 1 where a partition is halted or has 1,000
-    locks, 3 where no lane sequences the record in time; it stays written and is sequenced when a worker runs.
+    Locking what is locked changes nothing: the first lock stands. It waits for no backlog; after_sequence is the last
+    event in the ledger before it. Exit code 1 where a partition is halted, or has 1,000 locked sources and this would
+    be one more, 3 where no lane sequences the record in time; it stays written and is sequenced when a worker runs.
 
     Examples:
 
@@ -132,14 +143,16 @@ def _tell(found: list[Outcome], output: Output) -> None:
             typer.echo(f"partition {outcome.partition}: {outcome.error}", err=True)
         elif outcome.what is What.REFUSED:
             typer.echo(
-                f"partition {outcome.partition} has as many locks as it may have: this one is recorded, and not "
-                "engaged. Release some, or lock the partition itself",
+                f"partition {outcome.partition} has as many locked sources as it may have: this one is recorded, and "
+                "not engaged. Release some, or lock the partition itself",
                 err=True,
             )
         elif outcome.what is What.STOOD and outcome.lock is not None:
             typer.echo(printable(f"{outcome.lock.what} was {outcome.lock.since}; that stands"), err=True)
+        elif outcome.what is What.GONE:
+            typer.echo(f"partition {outcome.partition}: somebody has released it since. See `drift log`", err=True)
     errors = [outcome.error for outcome in found if outcome.error is not None]
-    if any(outcome.what is What.REFUSED for outcome in found):
+    if any(outcome.what in (What.REFUSED, What.GONE) for outcome in found):
         raise typer.Exit(WRONG)
     if errors:
         raise typer.Exit(UNREACHABLE if all(isinstance(error, UnreachableError) for error in errors) else WRONG)

@@ -151,9 +151,14 @@ ENTRY = DriftEntry(2, 9, 4, Reading.LOCK, 0, -40_000, -40, Severity.GREEN, "CLI"
             Outcome(2, "pump-7", What.REFUSED, ENTRY, None, None),
             1,
             (
-                "partition 2 has as many locks as it may have: this one is recorded, and not engaged. Release some, or "
-                "lock the partition itself\n"
+                "partition 2 has as many locked sources as it may have: this one is recorded, and not engaged. Release "
+                "some, or lock the partition itself\n"
             ),
+        ),
+        (
+            Outcome(2, "pump-7", What.GONE, ENTRY, None, None),
+            1,
+            "partition 2: somebody has released it since. See `drift log`\n",
         ),
         (Outcome(2, "pump-7", What.WAITS, None, None, UnreachableError("no lane")), 3, "partition 2: no lane\n"),
         (Outcome(2, "pump-7", What.WAITS, None, None, DriftledgerError("halted")), 1, "partition 2: halted\n"),

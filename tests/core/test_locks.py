@@ -8,16 +8,19 @@ import pytest
 
 from schemas.codec import decode
 from schemas.errors import BadInputError, HaltCode, HaltError
-from streams import status
+from streams import lock_log, status
 from streams.control import decode_said
+from streams.drift_entries import DriftEntry, Reading
 from streams.folds import Stepped
 from streams.gate import Gate, LockedError, closed_by
 from streams.judge import Judge, JudgeState, Outputs
+from streams.lock_log import What
 from streams.locks import (
     LOCKS_MAX,
     Halts,
     Lock,
     LockChange,
+    Locks,
     change_of,
     fields_of,
     halts_in,
@@ -29,6 +32,7 @@ from streams.locks import (
 )
 from streams.progress import LaneNotes, LaneState
 from streams.publish import Accepted, Rejected
+from streams.severity import Severity
 from streams.status import LaneStanding, PartitionStatus
 from tests.core.judge_oracle import START_MS, Ledger, Row, lock
 
@@ -134,9 +138,54 @@ def test_the_lane_writes_what_changed() -> None:
 def test_a_change_is_refused_with_its_reason() -> None:
     """And leaves what is locked as it was."""
     locks = {f"s{number}": WHOLE for number in range(LOCKS_MAX)}
-    with pytest.raises(BadInputError, match="1000 scopes of the partition are locked already"):
+    with pytest.raises(BadInputError, match="1000 sources of the partition are locked already"):
         change_of(cast("Any", locks), PUMP, engaged=True)
     assert len(locks) == LOCKS_MAX
+
+
+def test_the_partition_itself_can_always_be_locked() -> None:
+    """It is what who has locked too many sources is told to do, and what the guardian does."""
+    rows = [lock(f"s{number}") for number in range(LOCKS_MAX)]
+    state, outputs = stepped([*rows, lock("more"), lock(None), lock("more")])
+    assert outputs.counts.refused_locks == 2
+    assert list(state.locks)[-1] is None
+    state, outputs = stepped([lock(None), *rows, lock("more")])
+    assert (outputs.counts.refused_locks, len(state.locks)) == (1, LOCKS_MAX + 1)
+
+
+@pytest.mark.parametrize(("scope", "halts"), [(None, ()), ("pump-7", ("sequence",))])
+def test_a_lock_that_would_halt_nothing_is_refused(scope: str | None, halts: tuple[str, ...]) -> None:
+    """It would say that something is locked that goes on; a release needs no such word."""
+    locks: Locks = {scope: WHOLE._replace(scope=scope)}
+    asked = WHOLE._replace(scope=scope, halts=halts)
+    with pytest.raises(BadInputError, match="would halt nothing"):
+        change_of({}, asked, engaged=True)
+    assert change_of(locks, asked, engaged=False) == LockChange(PARTITION, scope, None)
+
+
+def test_a_remedy_can_be_pasted_whatever_the_name_of_the_source() -> None:
+    """A shell takes the name as one word, and runs nothing of it."""
+    assert "--source 'a b; $(halt)' --reason" in PUMP._replace(scope="a b; $(halt)").remedy
+
+
+ENTRY = DriftEntry(PARTITION, 9, 7, Reading.LOCK, START_MS, START_MS * 1_000, -40, Severity.GREEN, "CLI", b"hash")
+
+
+@pytest.mark.parametrize(
+    ("stands", "full", "what"),
+    [
+        (WHOLE, False, What.ENGAGED),
+        (WHOLE._replace(index=3), False, What.STOOD),
+        (None, True, What.REFUSED),
+        (None, False, What.GONE),
+    ],
+)
+def test_what_became_of_a_lock(stands: Lock | None, full: bool, what: What) -> None:  # noqa: FBT001
+    """Where it is not there, somebody may have released it already: that is no lack of room."""
+    found = lock_log._Found(PARTITION, ENTRY, stands, full=full)
+    assert lock_log._engaged(found) is what
+    row = found.outcome(None, what).row()
+    assert (row["lock"], row["id"], row["after_sequence"]) == (what, "2:9", 7)
 
 
 # -------------------------------------------------------------------------------------------------------------- gate
