@@ -5,13 +5,15 @@ Progress and snapshots must not contradict one another, and what the deployment 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from schemas.errors import HaltCode, HaltError
-from streams.control import encode_control, read_control
+from schemas.errors import BadInputError, HaltCode, HaltError
+from streams.control import decode_said, encode_control, read_control
 from streams.definitions import JUDGE
 from streams.fold import FoldError
 from streams.fold_progress import NO_PROGRESS
+from streams.locks import change_of, keeps_input, lock_of
 from streams.log import offset_of
 from streams.windows import WITHDRAWN, entry_name, window_name
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+    from streams.control import Said
     from streams.fold_progress import Standing
     from streams.folds import Configured, Folds, States
     from streams.snapshots import Packed
@@ -79,22 +82,38 @@ def check_progress(
 class Coming(NamedTuple):
     """What control records that wait for their turn will say of folds: the last body on each subject.
 
-    end: offset of the last of them, -1 for none.
+    locks: those that engage or release one, in order. end: offset of the last of all these, -1 for none.
     """
 
     bodies: dict[tuple[str, str], dict[str, Any]]
+    locks: list[Said]
     end: int
+
+    def locked(self, states: States) -> bool:
+        """Whether a lock will keep the input back once they are in the ledger."""
+        locks = dict(states.judge.locks)
+        for said in self.locks:
+            with suppress(BadInputError):
+                change_of(locks, lock_of(states.judge.partition, 0, 0, said), engaged=said.body["engaged"])
+        return keeps_input(locks)
 
 
 def coming_of(waiting: Iterable[Message]) -> Coming:
     """Read it off the records."""
-    coming = Coming({}, -1)
+    bodies: dict[tuple[str, str], dict[str, Any]] = {}
+    locks: list[Said] = []
+    end = -1
     for message in waiting:
-        kind, body = read_control(message.value())
+        value = message.value()
+        kind, body = read_control(value)
         if kind in ("Definition", "FoldVersion"):
-            coming.bodies[Told(kind, body, "").about] = body
-            coming = coming._replace(end=offset_of(message))
-    return coming
+            bodies[Told(kind, body, "").about] = body
+        elif kind == "Lock" and value is not None:
+            locks.append(decode_said(value))
+        else:
+            continue
+        end = offset_of(message)
+    return Coming(bodies, locks, end)
 
 
 def untold(states: States, configured: Configured, coming: Coming, *, begins: bool) -> list[Told]:

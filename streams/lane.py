@@ -14,7 +14,11 @@ GUARANTEE one input record, one DATA entry, in order, contiguous, whatever dies:
 own tail, written in the same transaction as everything else.
 GUARANTEE of a partition whose lock halts "sequence" no input is taken, from the LOCK entry on until it is released; its
 control records are. A lock that comes or goes makes the lane `stale`: whoever runs it closes it and opens it again,
-with all checks of a start.
+with all checks of a start. A LOCK waits for no input (control_feed.py): it stands with the next transaction.
+GUARANTEE no input is taken before the control records are in the ledger that the lane found when it opened, or wrote
+then, up to the last one that tells of a fold or a lock. So no event is judged by a version that the ledger names behind
+it, none by an older one that must not go on, and none is taken in spite of a lock. HAZARD what is written to the
+control topic while the lane is live has its place among the events by chance, within a transaction or two.
 GUARANTEE after any error nothing of this object is used again: the caller closes it and opens a new one. No abort,
 no second try on the same producer: a late EndTxn of the same epoch can end a later transaction.
 HAZARD between a commit's request and its answer the outcome is unknown; the tail, read after the fence, tells.
@@ -44,7 +48,7 @@ from streams.fold_progress import Standing
 from streams.folds import Stepped
 from streams.lane_clients import consumer_settings
 from streams.librdkafka import ERROR_NO_SUCH_OFFSET, ClientError
-from streams.locks import Halts
+from streams.locks import keeps_input
 from streams.log import Log, wait_stable
 from streams.outbox import Rows, byte_rows, ledger_rows, message_rows
 from streams.progress import produce_durably, progress_message, read_lane
@@ -114,14 +118,19 @@ class Part:
     states: States | None = None
     #: Index of the ledger entry after which the last snapshots stand, 0 where a fold has none.
     snapshot_index: int = 0
-    #: Control offset that must be in the ledger before any data is: GENESIS, and DEFINITIONs where there are folds.
+    #: Control offset that must be in the ledger before any data is taken: of GENESIS, or where there are folds, of the
+    #: last record that tells of one, or of a lock.
     begins_with: int = -1
+
+    @property
+    def begun(self) -> bool:
+        """Whether all of that is there."""
+        return self.head.control_offset >= self.begins_with
 
     @property
     def locked(self) -> bool:
         """Whether a lock keeps its input back."""
-        lock = None if self.states is None else self.states.judge.locks.get(None)
-        return lock is not None and lock.does(Halts.SEQUENCE)
+        return self.states is not None and keeps_input(self.states.judge.locks)
 
 
 @dataclass(slots=True)
@@ -326,7 +335,7 @@ class Lane:
             if records is not None:
                 turn.events += records.offset.size
                 heads[part.number] = self._sequence(part, heads[part.number], records, sequence.DATA, turn)
-            if taken := control.take(part.number, position, locked=part.locked):
+            if taken := control.take(part.number, position, at_once=part.locked or not part.begun):
                 controls = control_records(taken)
                 turn.alive.append(controls)
                 heads[part.number] = self._sequence(part, heads[part.number], controls.records, sequence.CONTROL, turn)
@@ -512,22 +521,21 @@ class Lane:
         except FoldError as error:
             raise fold_failed(part.number, error) from error
         part.states, part.snapshot_index = level.states, level.snapshot_index
-        end = self._tell(configured, log, part, part.states, begins=tail is None)
-        if tail is None:
-            part.begins_with = end
+        part.begins_with = self._tell(configured, log, part, part.states, begins=tail is None)
         return level.used
 
     def _tell(self, configured: Configured, log: Log, part: Part, states: States, *, begins: bool) -> int:
         """Have a partition's ledger told of its folds, once: what was told before may still wait for its turn.
 
-        While a lock keeps the input back nothing is defined: that is done when it is released, and the lane opens anew.
+        While a lock keeps the input back, or is about to, nothing is defined: that is done when it is released, and the
+        lane opens anew.
 
-        Returns the control offset of the last record that says something of them, -1 where none waits.
+        Returns the control offset of the last record that says something of them, or of a lock; -1 where none waits.
         """
         end = log.bounds(self._names.control, part.number).stable_end
         coming = coming_of(log.scan(self._names.control, part.number, part.head.control_offset + 1, end))
-        untold_of = untold(states, configured, coming, begins=begins)
-        missing = [told.encode(self._worker) for told in untold_of if not part.locked or told.kind == "FoldVersion"]
+        untold_of, locked = untold(states, configured, coming, begins=begins), coming.locked(states)
+        missing = [told.encode(self._worker) for told in untold_of if not locked or told.kind == "FoldVersion"]
         return max([coming.end, *(self._write_control(part.number, value) for value in missing)])
 
     def _reader(self, log: Log, partition: int, tail: Tail | None) -> Read:
@@ -544,11 +552,17 @@ class Lane:
         return read
 
     def _commit_beginnings(self) -> None:
-        """Entries 1 and 2 of a new ledger partition, GENESIS and DEFINITION, before any data."""
-        deadline_ns = time_source().monotonic_ns() + self._settings.transaction_timeout_ms * 1_000_000
-        while any(p.head.control_offset < p.begins_with for p in self.parts.values()):
+        """What must be there before any data: of a new ledger partition entries 1 and 2, GENESIS and DEFINITION."""
+        wait_ns, read, deadline_ns = self._settings.transaction_timeout_ms * _NS_PER_MS, -1, 0
+        while waiting := [part.number for part in self.parts.values() if not part.begun]:
+            if self._abandoned.is_set():
+                raise DriftledgerError(f"lane {self.number} was told to end while it opened")
+            now_ns, before = time_source().monotonic_ns(), read
+            read = 0 if self._readers is None else sum(self._readers.control.read[number] for number in waiting)
+            if read != before:
+                deadline_ns = now_ns + wait_ns
             if self.commit(None) is None:
-                if time_source().monotonic_ns() > deadline_ns:
+                if now_ns > deadline_ns:
                     raise UnreachableError(f"{self._names.control} does not return what was written to it")
                 time_source().sleep_s(0.01)
 

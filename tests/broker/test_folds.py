@@ -14,7 +14,17 @@ from streams.fold_progress import FoldProgress
 from streams.progress import lift_halt, read_lane, record_halt
 from streams.snapshots import Snapshot, SnapshotWriter
 from streams.transactions import Point
-from tests.broker.harness import POLL_BROKER_S, QUICK, Blow, Ledger, Load, check_exactly_once, refold, wait_for
+from tests.broker.harness import (
+    POLL_BROKER_S,
+    QUICK,
+    Blow,
+    Ledger,
+    Load,
+    check_exactly_once,
+    read_ledger,
+    refold,
+    wait_for,
+)
 from tests.broker.ledgers import JUDGE, Noted, lane_of, records, sequence
 
 if TYPE_CHECKING:
@@ -270,8 +280,10 @@ def test_a_ledger_begun_without_a_judge_takes_none_later(kafka: Any, prefix: str
     assert said(ledger) == 0
 
 
-def test_there_is_no_way_back_before_the_new_version_is_in_the_ledger(kafka: Any, prefix: str, tmp_path: Path) -> None:
-    """It wrote already, while its FOLD_VERSION record waited behind a heartbeat for the input."""
+def test_a_new_version_is_in_the_ledger_before_any_event_that_it_judged(
+    kafka: Any, prefix: str, tmp_path: Path
+) -> None:
+    """Also where its FOLD_VERSION record stands behind a heartbeat that waits for the input; there is no way back."""
     ledger = Ledger(kafka.bootstrap, prefix, tmp_path, OPTIONS).create()
     load = Load(ledger)
     run(ledger, load, 1_000, JUDGE)
@@ -282,10 +294,12 @@ def test_there_is_no_way_back_before_the_new_version_is_in_the_ledger(kafka: Any
     load.send(200)
     load.flush()
     with closing(lane_of(ledger.settings, 0, Noted(2))) as lane:
+        before = [len(read_ledger(ledger, partition).data) for partition in ledger.partitions]
         lane.open()
+        assert [part.head.sequence for part in lane.parts.values()] == before
+        assert (versions(ledger), progress_of(ledger).version) == ([[2], [2]], 2)
         while not ledger.is_level():
             lane.commit(lane.fetch())
-    assert (versions(ledger), progress_of(ledger).version) == ([[], []], 2)
     stood = tails(ledger)
     halt = refused(ledger, JUDGE)
     assert halt.code is HaltCode.FOLD_FAILED
@@ -294,3 +308,22 @@ def test_there_is_no_way_back_before_the_new_version_is_in_the_ledger(kafka: Any
     run(ledger, load, 3_000, Noted(2))
     assert versions(ledger) == said_versions(ledger) == [[2], [2]]
     assert ledger.outputs() == refold(ledger, Noted(2))
+
+
+def test_what_a_newer_release_said_stands_before_any_input_that_an_older_one_takes(
+    kafka: Any, prefix: str, tmp_path: Path
+) -> None:
+    """Its FOLD_VERSION record waits, behind a heartbeat that waits: the older lane takes nothing, and halts at once."""
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path, OPTIONS).create()
+    load = Load(ledger)
+    run(ledger, load, 1_000, JUDGE)
+    beat = {"predecessor_appended_ms": None, "input_end_offset": 10**9, "worker_us": 0}
+    for kind, body in (("Heartbeat", beat), ("FoldVersion", {"fold": JUDGE.name, "version": 2})):
+        ledger.append(ledger.names.control, 1, encode_control(kind, body, "test", "a newer release"))
+    load.send(1_000)
+    load.flush()
+    stood = tails(ledger)
+    for _ in range(2):
+        halt = refused(ledger, JUDGE)
+        assert (halt.partition, halt.code) == (1, HaltCode.FOLD_FAILED)
+        assert tails(ledger)[1] == stood[1]

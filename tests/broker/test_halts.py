@@ -377,7 +377,10 @@ def _somebody_wrote_into_the_ledger(bootstrap: str, prefix: str, tmp_path: Path)
 
 
 def _a_newer_judge_wrote_on(bootstrap: str, prefix: str, tmp_path: Path) -> None:
-    """A ledger that says that a newer judge wrote on from somewhere halts an older one there."""
+    """A ledger that says that a newer judge wrote on from somewhere halts an older one there.
+
+    Lifted, it halts again before it takes any of the events that came meanwhile: they are for the newer one to judge.
+    """
     ledger = Ledger(bootstrap, prefix, tmp_path, {"partitions": 2}).create()
     newer = {"fold": Judge().name, "version": Judge().version + 1}
     with ledger.worker() as worker:

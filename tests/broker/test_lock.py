@@ -20,7 +20,7 @@ from streams.gate import Gate, LockedError
 from streams.lock_log import LockLog, What
 from streams.queries import Ledger
 from tests.broker import harness
-from tests.broker.ledgers import begin, lane_of, names_of, produce, running, use
+from tests.broker.ledgers import Message, begin, lane_of, names_of, produce, running, use
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,12 +198,12 @@ def test_heartbeats_that_name_a_later_end_do_not_hold_back_the_release(settings:
         produce(settings, settings.input_topic, [(None, b"x", [])] * 3, partition=0)
         beat = {"predecessor_appended_ms": None, "input_end_offset": 3, "worker_us": 0}
         produce(settings, names.control, [(None, encode_control("Heartbeat", beat, "test", "tick"), [])], 0)
+        deadline_ns = TIME.monotonic_ns() + 30 * 10**9
+        while not lane.stale:
+            assert TIME.monotonic_ns() < deadline_ns
+            lane.commit(None)
+        assert lane.fetch() is None
         log.write_lock(0, None, [], "CLI", actor="ada", reason="r", engaged=False)
-    deadline_ns = TIME.monotonic_ns() + 30 * 10**9
-    while not lane.stale:
-        assert TIME.monotonic_ns() < deadline_ns
-        lane.commit(None)
-    assert lane.fetch() is None
     while lane.stale:
         assert TIME.monotonic_ns() < deadline_ns
         lane.commit(None)
@@ -211,6 +211,44 @@ def test_heartbeats_that_name_a_later_end_do_not_hold_back_the_release(settings:
     lane = lane_of(settings, 0)
     lane.open()
     while lane.parts[0].head.sequence < 3:
+        assert TIME.monotonic_ns() < deadline_ns
+        lane.commit(lane.fetch())
+    lane.close()
+
+
+def test_a_lock_behind_a_backlog_stands_at_once(settings: Settings) -> None:
+    """In a lane that is live, and in one that opens: no input is taken in spite of a lock that was written before."""
+    assert settings.bootstrap is not None
+    names = names_of(settings)
+    beat = {"predecessor_appended_ms": None, "input_end_offset": 10**9, "worker_us": 0}
+    behind: list[Message] = [(None, encode_control("Heartbeat", beat, "test", "tick"), [])]
+    deadline_ns = TIME.monotonic_ns() + 30 * 10**9
+    with Ledger(settings, settings.bootstrap) as ledger:
+        log = DriftLog(ledger)
+        for live in (True, False):
+            lane = lane_of(settings, 0)
+            if live:
+                lane.open()
+            produce(settings, names.control, behind, 0)
+            log.write_lock(0, None, ["sequence"], "CLI", actor="ada", reason="r", engaged=True)
+            produce(settings, settings.input_topic, [(None, b"x", [])] * 3, partition=0)
+            if not live:
+                lane.open()
+                assert lane.stale
+            while not lane.stale:
+                assert TIME.monotonic_ns() < deadline_ns
+                lane.commit(None)
+            assert lane.fetch() is None
+            assert lane.parts[0].head.sequence == 0
+            lane.close()
+            log.write_lock(0, None, [], "CLI", actor="ada", reason="r", engaged=False)
+            lane = lane_of(settings, 0)
+            lane.open()
+            assert lane.stale
+            lane.close()
+    lane = lane_of(settings, 0)
+    lane.open()
+    while lane.parts[0].head.sequence < 6:
         assert TIME.monotonic_ns() < deadline_ns
         lane.commit(lane.fetch())
     lane.close()

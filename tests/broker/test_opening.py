@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.settings import Settings
+    from streams.transactions import Point
 
 NOW_US = 1_700_000_000_000_000
 
@@ -142,8 +144,19 @@ def test_what_the_eviction_of_many_sources_says_fits_into_one_transaction(kafka:
     assert log.bounds(names.drift_alerts, 0).end == 130_001
 
 
+class _DiedError(Exception):
+    """A lane that goes no further."""
+
+
+def _dies(_point: Point) -> None:
+    raise _DiedError
+
+
 def test_a_changed_setting_is_told_once_however_often_the_lane_opens(kafka: Any, prefix: str, log: Log) -> None:
-    """Its record waits behind a heartbeat for input; a lane that fails and opens again finds it there."""
+    """A lane that fails before its record is in the ledger finds it there when it opens again.
+
+    It waits for no input, whatever heartbeat stands before it: it is in force for the first event that comes.
+    """
     settings = begin(kafka, prefix)
     names = names_of(settings)
     sequence(settings)
@@ -151,12 +164,14 @@ def test_a_changed_setting_is_told_once_however_often_the_lane_opens(kafka: Any,
     produce(settings, names.control, [(None, encode_control("Heartbeat", beat, "test", "tick"), [])])
     before = log.bounds(names.control, 0).end
     for clear_events, told in ((7, 1), (7, 1), (8, 2), (7, 3), (7, 3)):
-        assert _open_and_close(settings.model_copy(update={"clear_events": clear_events})) == [0]
+        chosen = settings.model_copy(update={"clear_events": clear_events})
+        with closing(lane_of(chosen, 0, at=_dies)) as lane, pytest.raises(_DiedError):
+            lane.open()
         assert log.bounds(names.control, 0).end == before + told
     produce(settings, names.input, [(b"k", event("pump", "1", NOW_US), [])])
     sequence(settings.model_copy(update={"clear_events": 7}))
     kinds = [entry["kind"] for _, entry in records(settings)]
-    assert kinds == ["CONTROL", "CONTROL", "DATA", "CONTROL", "CONTROL", "CONTROL", "CONTROL"]
+    assert kinds == ["CONTROL", "CONTROL", "CONTROL", "CONTROL", "CONTROL", "DATA"]
     assert log.bounds(names.control, 0).end == before + 3
 
 
