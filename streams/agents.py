@@ -67,6 +67,7 @@ def alert_agent(app: faust.App, names: TopicNames) -> None:
                 state=alert["state"],
                 severity=alert["severity"],
                 source=alert["source"],
+                subject=alert["subject"],
                 alert_id=alert["alert_id"],
                 text=alert["text"],
             )

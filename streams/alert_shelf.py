@@ -91,6 +91,7 @@ def row_of(record: AlertRecord) -> dict[str, Any]:
         "severity": alert["severity"],
         "cause": alert["cause"],
         "source": alert["source"],
+        "subject": alert["subject"],
         "partition": alert["partition"],
         "opened_ms": alert["at_open"]["authority_timestamp"],
         "closed_ms": None if closed is None else closed["authority_timestamp"],

@@ -6,14 +6,16 @@ text. One alert is a row of records with one alert_id: OPENED, any number of CHA
 GUARANTEE the bytes of a record are a function of the partition's DATA entries and DEFINITION settings: no index, no
 clock, no batch. Fields stand in the order of the schema. Only of the alert about a worker's clock (`guardian`) the
 readings are heartbeats: where others have a sequence it has the index of an entry, for a heartbeat has no sequence.
+HAZARD a source may be called `broker of partition 3`, and text begins with its name: `subject` says whose clock it is.
 HAZARD a source that is forgotten (see `sources`) while an alert of it is open ends that alert with a CLOSED record
 whose `at_close` is null and whose severity is the last one known: nothing proved that its clock is right again.
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -45,6 +47,18 @@ from streams.source_clock import PPB_PER_PPM, estimate_text, side_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+class Subject(enum.Enum):
+    """What an alert is about. Names alone do not tell: a source may call itself what it likes."""
+
+    SOURCE = 0
+    BROKER = 1
+    WORKER = 2
+
+
+#: Of the questions that are about no source.
+_SUBJECTS: Final = {Question.AUTHORITY: Subject.BROKER, Question.WORKER: Subject.WORKER}
 
 
 class Change(NamedTuple):
@@ -100,6 +114,7 @@ class DriftAlert:
     state: str
     partition: int
     source: str
+    subject: str
     cause: str
     severity: str
     previous_severity: str
@@ -209,6 +224,7 @@ def _record(
         state=state.name,
         partition=partition,
         source=source,
+        subject=_SUBJECTS.get(question, Subject.SOURCE).name,
         cause=Cause(watch[CAUSE]).name,
         severity=severity.name,
         previous_severity=previous.name,

@@ -142,6 +142,7 @@ class OpenAlert:
 
     alert_id: str
     source: str
+    subject: str
     severity: str
     text: str
     changed_ms: int
@@ -161,7 +162,7 @@ class AlertBoard:
             self._open.pop(alert["alert_id"], None)
             return
         self._open[alert["alert_id"]] = OpenAlert(
-            alert["alert_id"], alert["source"], alert["severity"], alert["text"], appended_ms
+            alert["alert_id"], alert["source"], alert["subject"], alert["severity"], alert["text"], appended_ms
         )
 
     def __len__(self) -> int:

@@ -72,12 +72,14 @@ _WARNING_FIELDS = (
     "bound_ms",
 )  # fmt: skip
 _WARNING_LINE_COLUMNS = ("authority_timestamp", "drift_seconds", "cause", "source", "event_id", "id")
-_ALERT_COLUMNS = ("recorded_at", "state", "severity", "cause", "source", "events", "worst_ms", "alert_id", "text")
-_ALERT_LINE_COLUMNS = ("recorded_at", "state", "severity", "text")
+_ALERT_COLUMNS = (
+    "recorded_at", "state", "severity", "cause", "subject", "source", "events", "worst_ms", "alert_id", "text",
+)  # fmt: skip
+_ALERT_LINE_COLUMNS = ("recorded_at", "state", "severity", "subject", "text")
 _ALERT_FIELDS = (
-    "recorded_at", "recorded_at_ms", "alert_id", "revision", "state", "partition", "source", "cause", "severity",
-    "previous_severity", "first_sequence", "last_sequence", "events", "skew_ppb", "opened_at", "worst_ms", "at_open",
-    "worst", "at_close", "text",
+    "recorded_at", "recorded_at_ms", "alert_id", "revision", "state", "partition", "source", "subject", "cause",
+    "severity", "previous_severity", "first_sequence", "last_sequence", "events", "skew_ppb", "opened_at", "worst_ms",
+    "at_open", "worst", "at_close", "text",
 )  # fmt: skip
 
 

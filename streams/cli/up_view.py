@@ -239,7 +239,7 @@ def picture(overview: Overview, alerts_max: int, *, with_windows: bool = True) -
     parts += [
         Text.assemble(
             (format_ms(alert.changed_ms)[_TIME_OF_DAY], "dim"),
-            "  ",
+            (f"  {alert.subject.lower():6}  ", "dim"),
             (printable(alert.text), _STYLES[alert.severity]),
             no_wrap=True,
             overflow="ellipsis",

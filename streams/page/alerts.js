@@ -10,7 +10,8 @@ const kinds = [["", "All"], ["1", "Open"], ["0", "Closed"]];
 const columns = [
   { name: "severity", label: "Severity", title: "Of an open alert now, of a closed one when it closed", text: (r) => r.severity, cell: (r) => severity(r.severity) },
   { name: "state", label: "State", wide: 1, text: (r) => r.state, cell: (r) => h("span", { class: `state state-${r.state}` }, r.state === "CLOSED" ? "closed" : "open") },
-  { name: "source", label: "Source", text: (r) => r.source, cell: (r) => (r.cause === "AUTHORITY" ? h("span", { class: "source" }, format.plain(r.source)) : sourceLink(r)) },
+  { name: "subject", label: "Of", wide: 1, title: "Whose clock: of a source, of a broker, or of a worker. A source may call itself what it likes", text: (r) => r.subject, cell: (r) => r.subject.toLowerCase() },
+  { name: "source", label: "Source", text: (r) => `${r.subject} ${r.source}`, cell: (r) => (r.subject === "SOURCE" ? sourceLink(r) : h("span", { class: "source" }, format.plain(r.source))) },
   { name: "cause", label: "Cause", text: (r) => r.cause, cell: (r) => cause(r.cause) },
   { name: "text", label: "What is wrong", kind: "prose", cell: (r) => format.plain(r.text) },
   { name: "worst", label: "At worst", kind: "number", wide: 2, title: "The largest distance while it was open", cell: (r) => format.span(r.worst_value_ms) },

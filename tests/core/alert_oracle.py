@@ -201,6 +201,7 @@ def alert_fields(
         "state": state,
         "partition": partition,
         "source": source,
+        "subject": {"authority": "BROKER", "worker": "WORKER"}.get(question.name, "SOURCE"),
         "cause": question.cause,
         "severity": NAMES[question.severity],
         "previous_severity": NAMES[before],

@@ -156,6 +156,7 @@ class Authority:
             "state": "OPENED" if not before else "CHANGED" if after else "CLOSED",
             "partition": partition,
             "source": name,
+            "subject": "BROKER",
             "cause": "AUTHORITY",
             "severity": NAMES[after],
             "previous_severity": NAMES[before],

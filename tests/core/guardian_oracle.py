@@ -88,10 +88,14 @@ class Guardian:
         if not body["engaged"]:
             self.locks.pop(scope, None)
             return
-        if scope not in self.locks and len(self.locks) >= 1_000:
+        halts = tuple(what for what in ("sequence", "put") if what in body["halts"])
+        if not halts or (scope is not None and "put" not in halts):
             self.refused += 1
             return
-        halts = tuple(what for what in ("sequence", "put") if what in body["halts"])
+        others = [other for other in self.locks if other is not None]
+        if scope is not None and scope not in self.locks and len(others) >= 1_000:
+            self.refused += 1
+            return
         delta_ms = exact_ms(body["client_timestamp"], authority_ms)
         self.locks.setdefault(scope, (halts, index, authority_ms, delta_ms, said["actor"][:256], said["reason"][:1024]))
         self.answered |= said["actor"] == "guardian" and scope is None and self.question.severity > 0

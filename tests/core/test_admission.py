@@ -70,6 +70,7 @@ def _alert(last: int, closed: int | None) -> bytes:
         "state": "CHANGED" if closed is None else "CLOSED",
         "partition": 0,
         "source": "a",
+        "subject": "SOURCE",
         "cause": "UNKNOWN",
         "severity": "RED" if closed is None else "GREEN",
         "previous_severity": "RED",

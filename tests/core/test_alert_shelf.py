@@ -16,7 +16,8 @@ def record(alert_id: str, revision: int = 1, state: str = "OPENED", **more: Any)
     reading = {"authority_timestamp": 1_000 * revision, "value_ms": 7_000}
     alert = {
         "alert_id": alert_id, "revision": revision, "state": state, "partition": 3, "source": f"source of {alert_id}",
-        "cause": "AHEAD", "severity": "RED", "first_sequence": 1, "last_sequence": revision, "events": revision,
+        "subject": "SOURCE", "cause": "AHEAD", "severity": "RED", "first_sequence": 1, "last_sequence": revision,
+        "events": revision,
         "at_open": reading, "worst": reading, "at_close": reading if state == "CLOSED" else None,
         "text": f"{alert_id} is off", **more,
     }  # fmt: skip

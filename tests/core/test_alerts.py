@@ -48,7 +48,8 @@ GREEN, YELLOW, RED = 3, -3_200, 90_000
 PROMPT = JudgeSettings(hold_ms=0, fleet_hold_ms=0)
 
 GOLDEN = (
-    b'{"alert_id":"3:88119:clock","revision":1,"state":"OPENED","partition":3,"source":"sensor-0042","cause":"AHEAD",'
+    b'{"alert_id":"3:88119:clock","revision":1,"state":"OPENED","partition":3,"source":"sensor-0042",'
+    b'"subject":"SOURCE","cause":"AHEAD",'
     b'"severity":"YELLOW","previous_severity":"GREEN","first_sequence":88119,"last_sequence":88121,"events":3,'
     b'"skew_ppb":41250,"at_open":{"sequence":88121,"authority_timestamp":1795252447123,'
     b'"local_timestamp":1795252450313000,"delta_ms":3190,"severity":"YELLOW","offset_us":3200000,"bound_us":40500,'

@@ -43,8 +43,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "actor": "worker", "reason": "tick",
     },
     "DriftAlert": {
-        "alert_id": "0:7", "revision": 1, "state": "OPENED", "partition": 0, "source": "s", "cause": "UNKNOWN",
-        "severity": "RED", "previous_severity": "GREEN", "first_sequence": 7, "last_sequence": 9, "events": 3,
+        "alert_id": "0:7", "revision": 1, "state": "OPENED", "partition": 0, "source": "s", "subject": "SOURCE",
+        "cause": "UNKNOWN", "severity": "RED", "previous_severity": "GREEN", "first_sequence": 7,
+        "last_sequence": 9, "events": 3,
         "skew_ppb": 41_000, "at_open": READING, "worst": READING, "at_close": None, "text": "s is RED",
     },
     "DriftEstimate": {

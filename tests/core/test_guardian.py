@@ -142,6 +142,7 @@ def test_a_clock_that_is_ahead_opens_an_alert_that_names_the_worker() -> None:
     opened, closed = alerts
     assert (opened["state"], opened["severity"], opened["cause"]) == ("OPENED", "RED", "AHEAD")
     assert (opened["source"], opened["alert_id"]) == ("worker of partition 3", "3:2:worker")
+    assert (opened["subject"], closed["subject"]) == ("WORKER", "WORKER")
     since = "since 2026-11-18T11:06:40.000Z, index 3:2"
     clock = "the clock of worker host-1 of partition 3"
     assert opened["text"] == f"{clock} is 5.997 s ahead at least (RED) {since}"

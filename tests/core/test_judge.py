@@ -317,6 +317,15 @@ def test_a_leader_whose_clock_steps_is_one_alert_and_none_of_its_sources(by_ms: 
     assert {alert["source"] for alert in alerts_of(rows)} == {"broker of partition 3", "wrong 0", "wrong 1"}
 
 
+@pytest.mark.parametrize("name", ["broker of partition 3", "worker of partition 3"])
+def test_a_source_that_calls_itself_a_broker_or_a_worker_is_a_source(name: str) -> None:
+    """Its name and the text are its own; the subject is not, nor the ending of the alert's name."""
+    (alert,) = alerts_of(readings(name, [9_000_000] * 3))
+    assert (alert["source"], alert["subject"], alert["alert_id"]) == (name, "SOURCE", "3:1:clock")
+    leader = [alert for alert in alerts_of(leader_steps(31, 2_000, exchanges=False)) if alert["cause"] == "AUTHORITY"]
+    assert {alert["subject"] for alert in leader} == {"BROKER"}
+
+
 @pytest.mark.parametrize("wrong", [False, True])
 def test_alerts_of_sources_do_not_know_of_control_entries(*, wrong: bool) -> None:
     """Heartbeats between any two events leave every byte of them as it was; those of a right clock all of the state."""

@@ -30,7 +30,10 @@ HEALTH = {
 def alert(alert_id: str, state: str = "OPENED", severity: str = "RED", source: str | None = None) -> dict[str, Any]:
     """As much of a record as a board looks at."""
     name = source or f"source-{alert_id}"
-    return {"alert_id": alert_id, "state": state, "severity": severity, "source": name, "text": f"{name} is off"}
+    return {
+        "alert_id": alert_id, "state": state, "severity": severity, "source": name, "subject": "SOURCE",
+        "text": f"{name} is off",
+    }  # fmt: skip
 
 
 def served(**sequences: int) -> tuple[PartitionState, ...]:
@@ -216,7 +219,7 @@ def test_the_picture_shows_alerts_newest_first_as_far_as_there_is_room() -> None
     assert "900 events/s" in text
     assert "1,234" in text
     assert "HALTED" in text
-    assert "00:00:02  source-0:2 is off" in text
+    assert "00:00:02  source  source-0:2 is off" in text
     assert "source-0:1 is off" not in text
     assert "and 1 more" in text
 
