@@ -23,6 +23,9 @@ earlier one (see `round_trips`), so that a judge knows their clock from both sid
 waits for acknowledgements, from the first such event on: read later, they would bound the clock no better than a guess.
 HAZARD without local_timestamp_us the event is dated by this process at `send`, before it waits in the queue. An event
 that is older than that must carry its own time; so must one that is sent while the broker may be away.
+HAZARD it asks nobody whether a partition or a source is locked: Kafka knows of no locks, they stand with the ledger.
+One that halts "sequence" keeps these events out of the ledger all the same. Whom the lock of a source must stop puts
+events through a worker (POST /put), or asks `streams.gate` before each.
 HAZARD not across fork: a child process makes its own producer.
 """
 

@@ -2,15 +2,16 @@
 
 Problem: a partition that is halted, or that somebody has locked, must not be written to as if nothing were, and whoever
 tries must be told who stopped it, when, why and what to do. Halts and locks stand on the progress topic, so every
-process asks the same place: puts and `publish` for each event, `windows resume` for each partition.
+process asks the same place: puts, `publish` and the sample fleet for each event, `windows resume` for each partition.
 
 Not asked before: anchors and verifications, which change nothing but the drift log; the lifting of a halt and the
 release of a lock; and what a lane writes, which has its own (a halted partition has no lane, a locked one defines
 nothing).
 
 GUARANTEE what is told is at most MAX_AGE_S old, or UnreachableError.
-HAZARD a producer that writes to the input by itself asks nobody: a lock that halts "sequence" keeps its events out of
-the ledger until it is released, and they wait in the input as long as that is kept.
+HAZARD a producer that writes to the input by itself, `EventProducer` too, asks nobody: Kafka knows of no lock. One that
+halts "sequence" keeps its events out of the ledger until it is released, and they wait in the input as long as that is
+kept; one that halts "put" alone, as that of a source, does not stop them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ event_id by a UUIDv7, local_timestamp by this machine's clock.
 
 GUARANTEE an event counted as accepted is acknowledged by all in-sync replicas (acks=all), at the positions told.
 GUARANTEE events of one source within a request keep their order; none is doubled by a retry of this producer.
-GUARANTEE an event whose partition is halted, or whose partition or source is locked, is refused: see gate.py.
+GUARANTEE an event whose partition is halted, or whose partition or source is locked, is refused, also from the middle
+of a request on: see gate.py.
 GUARANTEE a request ends: what cannot be delivered within delivery_timeout_s is lost, and told.
 HAZARD a lost event may yet be in the log. Sent again with the same event_id it is a duplicate that the ledger
 recognises; sent again without one it is a new event.
@@ -112,10 +113,11 @@ class Puts:
         with self._connected() as sender:
             refused: list[Rejected] = []
             locked = ""
-            closed = None if self._gate is None else self._gate.closed()
+            closed = self._closed(None)
             under_way: list[tuple[list[int], Batch]] = []
             rest = iter(lines)
             while part := list(islice(rest, _PART_EVENTS)):
+                closed = self._closed(closed)
                 refused += [line for line in part if isinstance(line, Rejected)]
                 accepted = [line for line in part if not isinstance(line, Rejected)]
                 if closed:
@@ -144,6 +146,17 @@ class Puts:
         with self._changed:
             if self._changed.wait_for(lambda: not self._users, _LAST_USER_S):
                 sender.close()
+
+    def _closed(self, before: Closed | None) -> Closed | None:
+        """What stands in the way now. Raises UnreachableError where it was not known before; else that holds on."""
+        if self._gate is None:
+            return None
+        try:
+            return self._gate.closed()
+        except UnreachableError:
+            if before is None:
+                raise
+            return before
 
     def _batch(self, events: list[dict[str, Any]]) -> Batch:
         now_us = time_source().now_us

@@ -35,7 +35,9 @@ from schemas.codec import Framing
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 from schemas.instants import NS_PER_MS, NS_PER_S
 from schemas.producer import EventProducer
+from schemas.topics import topic_names
 from streams import aggregates, alert_log
+from streams.gate import Gate
 from streams.overview import HotAnswer, parse_health
 from streams.sample_fleet import generate, parse_nab
 from streams.worker_http import ask
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from schemas.clock import Offset
+    from streams.gate import Closed
     from streams.overview import Health
     from streams.sample_fleet import Clock, Source
     from streams.settings import Settings
@@ -221,13 +224,19 @@ def offset_of(clock: Clock, begin_ns: int, seed: int) -> Offset:
 
 
 class Fleet:
-    """Sends the events of all sources as they fall due, from construction until `stop`, each stamped by its clock."""
+    """Sends the events of all sources as they fall due, from construction until `stop`, each stamped by its clock.
+
+    Not those of a source that a halt or a lock keeps from being put, which are left out.
+    """
 
     def __init__(
         self, settings: Settings, bootstrap: str, sources: Sequence[Source], series: Mapping[str, array[float]]
     ) -> None:
         self.sent = 0
         self._sources, self._series = sources, series
+        names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
+        self._gate = Gate(bootstrap, names.progress, settings.partitions, settings.lanes)
+        self._closed: Closed | None = None
         self._producer = EventProducer(
             bootstrap,
             settings.input_topic,
@@ -250,6 +259,7 @@ class Fleet:
             self._run.result()
         finally:
             self._threads.shutdown()
+            self._gate.close()
 
     def _send_all(self) -> None:
         begin_wall_ns = _time.now_ns()
@@ -263,6 +273,8 @@ class Fleet:
                 pass
             begin_ns = _time.monotonic_ns()
             while not self._stopping.wait(_TICK_S):
+                with contextlib.suppress(UnreachableError):  # what is sent meanwhile Kafka does not take either
+                    self._closed = self._gate.closed()
                 elapsed_ns = _time.monotonic_ns() - begin_ns
                 for number, source in enumerate(self._sources):
                     due, passed = source.due(elapsed_ns), source.passed(elapsed_ns)
@@ -278,6 +290,8 @@ class Fleet:
                         self._send(producer, source, due - 1 - len(kept[number]), local_timestamp_us=made_us)
 
     def _send(self, producer: EventProducer, source: Source, count: int, **when: Any) -> None:
+        if self._closed and self._closed.refusal(source.name) is not None:
+            return
         values = self._series[source.series]
         value = values[(source.first_value + count) % len(values)]
         producer.send(source=source.name, kind=source.series, value=value, **when)

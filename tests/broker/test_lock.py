@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import closing
+from dataclasses import replace
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,10 @@ from streams.drift_entries import Reading
 from streams.drift_log import DriftLog
 from streams.gate import Gate, LockedError
 from streams.lock_log import LockLog, What
+from streams.log import Log
 from streams.queries import Ledger
+from streams.sample_fleet import fleet as sample_fleet
+from streams.up import Fleet, read_series
 from tests.broker import harness
 from tests.broker.ledgers import Message, begin, lane_of, names_of, produce, running, use
 
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streams.locks import Lock
+    from streams.sample_fleet import Source
     from streams.settings import Settings
 
 TIME = SystemTime()
@@ -185,6 +191,31 @@ def test_what_is_locked_is_not_put(kafka: Any, prefix: str, tmp_path: Path, caps
         LockLog(questions).release("done", "ada", source="b")
         harness.wait_for(lambda: put(ledger, file.read_bytes())[0] == 200, "the door is open again")
         worker.stop()
+
+
+def test_the_sample_fleet_sends_nothing_of_what_is_locked(settings: Settings) -> None:
+    """Of a source that is locked nothing comes; the other one goes on, and so does it after the release."""
+    assert settings.bootstrap is not None
+    series, _ = read_series(None)
+    held, free = (replace(source, rate_hz=50) for source in sample_fleet(list(series))[:2])
+    with closing(Log(settings.bootstrap)) as log, Ledger(settings, settings.bootstrap) as ledger, running(settings):
+
+        def sent(source: Source) -> int:
+            names = (message.key() for p in range(2) for message in log.scan(settings.input_topic, p, 0, bounds(p)))
+            return sum(name == source.name.encode() for name in names)
+
+        def bounds(partition: int) -> int:
+            return log.bounds(settings.input_topic, partition).stable_end
+
+        LockLog(ledger).engage("calibrated", "ada", source=held.name)
+        sending = Fleet(settings, settings.bootstrap, [held, free], series)
+        try:
+            harness.wait_for(lambda: sent(free) > 100, "the other one sends")
+            assert sent(held) == 0
+            LockLog(ledger).release("done", "ada", source=held.name)
+            harness.wait_for(lambda: sent(held) > 0, "it sends again")
+        finally:
+            sending.stop()
 
 
 def test_heartbeats_that_name_a_later_end_do_not_hold_back_the_release(settings: Settings) -> None:

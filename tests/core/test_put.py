@@ -155,10 +155,15 @@ class _Gate:
     """Closed for one source, or away."""
 
     away = False
+    #: How often it answers before a source is locked, and before it is away.
+    opens, answers = 0, 1_000_000
 
     def closed(self) -> Closed:
         """As Gate does."""
-        if self.away:
+        self.opens, self.answers = self.opens - 1, self.answers - 1
+        if self.opens >= 0:
+            return closed_by(1, [LaneState({}, {}, {}, [])])
+        if self.away or self.answers < 0:
             raise UnreachableError("Kafka is away. Wait")
         return closed_by(1, [LaneState({}, {}, {}, [Lock(0, "b", ("put",), 9, 0, -40, "ada", "it is set")])])
 
@@ -186,6 +191,20 @@ def test_an_event_of_a_locked_source_is_refused_and_the_others_are_put() -> None
     puts = Puts("127.0.0.1:1", "input", Framing.JSON, cast("Gate", gate))
     puts._open = cast("Any", _Sender)
     assert _asked(cast("_Puts", puts), b'{"source": "a"}') == (503, {"error": "Kafka is away. Wait"})
+
+
+@pytest.mark.parametrize("answers", [2, 1_000_000])
+def test_a_lock_that_comes_while_a_request_is_under_way_refuses_the_rest_of_it(answers: int) -> None:
+    """What was sent is sent. Where the gate cannot be asked any more, what it said last holds."""
+    gate = _Gate()
+    gate.opens, gate.answers = 2, answers
+    puts = Puts("127.0.0.1:1", "input", Framing.JSON, cast("Gate", gate))
+    puts._open = cast("Any", _Sender)
+    event = {"event_id": None, "source": "b", "local_timestamp": None, "kind": "k", "value": 1.5, "payload": b""}
+    outcome = puts.put(Accepted(line, dict(event)) for line in range(1, 1_001))
+    told = (500, 500) if answers > 2 else (1_000, 0)
+    assert (outcome.accepted, len(outcome.refused)) == told
+    assert ("source b is locked" in outcome.locked) == (answers > 2)
 
 
 @pytest.mark.parametrize("form", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
