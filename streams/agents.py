@@ -20,6 +20,7 @@ import structlog
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from schemas.codec import DecodeError, Framing, decode
+from streams.alert_record import subject_of
 
 if TYPE_CHECKING:
     from schemas.topics import TopicNames
@@ -67,7 +68,7 @@ def alert_agent(app: faust.App, names: TopicNames) -> None:
                 state=alert["state"],
                 severity=alert["severity"],
                 source=alert["source"],
-                subject=alert["subject"],
+                subject=subject_of(alert),
                 alert_id=alert["alert_id"],
                 text=alert["text"],
             )

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.instants import format_ms
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 #: The state of the last record of an alert.
 CLOSED: Final = "CLOSED"
+
+
+#: Of alerts that are about no source: the ending of their name, and whose clock it is.
+_SUBJECTS: Final = {"authority": "BROKER", "worker": "WORKER"}
+
+
+def subject_of(alert: Mapping[str, Any]) -> str:
+    """Whose clock it is; records from before there was a field for it are told by their name."""
+    return str(alert.get("subject") or _SUBJECTS.get(alert["alert_id"].rpartition(":")[2], "SOURCE"))
 
 
 class AlertRecord(NamedTuple):
@@ -23,6 +35,7 @@ class AlertRecord(NamedTuple):
         alert = self.alert
         return {
             **alert,
+            "subject": subject_of(alert),
             "recorded_at_ms": self.recorded_at_ms,
             "recorded_at": format_ms(self.recorded_at_ms),
             "worst_ms": alert["worst"]["value_ms"],

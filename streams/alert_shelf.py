@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from streams.alert_record import CLOSED
+from streams.alert_record import CLOSED, subject_of
 from streams.causes import Cause
 from streams.live_view import View
 from streams.severity import Severity
@@ -91,7 +91,7 @@ def row_of(record: AlertRecord) -> dict[str, Any]:
         "severity": alert["severity"],
         "cause": alert["cause"],
         "source": alert["source"],
-        "subject": alert["subject"],
+        "subject": subject_of(alert),
         "partition": alert["partition"],
         "opened_ms": alert["at_open"]["authority_timestamp"],
         "closed_ms": None if closed is None else closed["authority_timestamp"],

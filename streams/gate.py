@@ -5,8 +5,8 @@ tries must be told who stopped it, when, why and what to do. Halts and locks sta
 process asks the same place: puts, `publish` and the sample fleet for each event, `windows resume` for each partition.
 
 Not asked before: anchors and verifications, which change nothing but the drift log; the lifting of a halt and the
-release of a lock; and what a lane writes, which has its own (a halted partition has no lane, a locked one defines
-nothing).
+release of a lock; and what a lane writes, which has its own (a halted partition has no lane, one whose input is kept
+back defines nothing).
 
 GUARANTEE what is told is at most MAX_AGE_S old, or UnreachableError.
 HAZARD a producer that writes to the input by itself, `EventProducer` too, asks nobody: Kafka knows of no lock. One that

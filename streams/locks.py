@@ -6,8 +6,8 @@ what is locked, what that halts, and an instant of the clock of who locks, whose
 the verification. A release is an entry of the same kind.
 
     scope       None: the partition. Else a source in it
-    halts       "sequence": the lane takes no more input of the partition; "put": nothing is put, published or defined
-                there. What the one who engaged it had in force, so everybody agrees on it
+    halts       "sequence": the lane takes no more input of the partition; "put": nothing is put or published there,
+                and no window resumed. What the one who engaged it had in force, so everybody agrees on it
 
 Engaging what is engaged, and releasing what is not, changes nothing; the entries stand all the same.
 

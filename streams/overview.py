@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.instants import NS_PER_S
+from streams.alert_record import subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -162,7 +163,7 @@ class AlertBoard:
             self._open.pop(alert["alert_id"], None)
             return
         self._open[alert["alert_id"]] = OpenAlert(
-            alert["alert_id"], alert["source"], alert["subject"], alert["severity"], alert["text"], appended_ms
+            alert["alert_id"], alert["source"], subject_of(alert), alert["severity"], alert["text"], appended_ms
         )
 
     def __len__(self) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
 from streams.alert_record import AlertRecord
-from streams.alert_shelf import CLOSED_MAX, AlertShelf, AlertsQuestion
+from streams.alert_shelf import CLOSED_MAX, AlertShelf, AlertsQuestion, row_of
 from streams.causes import Cause
+from streams.overview import AlertBoard
 from streams.severity import Severity
 
 
@@ -78,3 +81,16 @@ def test_closed_ones_are_bounded_and_a_copy_does_not_change() -> None:
     assert shelf.view(AlertsQuestion()).facts["closed"] == CLOSED_MAX
     assert len(copy.select(AlertsQuestion(search="x19 "))) == 0
     assert len(copy.select(AlertsQuestion(search="x20 "))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"), [("3:1:clock", "SOURCE"), ("3:1:authority", "BROKER"), ("3:1:worker", "WORKER")]
+)
+def test_a_record_from_before_there_was_a_subject_is_told_by_its_name(name: str, subject: str) -> None:
+    """And listed like any other."""
+    old = record(name)
+    del old.alert["subject"]
+    assert row_of(old)["subject"] == old.row()["subject"] == subject
+    board = AlertBoard()
+    board.apply(old.alert, 1)
+    assert [alert.subject for alert in board.newest(1)] == [subject]
