@@ -1,7 +1,8 @@
 """Rows as CSV (RFC 4180), for people and their spreadsheets.
 
-HAZARD a spreadsheet takes a text that begins with = + - or @ for a formula and runs it, and names of sources are what
-producers chose. Such a text gets an apostrophe in front, as OWASP's "CSV Injection" advises, and quotes; numbers stay.
+HAZARD a spreadsheet takes a text that begins with = + - or @ for a formula and runs it, some also one that begins with
+the full-width forms of these, and names of sources are what producers chose. Such a text gets an apostrophe in front,
+as OWASP's "CSV Injection" advises, and quotes; numbers stay.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: What a formula begins with, and what some programs strip before they look.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _QUOTED: Final = frozenset(',"\r\n')
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streams.csv_text import csv_line
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", *"\uff1d\uff0b\uff0d\uff20")
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 
 
@@ -23,13 +24,15 @@ def test_rows_are_read_back(rows: list[list[Any]]) -> None:
     assert len(found) == len(rows)
     for row, cells in zip(rows, found, strict=True):
         for value, cell in zip(row, cells, strict=True):
-            if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+            if isinstance(value, str) and value.startswith(FORMULA):
                 assert cell == f"'{value}"
             else:
                 assert cell == ("" if value is None else str(value))
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x","y")'])
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x","y")', "\uff1d1+1"]
+)
 def test_a_formula_is_text(name: str) -> None:
     """A source chose it."""
     line = csv_line([name, 1])
