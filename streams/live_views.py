@@ -40,8 +40,8 @@ LOG_CSV_MAX: Final = 10_000
 #: Rows of a fleet that are made into text at once.
 _ROWS_AT_ONCE: Final = 1_000
 _LOG_FIELDS: Final = (
-    "partition", "index", "sequence", "created_at_ms", "drift_delta_ms", "severity", "source", "reading",
-    "anchor_timestamp", "phase_lock_hash",
+    "partition", "index", "sequence", "created_at_ms", "drift_delta_ms", "severity", "cause", "offset_ms", "bound_ms",
+    "source", "reading", "anchor_timestamp", "phase_lock_hash",
 )  # fmt: skip
 
 
