@@ -3,8 +3,8 @@
 Problem: what is open is known only to who has read all that is kept of the topic, and reading it for each page would
 cost more than the page. So one thread reads it once, then goes on with what comes, and every page shows the same shelf.
 
-GUARANTEE a shelf that was published does not change. GUARANTEE after an error it is said what was wrong, and after
-PAUSE_S all is read again.
+GUARANTEE a shelf that was published does not change. GUARANTEE after an error, of whatever sort, it is said what was
+wrong, and after PAUSE_S all is read again. GUARANTEE what was read before `stop` is not published after it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class AlertWatch:
         self._settings, self._bootstrap = settings, bootstrap
         self._ended = threading.Event()
         self._ended.set()
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Read, unless it does already."""
@@ -57,8 +58,9 @@ class AlertWatch:
 
     def stop(self) -> None:
         """Read no more; what is known goes. What is being asked of Kafka now is not waited for."""
-        self._ended.set()
-        self.now = Alerts()
+        with self._lock:
+            self._ended.set()
+            self.now = Alerts()
 
     def _run(self, ended: threading.Event) -> None:
         while not ended.is_set():
@@ -68,7 +70,10 @@ class AlertWatch:
             except DriftledgerError as error:
                 _logger.warning("alerts_not_readable", error=str(error))
                 self._publish(ended, Alerts(None, str(error)))
-                ended.wait(PAUSE_S)
+            except Exception as error:
+                _logger.exception("alerts_watch_failed")
+                self._publish(ended, Alerts(None, f"the alerts topic could not be read: {error!r}"))
+            ended.wait(PAUSE_S)
 
     def _read(self, ledger: Ledger, ended: threading.Event) -> None:
         positions = ends(ledger)
@@ -90,6 +95,8 @@ class AlertWatch:
                 changed, published_ns = False, clock.monotonic_ns()
 
     def _publish(self, ended: threading.Event, alerts: Alerts) -> None:
-        if not ended.is_set():
+        with self._lock:
+            if ended.is_set():
+                return
             self.now = alerts
-            self.on_news()
+        self.on_news()

@@ -7,6 +7,8 @@ immutable, and replaced as a whole.
 GUARANTEE nothing is shown that was not committed: what a step saw is published after the commit. GUARANTEE while nobody
 watches a lane does nothing but look at `watched`. GUARANTEE memory is bounded: a board for each owned partition, and of
 each source that is looked at EVENTS_MAX events.
+GUARANTEE no error of this reaches a lane: it is logged, the partition has no board meanwhile, `missing` says why, and
+it is tried again, later each time.
 HAZARD `watched` stays true for a while after the last page has gone, for it may only have lost its connection.
 
 `step`, `commit` and `drop` are called by a lane's thread, each partition by one; everything else by any thread.
@@ -15,12 +17,15 @@ HAZARD `watched` stays true for a while after the last page has gone, for it may
 from __future__ import annotations
 
 import threading
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from schemas.clock import source as time_source
-from schemas.instants import NS_PER_MS
+from schemas.instants import NS_PER_MS, NS_PER_S
 from streams.board_kernel import note_rows
 from streams.boards import events_of, make_board, no_events, with_room
 
@@ -38,6 +43,9 @@ if TYPE_CHECKING:
 BOARD_MS: Final = 500
 #: Of a source that is looked at: a few minutes of an ordinary one, some seconds of one that sends all there is.
 EVENTS_MAX: Final = 200
+#: Until what failed is tried again, by how often it has failed since there was a board.
+_RETRY_S: Final = (1, 2, 5, 10, 30, 60)
+_logger = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -53,6 +61,15 @@ class _Seen:
     pending: dict[int, list[SeenEvent]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Why a partition has no board. due_ns: when it is tried again; count: how often it has failed since it had one."""
+
+    error: str
+    due_ns: int
+    count: int
+
+
 class LiveBoards:
     """Of one worker. on_news: called after each board, and after events of a source that is looked at."""
 
@@ -64,6 +81,7 @@ class LiveBoards:
         self._epoch = 0
         self._seen: dict[int, _Seen] = {}
         self._boards: dict[int, Board] = {}
+        self._failed: dict[int, _Failed] = {}
         self._lock = threading.Lock()
         self._followers: Counter[tuple[int, int]] = Counter()
         #: By partition the numbers of sources that are looked at; replaced as a whole.
@@ -74,6 +92,23 @@ class LiveBoards:
 
     def step(self, partition: int, state: JudgeState, entries: Entries, judged: Outputs) -> None:
         """Note what a batch said; state: after it."""
+        if self._rests(partition):
+            return
+        try:
+            self._step(partition, state, entries, judged)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the lane goes on without
+            self._fail(partition, error)
+
+    def commit(self, partition: int, state: JudgeState, index: int) -> None:
+        """Publish what was noted, and a board where one is due. index: of the last entry that is committed."""
+        if self._rests(partition):
+            return
+        try:
+            self._commit(partition, state, index)
+        except Exception as error:  # noqa: BLE001 - as in step
+            self._fail(partition, error)
+
+    def _step(self, partition: int, state: JudgeState, entries: Entries, judged: Outputs) -> None:
         seen = self._of(partition)
         if entries.authority_ms.size:
             seen.authority_ms = int(entries.authority_ms[-1])
@@ -88,14 +123,14 @@ class LiveBoards:
             if found:
                 seen.pending[number] = [*seen.pending.get(number, ()), *found][-EVENTS_MAX:]
 
-    def commit(self, partition: int, state: JudgeState, index: int) -> None:
-        """Publish what was noted, and a board where one is due. index: of the last entry that is committed."""
+    def _commit(self, partition: int, state: JudgeState, index: int) -> None:
         seen = self._of(partition)
         news = bool(seen.pending)
-        for number, events in seen.pending.items():
-            before = self._events.get((partition, number))
-            if before is not None:
-                self._events[partition, number] = (*before, *events)[-EVENTS_MAX:]
+        with self._lock:  # else one that leaves meanwhile would find its events again
+            for number, events in seen.pending.items():
+                before = self._events.get((partition, number))
+                if before is not None:
+                    self._events[partition, number] = (*before, *events)[-EVENTS_MAX:]
         seen.pending = {}
         now_ns = time_source().monotonic_ns()
         due = seen.made_ns is None or now_ns - seen.made_ns >= BOARD_MS * NS_PER_MS
@@ -107,19 +142,52 @@ class LiveBoards:
             with self._lock:
                 if self.watched and seen.epoch == self._epoch:
                     self._boards[partition] = board
+                    self._failed.pop(partition, None)
             news = True
         if news:
-            self.version += 1
-            self.on_news()
+            self._tell()
+
+    def _rests(self, partition: int) -> bool:
+        """Whether it failed and is not tried again yet."""
+        failed = self._failed.get(partition)
+        return failed is not None and time_source().monotonic_ns() < failed.due_ns
+
+    def _fail(self, partition: int, error: Exception) -> None:
+        """Show the partition no more; what was seen of it may be in part."""
+        before = self._failed.get(partition)
+        count = 0 if before is None else before.count
+        retry_s = _RETRY_S[min(count, len(_RETRY_S) - 1)]
+        failed = _Failed(repr(error), time_source().monotonic_ns() + retry_s * NS_PER_S, count + 1)
+        with self._lock:
+            self._failed[partition] = failed
+            self._seen.pop(partition, None)
+            self._boards.pop(partition, None)
+        _logger.error(
+            "board_failed",
+            partition=partition,
+            error=failed.error,
+            retry_s=retry_s,
+            trace="".join(traceback.format_exception(error)),
+        )
+        self._tell()
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Of a lane that closes: others may show its partitions now."""
-        for partition in partitions:
-            self._seen.pop(partition, None)
-            self._boards.pop(partition, None)
+        with self._lock:
+            for partition in partitions:
+                self._seen.pop(partition, None)
+                self._boards.pop(partition, None)
+                self._failed.pop(partition, None)
         if self.watched:
+            self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:  # of two lanes that publish at once neither is passed over
             self.version += 1
+        try:
             self.on_news()
+        except Exception as error:  # noqa: BLE001 - as in step
+            _logger.error("board_news_failed", error=repr(error))  # noqa: TRY400 - without locals: they are large
 
     def _of(self, partition: int) -> _Seen:
         seen = self._seen.get(partition)
@@ -141,11 +209,16 @@ class LiveBoards:
             self._epoch += 1
             self._boards = {}
             self._seen = {}
+            self._failed = {}
             self.version += 1
 
     def boards(self) -> Mapping[int, Board]:
         """The newest board of each partition that has one."""
         return dict(self._boards)
+
+    def missing(self) -> Mapping[int, str]:
+        """Why a partition has no board, of each whose board could not be made."""
+        return {partition: failed.error for partition, failed in sorted(self._failed.copy().items())}
 
     def follow(self, partition: int, number: int) -> None:
         """Collect the events of a source until `leave`."""

@@ -12,6 +12,7 @@ there. Every HEARTBEAT_S at least something comes, a comment if nothing changed.
 GUARANTEE memory is bounded: of a stream the last VIEWS_KEPT views are kept, of RESUMED_MAX streams that ended likewise;
 a reader that is slow gets the newest view, never a backlog, and one that takes nothing for WRITE_TIMEOUT_S is given up.
 GUARANTEE LINGER_S after the last stream ended, lanes and the alerts topic are watched no more.
+GUARANTEE a view that cannot be made ends no stream: it is logged, an event `failed` says so, and it is tried again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import structlog
 from aiohttp import web
 
 from lifecycle.live_questions import VIEWS, LogQuestion, SourceQuestion, StatusQuestion, parse
@@ -32,7 +34,7 @@ from schemas.clock import SystemTime
 from schemas.errors import BadInputError, DriftledgerError
 from schemas.instants import NS_PER_MS, NS_PER_S
 from streams.alert_shelf import AlertsQuestion
-from streams.live_view import HEARTBEAT, change, event
+from streams.live_view import HEARTBEAT, NOTHING_CHANGED, change, event, failure
 from streams.put_requests import refuse
 
 if TYPE_CHECKING:
@@ -64,17 +66,19 @@ _READY_POLL_S: Final = 0.1
 _PARTS: Final = 3
 #: Streams live in true time, whatever dates the events.
 _system: Final = SystemTime()
+_logger = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
 class _Stream:
-    """One page. sent: number and view of its last events."""
+    """One page. sent: number and view of its last events; failed: what it was told last of a view not to be made."""
 
     asked: LiveQuestion
     number: int = 0
     sent: deque[tuple[int, View]] = field(default_factory=lambda: deque(maxlen=VIEWS_KEPT))
     news: asyncio.Event = field(default_factory=asyncio.Event)
     followed: tuple[int, int] | None = None
+    failed: str | None = None
 
     def last(self) -> View | None:
         """What its page has."""
@@ -126,9 +130,9 @@ class LiveRequests:
         self._serial += 1
         serial, stream = self._serial, self._resumed(request.headers.get("Last-Event-ID", ""), asked)
         self._streams[serial] = stream
-        self._begin(asked)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         try:
+            self._begin(asked)
             with contextlib.suppress(TimeoutError, ConnectionError):
                 await response.prepare(request)
                 await self._serve(serial, stream, request, response)
@@ -145,19 +149,11 @@ class LiveRequests:
         return response
 
     async def _serve(self, serial: int, stream: _Stream, request: web.Request, response: web.StreamResponse) -> None:
-        written_ns, slow = _system.monotonic_ns(), isinstance(stream.asked, LogQuestion)
+        written_ns = _system.monotonic_ns()
         while not self._stopping and request.transport is not None and not request.transport.is_closing():
             stream.news.clear()
-            view = await self._run(partial(self._views.view, stream.asked, self._status()), slow=slow)
-            if isinstance(stream.asked, SourceQuestion):
-                self._follow(stream, stream.asked.partition, view.facts["number"])
-            said = change(stream.last(), view)
-            content = b""
-            if said is not None:
-                stream.number += 1
-                stream.sent.append((stream.number, view))
-                content = event(f"{self._boot}.{serial}.{stream.number}", said)
-            elif _system.monotonic_ns() - written_ns >= HEARTBEAT_S * NS_PER_S:
+            content = await self._news(serial, stream)
+            if not content and _system.monotonic_ns() - written_ns >= HEARTBEAT_S * NS_PER_S:
                 content = HEARTBEAT
             if content:
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
@@ -166,6 +162,29 @@ class LiveRequests:
             await asyncio.sleep(APART_MS * NS_PER_MS / NS_PER_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stream.news.wait(), LOOK_S)
+
+    async def _news(self, serial: int, stream: _Stream) -> bytes:
+        """The next event of a stream; nothing where its page has what there is."""
+        try:
+            looked = partial(self._views.view, stream.asked, self._status())
+            view = await self._run(looked, slow=isinstance(stream.asked, LogQuestion))
+        except Exception as error:
+            told, stream.failed = stream.failed, repr(error)
+            if told == stream.failed:
+                return b""
+            _logger.exception("page_view_failed", view=type(stream.asked).__name__)
+            return failure(stream.failed)
+        if isinstance(stream.asked, SourceQuestion):
+            self._follow(stream, stream.asked.partition, view.facts["number"])
+        said: Mapping[str, Any] | None = change(stream.last(), view)
+        if said is None and stream.failed is not None:
+            said = NOTHING_CHANGED
+        stream.failed = None
+        if said is None:
+            return b""
+        stream.number += 1
+        stream.sent.append((stream.number, view))
+        return event(f"{self._boot}.{serial}.{stream.number}", said)
 
     def _resumed(self, last_id: str, asked: LiveQuestion) -> _Stream:
         """A stream that goes on from that event, where it is remembered; else one that begins."""
@@ -201,8 +220,8 @@ class LiveRequests:
         view = request.match_info["view"]
         if asked is None:
             return refuse(404, f"there is no view {view!r:.40}. There are {', '.join(VIEWS)}")
-        self._begin(asked)
         try:
+            self._begin(asked)
             status = self._status()
             await self._until_ready(asked, status)
             parts = await self._run(partial(self._views.csv, asked, status), slow=True)

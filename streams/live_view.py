@@ -8,6 +8,9 @@ of the last event that he has is told what changed since that one, as long as it
     event: view
     data: {"whole": false, "facts": {"found": 812}, "order": ["0:17", "3:2"], "rows": {"3:2": {"offset_ms": 3.1}}}
 
+Where a view cannot be made there is an event `failed` instead, without an id: its data has the `error`, and what was
+said before stands until the next event of a view, which comes as soon as it can be made again.
+
 `whole` says that nothing from before holds. `facts` and the members of a row that are not named are as before; so is
 the order where it is missing. A row that is in the order no more is gone.
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 #: What comes while nothing changes, so that either side notices when the other is gone.
 HEARTBEAT: Final = b": here\n\n"
+#: To who was told that his view failed, and has what there is.
+NOTHING_CHANGED: Final[Mapping[str, Any]] = {"whole": False, "facts": {}, "rows": {}}
 _MISSING: Final = object()
 
 
@@ -64,9 +69,14 @@ def applied(view: View | None, said: Mapping[str, Any]) -> View:
     return View({**view.facts, **said["facts"]}, order, rows)
 
 
-def event(event_id: str, data: Mapping[str, Any], name: str = "view") -> bytes:
+def event(event_id: str, data: Mapping[str, Any]) -> bytes:
     """A server-sent event; JSON has no line breaks, so one line of data holds it."""
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event_id.encode(), name.encode(), orjson.dumps(data))
+    return b"id: %b\nevent: view\ndata: %b\n\n" % (event_id.encode(), orjson.dumps(data))
+
+
+def failure(error: str) -> bytes:
+    """The event of a view that cannot be made now. error: why, as `repr` says it, so of any text."""
+    return b"event: failed\ndata: %b\n\n" % orjson.dumps({"error": error.encode(errors="replace").decode()})
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 Facts that every view has, for the page's head:
 
     worker, healthy, halted (partitions), served, partitions (of the ledger), sources, severities and causes (how many
-    sources have which open alert), at_ms (authority time of the newest board, null without)
+    sources have which open alert), at_ms (authority time of the newest board, null without), missing (by partition:
+    why its sources are not among these)
 
-GUARANTEE what is not there is said, never left out in silence: `error` says why a list is not to be had now.
+GUARANTEE what is not there is said, never left out in silence: `error` says why a list is not to be had now, and a file
+that would be short is none.
 HAZARD a view is of this worker's partitions; but for alerts, which are the ledger's.
 """
 
@@ -85,6 +87,7 @@ class LiveViews:
             case _:
                 found = _partitions(status)
         head = {name: status[name] for name in ("worker", "healthy", "halted", "served", "partitions")}
+        head["missing"] = {str(partition): why for partition, why in self._boards.missing().items()}
         return found._replace(facts={**head, **fleet.counts(), "at_ms": fleet.at_ms, "error": None, **found.facts})
 
     def fleet(self) -> Fleet:
@@ -102,13 +105,14 @@ class LiveViews:
         """Whether there is something to answer with; served: how many partitions have a board where all have."""
         if isinstance(asked, AlertsQuestion):
             return self._alerts.now != (None, None)
-        return not isinstance(asked, FleetQuestion) or len(self._boards.boards()) >= served
+        known = len(self._boards.boards()) + len(self._boards.missing())
+        return not isinstance(asked, FleetQuestion) or known >= served
 
     def csv(self, asked: LiveQuestion, status: Mapping[str, Any]) -> Iterator[str]:
         """The whole list as CSV, in parts. Raises DriftledgerError where it is not to be had."""
         match asked:
             case FleetQuestion():
-                return self._fleet_csv(asked)
+                return self._fleet_csv(asked, [row["partition"] for row in status["rows"]])
             case AlertsQuestion():
                 shelf = self._shelf()
                 return _csv(row_of(record) for record in shelf.select(asked))
@@ -127,7 +131,10 @@ class LiveViews:
         row = None if board is None else board.names.places.get(asked.source)
         if board is None or row is None:
             nothing = {"words": None, "clock": None, "broker_ms": 0, "number": None}
-            why = "its partition is not served here" if board is None else "judge does not know it"
+            why = "judge does not know it" if board is not None else "its partition is not served here"
+            failed = self._boards.missing().get(asked.partition)
+            if failed is not None:
+                why = f"what judge knows of its partition could not be read ({failed}); it is tried again"
             return View({**nothing, "error": f"Nothing is known of this source: {why}."}, (), {})
         number = int(board.rows[row, 0])
         events = {str(event.sequence): event.row() for event in self._boards.events(asked.partition, number)}
@@ -176,8 +183,13 @@ class LiveViews:
             raise DriftledgerError(now.error or "the alerts topic is being read. Ask again in a moment")
         return now.shelf
 
-    def _fleet_csv(self, asked: FleetQuestion) -> Iterator[str]:
+    def _fleet_csv(self, asked: FleetQuestion, served: Sequence[int]) -> Iterator[str]:
         fleet = self.fleet()
+        missing, known = self._boards.missing(), {board.partition for board in fleet.boards}
+        unknown = [p for p in served if p not in known and (not asked.partitions or p in asked.partitions)]
+        if unknown:
+            told = ", ".join(f"{p} ({missing[p]})" if p in missing else str(p) for p in unknown)
+            raise DriftledgerError(f"the sources of these partitions are not known now: {told}. Ask again in a moment")
         places = fleet.select(asked)
         parts = (fleet.rows(places[first : first + _ROWS_AT_ONCE]) for first in range(0, len(places), _ROWS_AT_ONCE))
         return _csv(row for part in parts for row in part)

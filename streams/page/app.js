@@ -4,6 +4,7 @@ import { AlertsView } from "./alerts.js";
 import { fill, h, text } from "./dom.js";
 import { FleetView } from "./fleet.js";
 import * as format from "./format.js";
+import { keep, kept } from "./kept.js";
 import { LogView } from "./log.js";
 import { RefusedError, Stream, save, setToken, takeToken } from "./net.js";
 import { SourceView } from "./source.js";
@@ -18,8 +19,8 @@ class Page {
   constructor() {
     this.paused = false;
     this.state = "connecting";
-    this.theme = localStorage.getItem("driftledger-theme") || "auto";
-    format.setLocal(localStorage.getItem("driftledger-zone") === "local");
+    this.theme = kept("localStorage", "driftledger-theme") || "auto";
+    format.setLocal(kept("localStorage", "driftledger-zone") === "local");
     at("pause").addEventListener("click", () => this.pause(!this.paused));
     at("zone").addEventListener("click", () => this.turnZone());
     at("theme").addEventListener("click", () => this.turnTheme());
@@ -27,7 +28,7 @@ class Page {
     addEventListener("hashchange", () => this.route());
     addEventListener("online", () => this.stream && this.stream.retry());
     // A page that one may come back to keeps its connection, of which there are six to a worker.
-    addEventListener("pagehide", () => this.stream.stop());
+    addEventListener("pagehide", () => this.stream && this.stream.stop());
     addEventListener("pageshow", (event) => event.persisted && !this.paused && this.resume());
     addEventListener("keydown", (event) => this.key(event));
     this.paintTools();
@@ -41,15 +42,15 @@ class Page {
       this.settingHash = null;
       return;
     }
-    if (location.hash === "#main") return;
+    if (location.hash === "#main" && this.view) return; // the skip link
     const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-    const [name, ...rest] = path.split("/");
-    const View = views[name] || FleetView;
+    const [wanted, ...rest] = path.split("/");
+    const name = Object.hasOwn(views, wanted) && (wanted !== "source" || rest.length > 1) ? wanted : "fleet";
     const parts = rest.map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
     if (this.view) this.view.stop();
     this.found = null;
-    this.name = views[name] ? name : "fleet";
-    this.view = new View(this, Object.fromEntries(new URLSearchParams(query || "")), parts);
+    this.name = name;
+    this.view = new views[name](this, Object.fromEntries(new URLSearchParams(query || "")), parts);
     if (this.name === "fleet") this.lastFleet = location.hash;
     for (const link of document.querySelectorAll(".tabs a")) {
       if (link.dataset.view === (this.name === "source" ? "fleet" : this.name)) link.setAttribute("aria-current", "page");
@@ -85,7 +86,8 @@ class Page {
       this.found = found;
       this.head(found.facts);
       view.show(found);
-    }, (state, why, status) => this.view === view && this.link(state, why, status), from);
+    }, (state, why, status) => this.view === view && this.link(state, why, status),
+    () => this.view === view && view.again && view.again(), from);
     if (this.paused) this.pause(false);
   }
 
@@ -105,15 +107,16 @@ class Page {
   link(state, why = "", status = 0) {
     if (this.paused && state !== "paused") return;
     this.state = state;
-    const words = { connecting: "connecting", live: "live", late: "late", lost: "disconnected", paused: "paused", refused: "refused" };
+    const words = { connecting: "connecting", live: "live", late: "late", lost: "disconnected", paused: "paused", refused: "refused", failed: "failed" };
     at("link").className = `link link-${state}`;
     text(at("link-text"), words[state]);
     const banner = at("banner");
-    banner.hidden = !["lost", "refused"].includes(state);
+    banner.hidden = !["lost", "refused", "failed"].includes(state);
     banner.className = `banner banner-${state}`;
     if (state === "lost") text(banner, `Disconnected, trying again. ${why ? `${why[0].toUpperCase()}${why.slice(1)}. ` : ""}What is shown is from before.`);
+    if (state === "failed") text(banner, `The worker cannot make this view now, and tries again: ${format.plain(why)}. What is shown is from before.`);
     if (state === "refused") this.refused(why, status);
-    document.body.classList.toggle("old", state === "lost");
+    document.body.classList.toggle("old", ["lost", "failed"].includes(state));
     this.tick();
     this.retitle();
   }
@@ -148,6 +151,9 @@ class Page {
     halts.className = "badge badge-RED";
     text(halts, halts.hidden ? "" : facts.halted ? format.count(facts.halted) : "!");
     text(at("foot-worker"), facts.worker);
+    const missing = Object.entries(facts.missing);
+    at("missing").hidden = !missing.length;
+    text(at("missing"), missing.map(([partition, why]) => `The sources of partition ${partition} are not among those shown: ${format.plain(why)}. It is tried again.`).join(" "));
     this.retitle();
     this.tick();
   }
@@ -168,7 +174,7 @@ class Page {
   tick() {
     const facts = this.facts;
     text(at("foot-at"), facts && facts.at_ms !== null ? `Broker's time ${format.instant(facts.at_ms)} ${format.zone()}` : "");
-    at("foot-at").classList.toggle("stale", ["late", "lost"].includes(this.state));
+    at("foot-at").classList.toggle("stale", ["late", "lost", "failed"].includes(this.state));
   }
 
   paintTools() {
@@ -182,7 +188,7 @@ class Page {
 
   turnZone() {
     format.setLocal(format.zone() === "UTC");
-    localStorage.setItem("driftledger-zone", format.zone());
+    keep("localStorage", "driftledger-zone", format.zone());
     this.paintTools();
     if (this.found) this.view.rezone(this.found);
     this.tick();
@@ -190,7 +196,7 @@ class Page {
 
   turnTheme() {
     this.theme = themes[(themes.indexOf(this.theme) + 1) % themes.length];
-    localStorage.setItem("driftledger-theme", this.theme);
+    keep("localStorage", "driftledger-theme", this.theme);
     this.recolour();
   }
 

@@ -1,5 +1,7 @@
 // Asking the worker: with the token where it wants one, streams by fetch, since EventSource cannot send a header.
 
+import { keep, kept } from "./kept.js";
+
 const key = "driftledger-token";
 /** At least a comment comes every second: what is shown is older than that only if nothing comes. */
 const lateMs = 3000;
@@ -10,17 +12,21 @@ const waits = [500, 1000, 2000, 4000, 5000];
 export function takeToken() {
   const found = /^#token=(.+)$/.exec(location.hash);
   if (!found) return;
-  setToken(decodeURIComponent(found[1]));
+  try {
+    setToken(decodeURIComponent(found[1]));
+  } catch {
+    setToken(found[1]); // a % that stands for itself
+  }
   history.replaceState(null, "", location.pathname);
 }
 
+/** Keep the token; what is none, for no header could hold it, is forgotten: the worker then asks again. */
 export function setToken(token) {
-  if (token) sessionStorage.setItem(key, token);
-  else sessionStorage.removeItem(key);
+  keep("sessionStorage", key, /^[\x21-\x7e]+$/.test(token) ? token : null);
 }
 
 function headers(more = {}) {
-  const token = sessionStorage.getItem(key);
+  const token = kept("sessionStorage", key);
   return token ? { ...more, Authorization: `Bearer ${token}` } : more;
 }
 
@@ -64,6 +70,7 @@ export class EventParser {
 
   clear() {
     this.id = null;
+    this.name = "message";
     this.data = [];
   }
 
@@ -75,7 +82,7 @@ export class EventParser {
 
   line(line) {
     if (line === "") {
-      if (this.data.length) this.onEvent(this.id, this.data.join("\n"));
+      if (this.data.length) this.onEvent(this.name, this.id, this.data.join("\n"));
       this.clear();
       return;
     }
@@ -84,6 +91,7 @@ export class EventParser {
     const name = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
     if (name === "id") this.id = value;
+    else if (name === "event") this.name = value;
     else if (name === "data") this.data.push(value);
   }
 }
@@ -101,10 +109,13 @@ export function apply(view, said) {
   return { facts: { ...before.facts, ...said.facts }, order, rows };
 }
 
-/** A stream that comes back by itself, and goes on where it was. States: connecting, live, late, lost, refused. */
+/**
+ * A stream that comes back by itself, and goes on where it was; then it calls onAgain. States: connecting, live, late, lost,
+ * refused, and failed: the worker cannot make the view now, and tries again.
+ */
 export class Stream {
-  constructor(path, onView, onState, { lastId = null, view = null } = {}) {
-    Object.assign(this, { path, onView, onState, view, lastId, failures: 0, stopped: false, late: false });
+  constructor(path, onView, onState, onAgain, { lastId = null, view = null } = {}) {
+    Object.assign(this, { path, onView, onState, onAgain, view, lastId, failures: 0, stopped: false, late: false, failed: null });
     this.run();
   }
 
@@ -155,10 +166,17 @@ export class Stream {
     const resume = this.lastId ? { "Last-Event-ID": this.lastId } : {};
     const answer = await get(this.path, { signal: this.abort.signal, headers: resume });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    const parser = new EventParser((id, data) => {
+    this.failed = null;
+    if (this.lastId) this.onAgain();
+    const parser = new EventParser((name, id, data) => {
+      this.failures = 0;
+      this.failed = name === "failed" ? JSON.parse(data).error : null;
+      if (this.failed !== null) {
+        this.onState("failed", this.failed);
+        return;
+      }
       this.view = apply(this.view, JSON.parse(data));
       this.lastId = id;
-      this.failures = 0;
       this.onState("live");
       try {
         this.onView(this.view);
@@ -177,7 +195,7 @@ export class Stream {
   /** Who says nothing for a while is late, and then gone. */
   watch() {
     this.unwatch();
-    if (this.late) this.onState("live");
+    if (this.late) this.onState(this.failed === null ? "live" : "failed", this.failed || "");
     this.late = false;
     this.timers = [
       setTimeout(() => { this.late = true; this.onState("late"); }, lateMs),

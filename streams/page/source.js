@@ -70,6 +70,7 @@ export class SourceView {
         const ending = lines.pop();
         if (ending.more && last !== spans.at(-1)) continue;
         for (const line of lines) if (line.severity) this.take(earlier(line));
+        this.note.hidden = true;
         return;
       } catch (error) {
         text(this.note, `Without history: ${error.message}`);
@@ -77,6 +78,12 @@ export class SourceView {
         return;
       }
     }
+  }
+
+  /** The page was cut off, or paused: what came meanwhile the hot tier has. */
+  async again() {
+    await this.history();
+    if (!this.stopped) this.paint();
   }
 
   take(row) {

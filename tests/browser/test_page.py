@@ -10,12 +10,14 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
 from schemas.clock import SystemTime
+from streams import live_boards
+from streams.boards import make_board
 from tests.browser.chromium import Tab, chromium
 from tests.browser.serving import HOSTILE, KNOWN, Fleet, Served, fleet_of, sending, served
 
@@ -342,6 +344,127 @@ def test_a_worker_that_wants_its_token_is_asked_with_it(tmp_path: Path) -> None:
         assert not [one for one in tab.requests if token in one["url"].partition("#")[0]]
 
     browse(tmp_path, scenario, token=token, troubles=1)
+
+
+def test_a_source_has_what_came_while_its_page_was_paused(tmp_path: Path) -> None:
+    """Also what came while it was cut off: each event is in the list."""
+    listed = "[...document.querySelectorAll('tbody .c-sequence')].map(e => Number(e.textContent.replace(/,/g, '')))"
+
+    async def scenario(tab: Tab, server: Served) -> None:
+        fleet = fleet_of(server.lane, 0)
+        fleet.begin(8, over_s=20)
+        place = fleet.place("corrected")
+
+        async def sent(count: int) -> int:
+            for _ in range(count):
+                fleet.send(_system.now_us() // 1_000, ["corrected"])
+                await asyncio.sleep(0.02)
+            return server.lane.parts[place].sequence
+
+        await tab.open(address(server, view_of("source", fleet)))
+        await tab.until(f"{LIVE} && {ROWS} === 8")
+        first = await sent(3)
+        await tab.until(f"{listed}[0] === {first}")
+        await tab.evaluate("document.querySelector('#pause').click()")
+        await sent(5)
+        await tab.evaluate("document.querySelector('#pause').click()")
+        last = await sent(1)
+        await tab.until(f"{listed}[0] === {last} && {listed}[6] === {last - 6}")
+        server.cut()
+        await sent(5)
+        await tab.until(f"{LIVE} && {ROWS} === 22", 15)
+
+    browse(tmp_path, scenario, troubles=1)
+
+
+def test_odd_addresses_lead_to_a_view(tmp_path: Path) -> None:
+    """What somebody typed, or a program cut short."""
+
+    async def scenario(tab: Tab, server: Served) -> None:
+        fleet_of(server.lane, 5).begin(8, over_s=20)
+        for path in (
+            "#/source",
+            "#/source/3",
+            "#/constructor",
+            "#/__proto__/1",
+            "#token=100%25%",
+            "#/fleet/%",
+            "#main",
+        ):
+            await tab.open("about:blank")
+            await tab.open(address(server, path))
+            await tab.until(f"{LIVE} && {ROWS} > 5 && document.querySelector('h1').textContent === 'Fleet'")
+
+    browse(tmp_path, scenario)
+
+
+def test_a_browser_that_keeps_nothing_shows_the_page(tmp_path: Path) -> None:
+    """With cookies refused, so is the storage; a token then lasts as long as the page. One of no header is none."""
+    token = "correct-horse-battery"  # noqa: S105 - of a test
+    refuse = (
+        "for (const s of ['localStorage', 'sessionStorage']) Object.defineProperty(window, s, { get() { throw 1 } })"
+    )
+
+    async def scenario(tab: Tab, server: Served) -> None:
+        fleet_of(server.lane, 5).begin(8, over_s=20)
+        await tab.send("Page.addScriptToEvaluateOnNewDocument", source=refuse)
+        await tab.open(address(server))
+        for text in ("wrong \u20ac", token):
+            await tab.until("document.activeElement.id === 'token' && document.activeElement.value === ''")
+            await tab.type(text)
+            await tab.press("Enter")
+        await tab.until(f"{LIVE} && {ROWS} > 5")
+        await tab.evaluate("document.querySelector('#zone').click()")
+        assert await tab.evaluate("document.querySelector('#zone').textContent") == "Local"
+
+    browse(tmp_path, scenario, token=token, troubles=1)
+
+
+def test_what_cannot_be_shown_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition without a board above every view, and a view that cannot be made; both pass."""
+    broken = [True]
+
+    def fail(partition: int, *rest: Any) -> Any:
+        if partition == 2 and broken:
+            raise IndexError("<b>row 7</b>")
+        return make_board(partition, *rest)
+
+    monkeypatch.setattr(live_boards, "make_board", fail)
+    told = "document.querySelector('#missing')"
+    banner = "document.querySelector('#banner')"
+
+    async def scenario(tab: Tab, server: Served) -> None:
+        fleet = fleet_of(server.lane, 20)
+        fleet.begin(8, over_s=20)
+        async with sending(fleet):
+            for path in ("#/fleet", "#/log"):
+                await tab.open(address(server, path))
+                await tab.until(f"{LIVE} && {ROWS} > 5 && {told}.textContent.includes(\"IndexError('<b>row 7</b>')\")")
+                assert "sources of partition 2 are not among" in await tab.evaluate(f"{told}.textContent")
+            broken.clear()
+            await tab.until(f"{told}.hidden", 15)
+            await tab.open(address(server, "#/fleet"))
+            await tab.until(f"{LIVE} && {ROWS} > 20")
+            with monkeypatch.context() as patched:
+                patched.setattr(server.requests._views, "view", lambda *_: 1 // 0)
+                await tab.until(f"!{banner}.hidden && {banner}.textContent.includes('ZeroDivisionError')")
+                assert await tab.evaluate("document.querySelector('#link-text').textContent") == "failed"
+            await tab.until(f"{LIVE} && {banner}.hidden")
+
+    browse(tmp_path, scenario)
+
+
+def test_the_drift_log_has_cause_and_estimate(tmp_path: Path) -> None:
+    """Of each event, where they are known."""
+
+    async def scenario(tab: Tab, server: Served) -> None:
+        fleet_of(server.lane, 5).begin(12, over_s=20)
+        await tab.open(address(server, "#/log?source=slow-7s"))
+        await tab.until(f"{LIVE} && {ROWS} === 12")
+        assert (await texts(tab, "tbody .c-cause"))[0] in ("BEHIND", "UNKNOWN")
+        assert re.fullmatch(r"\u2212[67],\d{3} ± \d+", (await texts(tab, "tbody .c-clock"))[0])
+
+    browse(tmp_path, scenario)
 
 
 def _memory(folder: Path, warm_s: float, watched_s: float) -> None:

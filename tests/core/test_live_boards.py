@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from structlog.testing import capture_logs
 
 from schemas.clock import SimulatedTime, using
+from schemas.topics import topic_names
 from streams import live_boards
 from streams.board_kernel import B_LAST_SEVERITY
+from streams.boards import make_board
+from streams.lane import Lane, Part
 from streams.live_boards import LiveBoards
+from streams.sequence import Head
+from streams.settings import Settings
 from tests.core.judge_oracle import START_MS
 from tests.core.live_lane import LiveLane, Sent
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
     from streams.boards import Board
+    from streams.folds import States
 
 
 def _sent(count: int, at_ms: int, source: str = "s") -> list[Sent]:
@@ -110,3 +121,127 @@ def test_what_was_seen_is_forgotten_when_nobody_watches() -> None:
     lane.show()
     board = boards.boards()[0]
     assert (board.rows[:, B_LAST_SEVERITY] == -1).all()
+
+
+def _broken(monkeypatch: pytest.MonkeyPatch, broken: list[int]) -> None:
+    """Boards of these partitions cannot be made, as long as they are in the list."""
+
+    def fail(partition: int, *rest: Any) -> Board:
+        if partition in broken:
+            raise IndexError(f"row 7 of {partition}")
+        return make_board(partition, *rest)
+
+    monkeypatch.setattr(live_boards, "make_board", fail)
+
+
+def test_a_board_that_fails_takes_nothing_else_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not shown and said to be not, tried again later each time, and shown once it can be."""
+    time, broken, tries = SimulatedTime(), [0], list[float]()
+    _broken(monkeypatch, broken)
+    with using(time), capture_logs() as logged:
+        boards, lane, told = _watched()
+        for tick in range(100):
+            lane.send(tick % 2, _sent(3, START_MS + tick))
+            if len(logged) > len(tries):
+                tries.append(tick / 10)
+            assert list(boards.boards()) == [1]
+            assert boards.missing() == {0: "IndexError('row 7 of 0')"}
+            time.sleep_s(0.1)
+        assert tries == pytest.approx([0.0, 1.0, 3.0, 8.0])
+        assert {(line["event"], line["partition"]) for line in logged} == {("board_failed", 0)}
+        assert "row 7 of 0" in logged[0]["trace"]
+        assert told
+        broken.clear()
+        time.sleep_s(10)
+        lane.send(0, _sent(3, START_MS + 200))
+        assert {p: board.index for p, board in boards.boards().items()} == {0: 153, 1: 150}
+        assert boards.missing() == {}
+        assert lane.parts[0].index == 153
+
+
+def test_what_fails_in_a_step_is_no_error_of_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is one of whoever is told of news; who begins to watch anew begins with all partitions."""
+    boards, lane, _ = _watched()
+    lane.send(0, _sent(1, START_MS))
+    with monkeypatch.context() as patched:
+        patched.setattr(live_boards, "note_rows", lambda *_: 1 // 0)
+        lane.send(0, _sent(1, START_MS))
+    assert (list(boards.boards()), list(boards.missing())) == ([1], [0])
+    boards.unwatch()
+    boards.watch()
+    assert boards.missing() == {}
+
+    def deaf() -> None:
+        raise OSError("nobody there")
+
+    boards.on_news = deaf
+    lane.send(0, _sent(1, START_MS))
+    boards.drop([0])
+
+
+def test_a_lane_outlives_its_boards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a real lane calls after each transaction."""
+    _broken(monkeypatch, [0])
+    boards, judged, _ = _watched()
+    settings = Settings(data_dir=tmp_path)
+    names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
+    lane = Lane(settings, "nowhere:1", names, 0, [0], None, worker="w", live=boards)
+    state = cast("States", SimpleNamespace(judge=judged.parts[0].state))
+    lane.parts[0] = Part(0, Head(), 0, -1, states=state)
+    lane._show()
+    assert list(boards.missing()) == [0]
+
+
+def test_who_leaves_while_events_are_published_leaves_none_behind() -> None:
+    """The next one to look at the source would take them for what came since."""
+    boards, lane, _ = _watched()
+    lane.send(0, _sent(1, START_MS))
+    boards.follow(0, 1)
+
+    class Interrupted(dict[tuple[int, int], tuple[Any, ...]]):
+        """Somebody leaves just after a lane has looked whether he is there."""
+
+        def get(self, *key: Any) -> Any:
+            found = super().get(*key)
+            leaving = threading.Thread(target=boards.leave, args=(0, 1))
+            leaving.start()
+            leaving.join(0.1)
+            threads.append(leaving)
+            return found
+
+    threads: list[threading.Thread] = []
+    boards._events = Interrupted(boards._events)
+    lane.send(0, _sent(1, START_MS + 1))
+    for thread in threads:
+        thread.join()
+    assert dict(boards._events) == {}
+
+
+def test_two_lanes_that_publish_at_once_are_both_heard() -> None:
+    """Else a page would take the second for what it has already."""
+    others: list[threading.Thread] = []
+
+    class Slow(LiveBoards):
+        """The second lane publishes between a look at the version and its rise."""
+
+        @property
+        def version(self) -> int:
+            """Rises with everything that is published."""
+            found = self._version
+            if found == 1 and not others:
+                others.append(threading.Thread(target=lane.send, args=(1, _sent(1, START_MS))))
+                others[0].start()
+                others[0].join(0.1)
+            return found
+
+        @version.setter
+        def version(self, value: int) -> None:
+            self._version = value
+
+    boards = Slow()
+    lane = LiveLane(2, boards)
+    boards.watch()
+    boards.version = 1
+    lane.send(0, _sent(1, START_MS))
+    others[0].join()
+    assert boards._version == 3

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.live_view import HEARTBEAT, View, applied, change, event
+from streams.live_view import HEARTBEAT, NOTHING_CHANGED, View, applied, change, event, failure
 
 VALUES = st.one_of(st.none(), st.integers(-5, 5), st.text(max_size=3))
 ROWS = st.dictionaries(st.sampled_from("abcde"), st.fixed_dictionaries({"x": VALUES, "y": VALUES}))
@@ -57,3 +57,13 @@ def test_an_event_is_one_block_whatever_it_holds() -> None:
     assert lines[3:] == ["", ""]
     assert HEARTBEAT.startswith(b":")
     assert HEARTBEAT.endswith(b"\n\n")
+
+
+def test_a_view_that_failed_is_told_without_an_id() -> None:
+    """So who comes back goes on from the last one that he has; what he has stands."""
+    lines = failure("OSError('\udcff\\n')").decode().split("\n")
+    assert lines[0] == "event: failed"
+    assert json.loads(lines[1].removeprefix("data: ")) == {"error": "OSError('?\\n')"}
+    assert lines[2:] == ["", ""]
+    view = View({"n": 1}, ("a",), {"a": {"x": 1}})
+    assert applied(view, NOTHING_CHANGED) == view
