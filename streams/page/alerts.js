@@ -9,15 +9,15 @@ const kinds = [["", "All"], ["1", "Open"], ["0", "Closed"]];
 
 const columns = [
   { name: "severity", label: "Severity", title: "Of an open alert now, of a closed one when it closed", text: (r) => r.severity, cell: (r) => severity(r.severity) },
-  { name: "state", label: "State", wide: 1, text: (r) => r.state, cell: (r) => h("span", { class: `state state-${r.state}` }, r.state === "CLOSED" ? "closed" : "open") },
-  { name: "subject", label: "Of", wide: 1, title: "Whose clock: of a source, of a broker, or of a worker. A source may call itself what it likes", text: (r) => r.subject, cell: (r) => r.subject.toLowerCase() },
+  { name: "state", label: "State", wide: 2, text: (r) => r.state, cell: (r) => h("span", { class: `state state-${r.state}` }, r.state === "CLOSED" ? "closed" : "open") },
+  { name: "subject", label: "Of", wide: 2, title: "Whose clock: of a source, of a broker, or of a worker. A source may call itself what it likes", text: (r) => r.subject, cell: (r) => r.subject.toLowerCase() },
   { name: "source", label: "Source", text: (r) => `${r.subject} ${r.source}`, cell: (r) => (r.subject === "SOURCE" ? sourceLink(r) : h("span", { class: "source" }, format.plain(r.source))) },
   { name: "cause", label: "Cause", text: (r) => r.cause, cell: (r) => cause(r.cause) },
   { name: "text", label: "What is wrong", kind: "prose", cell: (r) => format.plain(r.text) },
   { name: "worst", label: "At worst", kind: "number", wide: 2, title: "The largest distance while it was open", cell: (r) => format.span(r.worst_value_ms) },
-  { name: "opened", label: "Opened", kind: "time", wide: 2, title: "Authority time of the event that opened it", text: (r) => `${format.zone()} ${r.opened_ms}`, cell: (r) => format.instant(r.opened_ms) },
-  { name: "closed", label: "Closed", kind: "time", wide: 3, text: (r) => `${format.zone()} ${r.closed_ms} ${r.state}`, cell: (r) => (r.state === "CLOSED" ? format.instant(r.closed_ms) : "–") },
-  { name: "events", label: "Events", kind: "number", wide: 3, title: "Of the source, since the first that was over a limit", cell: (r) => format.count(r.events) },
+  { name: "opened", label: "Opened", kind: "time", wide: 3, title: "Authority time of the event that opened it", text: (r) => `${format.zone()} ${r.opened_ms}`, cell: (r) => format.instant(r.opened_ms) },
+  { name: "closed", label: "Closed", kind: "time", wide: 4, text: (r) => `${format.zone()} ${r.closed_ms} ${r.state}`, cell: (r) => (r.state === "CLOSED" ? format.instant(r.closed_ms) : "–") },
+  { name: "events", label: "Events", kind: "number", wide: 4, title: "Of the source, since the first that was over a limit", cell: (r) => format.count(r.events) },
 ];
 
 export class AlertsView {

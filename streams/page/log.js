@@ -12,11 +12,11 @@ const columns = [
   { name: "source", label: "Source", text: (r) => r.source, cell: (r) => (r.reading === "DATA" ? sourceLink(r) : h("span", { class: "source" }, format.plain(r.source))) },
   { name: "delta", label: "Delta ms", kind: "number", title: "Stamped minus appended", cell: (r) => (r.drift_delta_ms === null ? "-" : format.fixed(r.drift_delta_ms, 0, true)) },
   { name: "severity", label: "Severity", text: (r) => r.severity, cell: (r) => severity(r.severity) },
-  { name: "cause", label: "Cause", wide: 1, title: "Why it is beyond a limit, as judge saw it then", text: (r) => r.cause || "", cell: (r) => cause(r.cause) },
-  { name: "clock", label: "Clock ms", kind: "number", wide: 2, title: "The estimate of its clock after the event, and within which the truth is", text: (r) => `${r.offset_ms} ${r.bound_ms}`, cell: estimate },
+  { name: "cause", label: "Cause", wide: 2, title: "Why it is beyond a limit, as judge saw it then", text: (r) => r.cause || "", cell: (r) => cause(r.cause) },
+  { name: "clock", label: "Clock ms", kind: "number", wide: 3, title: "The estimate of its clock after the event, and within which the truth is", text: (r) => `${r.offset_ms} ${r.bound_ms}`, cell: estimate },
   { name: "hash", label: "Phase hash", kind: "code", wide: 2, title: "The chain hash of its entry", text: (r) => r.phase_lock_hash || "NULL", cell: (r) => (r.phase_lock_hash ? h("span", { title: r.phase_lock_hash }, r.phase_lock_hash.slice(0, hashShown), h("span", { class: "error" }, "…")) : "NULL") },
-  { name: "reading", label: "Reading", wide: 3, title: "Of an event, of an anchor, or of a clock that was verified", cell: (r) => r.reading },
-  { name: "id", label: "Entry", kind: "number", wide: 3, title: "partition:index", cell: (r) => `${r.partition}:${r.index}` },
+  { name: "reading", label: "Reading", wide: 4, title: "Of an event, of an anchor, or of a clock that was verified", cell: (r) => r.reading },
+  { name: "id", label: "Entry", kind: "number", wide: 4, title: "partition:index", cell: (r) => `${r.partition}:${r.index}` },
 ];
 
 function estimate(row) {

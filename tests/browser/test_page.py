@@ -84,6 +84,25 @@ async def texts(tab: Tab, selector: str) -> list[str]:
     return found
 
 
+def test_no_column_is_cut_at_any_width(tmp_path: Path) -> None:
+    """Those that are least needed go before one is out of sight; long names, too."""
+
+    async def scenario(tab: Tab, server: Served) -> None:
+        fleet = fleet_of(server.lane, 60, hostile=True)
+        fleet.begin(30)
+        fleet.send(_system.now_us() // 1_000)
+        for name in VIEWS:
+            await tab.open("about:blank")
+            await tab.open(address(server, view_of(name, fleet)))
+            await tab.until(f"{LIVE} && {ROWS} > 0")
+            for width in (360, 480, 570, 700, 890, 910, 1_024, 1_170, 1_190, 1_280, 1_366, 1_490, 1_510, 1_920):
+                await tab.size(width, 800)
+                assert await tab.evaluate(SIDEWAYS) <= 0, (name, width)
+                assert await tab.evaluate(CUT) <= 0, (name, width)
+
+    browse(tmp_path, scenario)
+
+
 @pytest.mark.alone
 def test_it_paints_and_follows_ten_thousand_sources_within_a_second(tmp_path: Path) -> None:
     """The first paint, and a clock that steps in between all others."""
