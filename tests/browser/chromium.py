@@ -147,6 +147,10 @@ class Tab:
             await self.send("HeapProfiler.collectGarbage")
         return int((await self.send("Runtime.getHeapUsage"))["usedSize"])
 
+    async def dom_nodes(self) -> int:
+        """How many nodes are kept, in the document or out of it; after `heap_bytes`, so none is garbage."""
+        return int((await self.send("Memory.getDOMCounters"))["nodes"])
+
     async def end(self) -> None:
         """Listen no more."""
         self._reader.cancel()
