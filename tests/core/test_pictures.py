@@ -1,16 +1,21 @@
-"""docs/windows.md and docs/clocks.md: their pictures, tables and examples are those that the code gives."""
+"""windows.md, clocks.md and page.md: their pictures, tables and examples are those that the code gives."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import struct
 import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from docs.draw import PICTURES, draw, report, result, table
 from docs.draw_clocks import CLOCK_PICTURES, figures
+from docs.photograph import PICTURES as PHOTOGRAPHS
+from docs.photograph import WIDTH, compact
 from streams.quantiles import SKETCH_BINS_MAX
 from streams.sliding_table import EVENTS_MAX
 from streams.window_settings import KEYS, read_windows
@@ -57,9 +62,9 @@ def test_a_picture_is_what_its_run_draws(drawn: Path, name: str) -> None:
 
 
 def test_there_are_no_other_pictures_and_none_is_large(drawn: Path) -> None:
-    """Those in the repository are those that are drawn."""
+    """Those in the repository are those that are drawn, and those that are taken of the page."""
     names = sorted(path.name for path in COMMITTED.iterdir())
-    assert names == sorted(path.name for path in drawn.iterdir())
+    assert names == sorted([*(path.name for path in drawn.iterdir()), *(f"page_{name}.png" for name in PHOTOGRAPHS)])
     assert [path.name for path in COMMITTED.iterdir() if path.stat().st_size > BYTES_MAX] == []
 
 
@@ -68,6 +73,20 @@ def test_a_page_shows_every_picture(name: str, pictures: dict[str, object]) -> N
     """Each once, with a text for those who do not see it."""
     shown = re.findall(r"!\[([^\]]+)\]\(pictures/(\w+)\.svg\)", (DOCS / name).read_text(encoding="utf-8"))
     assert sorted(picture for _, picture in shown) == sorted(pictures)
+
+
+def test_the_page_shows_a_photograph_of_every_view() -> None:
+    """Each once, with a text for those who do not see it; all of one width, and few colours."""
+    shown = re.findall(r"!\[([^\]]+)\]\(pictures/page_(\w+)\.png\)", (DOCS / "page.md").read_text(encoding="utf-8"))
+    assert sorted(picture for _, picture in shown) == sorted(PHOTOGRAPHS)
+    for name, (_, height, _) in PHOTOGRAPHS.items():
+        content = (COMMITTED / f"page_{name}.png").read_bytes()
+        assert struct.unpack(">II", content[16:24]) == (WIDTH, height)
+        with Image.open(io.BytesIO(content)) as picture:
+            assert picture.mode == "P"
+            held = io.BytesIO()
+            picture.convert("RGB").save(held, "PNG")
+        assert compact(held.getvalue())[:24] == content[:24]
 
 
 def test_the_figures_of_the_backlog_are_what_was_drawn() -> None:
