@@ -24,7 +24,8 @@ way to the broker, which readings cannot tell:
     TWO_WAY   round trips say how far above: the middle of the narrowest of each stretch, averaged with weights that
               fall with age; the bound reaches to where most of the round trips agree (see `intervals`)
 
-Between good readings, those near the line, either bound grows by 500 ppm.
+Between good readings, those near the line, either bound grows by 500 ppm. While the last reading lies above the line,
+and is no step yet, it reaches that far.
 
 Steps. Readings that lie elsewhere are a step when three of them over at least five seconds agree with one another; all
 that was learnt moves along. A backlog that is worked off does not agree with itself: its readings rise faster than any

@@ -129,13 +129,14 @@ def line_us(clocks: NDArray[np.int64], slot: int, at_ms: int) -> int:
 
 @kernel
 def offset_of(clocks: NDArray[np.int64], slot: int, at_ms: int) -> tuple[int, int]:
-    """The clock's offset in us, and how far the truth may be from it."""
+    """The clock's offset in us, and how far the truth may be from it; as far as a reading above the line, if one is."""
     at_ms = max(instant_of(at_ms), clocks[slot, LINE_MS], clocks[slot, GOOD_MS])
     rise_us, reach_us = PATH_US, PATH_US
     if clocks[slot, REACH_US] >= 0:
         rise_us, reach_us = clocks[slot, RISE_US], clocks[slot, REACH_US]
     grown_us = moved_us(SKEW_MAX_PPB, at_ms - clocks[slot, GOOD_MS])
-    return line_us(clocks, slot, at_ms) + rise_us, reach_us + TICK_US + grown_us
+    above_us = max(clocks[slot, OFF_MAX_US], 0) if clocks[slot, OFF_COUNT] > 0 else 0
+    return line_us(clocks, slot, at_ms) + rise_us, reach_us + TICK_US + grown_us + above_us
 
 
 @kernel

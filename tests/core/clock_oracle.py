@@ -91,7 +91,8 @@ class Clock:
         """Offset and bound."""
         at_ms = max(clamped(at_ms, INSTANT_MAX_MS), self.line_ms, self.good_ms)
         rise, reach = (PATH_US, PATH_US) if self.reach_us is None else (self.rise_us, self.reach_us)
-        return self.line(at_ms) + rise, reach + 1_000 + self.moved(NEVER_FIT_PPB, at_ms - self.good_ms)
+        above = 0 if self.off is None else max(0, *self.off.offs)
+        return self.line(at_ms) + rise, reach + 1_000 + self.moved(NEVER_FIT_PPB, at_ms - self.good_ms) + above
 
     def known_offset(self, at_ms: int) -> tuple[int, int]:
         """Offset and bound; (0, -1) before three readings over five seconds are near."""

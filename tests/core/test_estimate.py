@@ -263,6 +263,19 @@ def test_one_wrong_stamp_is_no_step() -> None:
     assert learnt.place[2_000] == Place.BELOW
     assert learnt.clocks[0, DISTURBANCES] == 0
     assert np.abs(learnt.offset_us).max() < 60_000
+    far = learnt.bound_us > 1_000_000
+    assert np.flatnonzero(far).tolist() == [1_000]  # what was appended before it was made is proved, while it stands
+
+
+@pytest.mark.parametrize("ppm", [5_000, 50_000])
+def test_a_clock_that_gains_more_than_clocks_do_is_within_the_bound(ppm: float) -> None:
+    """Its estimate stays behind, and the bound says by how much; without round trips, which are told late."""
+    truth = Truth(0, ppm)
+    made_s, appended_s = _steady(600)
+    learnt = learn(readings_of(truth, made_s, appended_s))
+    off_us = np.abs(learnt.offset_us - truth.offsets_us(appended_s))
+    assert (off_us <= learnt.bound_us)[learnt.known].all()
+    assert off_us.max() > 100_000
 
 
 def test_round_trips_prove_a_fall_at_once_and_tell_it_from_a_longer_way() -> None:
