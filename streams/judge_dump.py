@@ -120,10 +120,7 @@ def dump(image: Image) -> bytes:
             states.tobytes(),
             lengths_of(table).astype("<u2").tobytes(),
             table.arena[:names].tobytes(),
-            watched.tobytes(),
-            clocks.tobytes(),
-            points.tobytes(),
-            rows.tobytes(),
+            *(column.data.cast("B") for column in (watched, clocks, points, rows) if column.size),
         )
     )
 

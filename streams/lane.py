@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from lifecycle.hot_tier import HotTier
@@ -55,7 +56,7 @@ from streams.progress import produce_durably, progress_message, read_lane
 from streams.rdkafka import NativeConsumer
 from streams.records import slice_records
 from streams.restore import bring_level, entries_between
-from streams.snapshots import Packed, Snapshot, SnapshotWriter, Stored, read_snapshots
+from streams.snapshots import Offered, Packed, Snapshot, SnapshotWriter, Stored, read_snapshots
 from streams.transactions import Transactions
 from streams.warning_log import LOGGED_PER_SECOND, DriftWarning, warnings_of
 
@@ -443,11 +444,13 @@ class Lane:
         behind = [p.head.index - p.snapshot_index for p in self.parts.values()]
         if now_ns < self._snapshot_due_ns and max(behind) < self._settings.snapshot_entries:
             return
-        if not self._snapshots.ready():
-            return
-        self._snapshot_due_ns = now_ns + self._settings.snapshot_interval_ms * 1_000_000
-        due = [p for p in self.parts.values() if p.head.index > p.snapshot_index]
-        folds = self._configured.folds
+        due = [p for p in self.parts.values() if p.head.index > p.snapshot_index and p.states is not None]
+        if due and self._snapshots.offer(partial(self._taken, self._configured.folds, due)):
+            self._snapshot_due_ns = now_ns + self._settings.snapshot_interval_ms * 1_000_000
+            for part in due:
+                part.snapshot_index = part.head.index
+
+    def _taken(self, folds: Folds, due: list[Part]) -> Offered:
         versions = folds.versions()
         taken = [
             Snapshot(fold, versions[fold], p.number, p.head.index, p.head.chain_hash, state)
@@ -455,9 +458,7 @@ class Lane:
             if p.states is not None
             for fold, state in folds.dumps(p.states).items()
         ]
-        if taken and self._snapshots.offer(taken, self._stored()):
-            for part in due:
-                part.snapshot_index = part.head.index
+        return Offered(taken, self._stored())
 
     def _stored(self) -> Stored | None:
         """Snapshots of the hot tier."""

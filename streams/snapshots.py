@@ -11,6 +11,7 @@ and unpacks what it tries: the newest, and the older one where the newer cannot 
 GUARANTEE a snapshot is used only if its head came after all its chunks and the hash agrees; what turns out to be
 anything else is logged and as if absent. Written outside the lane's transactions, after the commit of the entries it
 contains: index <= the committed tail.
+GUARANTEE of all lanes of a process one at a time has copies of its states in memory, until they are delivered.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import lz4.frame
 import structlog
@@ -146,8 +148,19 @@ class Stored(NamedTuple):
     flush: Callable[[], None]
 
 
+class Offered(NamedTuple):
+    """What is written at a time."""
+
+    snapshots: list[Snapshot]
+    stored: Stored | None = None
+
+
+#: Of a process: whose snapshots are being written.
+_turn: Final = threading.BoundedSemaphore()
+
+
 class SnapshotWriter:
-    """Writes the snapshots of one lane on a thread of its own, one list at a time.
+    """Writes the snapshots of one lane on a thread of its own.
 
     A dropped or failed snapshot costs time at the next restart, nothing else, so it is logged and not raised.
 
@@ -160,24 +173,28 @@ class SnapshotWriter:
         self._producer: Producer | None = None
         #: By fold and partition the next in turn.
         self._slots = _next_slots(held)
-        self._free = threading.Event()
-        self._free.set()
         self._given_up = threading.Event()
-        #: One list at most, and the end.
-        self._offered: queue.SimpleQueue[tuple[list[Snapshot], Stored | None] | None] = queue.SimpleQueue()
+        #: One at most, and the end.
+        self._offered: queue.SimpleQueue[Offered | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"snapshots-{lane}", daemon=True)
         self._thread.start()
 
-    def ready(self) -> bool:
-        """Whether an offer would be taken: nothing is being written."""
-        return self._free.is_set()
+    def offer(self, take: Callable[[], Offered | None]) -> bool:
+        """Write what `take` returns, if nothing is being written for any lane of this process; whether it is.
 
-    def offer(self, snapshots: list[Snapshot], stored: Stored | None = None) -> bool:
-        """Hand snapshots over; False where the writer is still busy with earlier ones. Not for two threads at once."""
-        if not self.ready():
+        take: called at once, on this thread, and only if it is its turn; None for nothing.
+        """
+        if not _turn.acquire(blocking=False):
             return False
-        self._free.clear()
-        self._offered.put((snapshots, stored))
+        offered = None
+        try:
+            offered = take()
+        finally:
+            if offered is None:
+                _turn.release()
+        if offered is None:
+            return False
+        self._offered.put(offered)
         return True
 
     def close(self) -> None:
@@ -188,18 +205,21 @@ class SnapshotWriter:
 
     def _run(self) -> None:
         while (offered := self._offered.get()) is not None:
-            snapshots, stored = offered
-            if stored is not None and self._flushed(stored):
-                snapshots = [*snapshots, *stored.snapshots]
-            for snapshot in snapshots:
-                if self._given_up.is_set():
-                    return
-                try:
-                    self._write(snapshot)
-                except Exception as error:  # noqa: BLE001 - a snapshot is a cache, and the next one may succeed
-                    self._producer = None
-                    _logger.warning("snapshot_failed", lane=self._lane, partition=snapshot.partition, error=repr(error))
-            self._free.set()
+            waiting = deque(offered.snapshots)
+            if offered.stored is not None and self._flushed(offered.stored):
+                waiting += offered.stored.snapshots
+            del offered
+            while waiting and not self._given_up.is_set():
+                self._try_write(waiting.popleft())
+            waiting.clear()
+            _turn.release()
+
+    def _try_write(self, snapshot: Snapshot) -> None:
+        try:
+            self._write(snapshot)
+        except Exception as error:  # noqa: BLE001 - a snapshot is a cache, and the next one may succeed
+            self._producer = None
+            _logger.warning("snapshot_failed", lane=self._lane, partition=snapshot.partition, error=repr(error))
 
     def _flushed(self, stored: Stored) -> bool:
         try:

@@ -12,7 +12,7 @@ from streams import restore
 from streams.control import encode_control, read_control
 from streams.fold_progress import FoldProgress
 from streams.progress import lift_halt, read_lane, record_halt
-from streams.snapshots import Snapshot, SnapshotWriter
+from streams.snapshots import Offered, Snapshot, SnapshotWriter
 from streams.transactions import Point
 from tests.broker.harness import (
     POLL_BROKER_S,
@@ -263,7 +263,8 @@ def test_a_judge_whose_progress_a_snapshot_contradicts_does_not_speak(kafka: Any
     ledger = behind(kafka, prefix, tmp_path)
     entry = records(ledger.settings)[-2][1]
     writer = SnapshotWriter(kafka.bootstrap, ledger.names.snapshots, 0)
-    writer.offer([Snapshot(JUDGE.name, JUDGE.version, 0, entry["index"], entry["chain_hash"], b"state")])
+    false = Snapshot(JUDGE.name, JUDGE.version, 0, entry["index"], entry["chain_hash"], b"state")
+    wait_for(lambda: writer.offer(lambda: Offered([false])), "it is its turn")
     writer.close()
     before = ledger.outputs()
     halt = refused(ledger, JUDGE)

@@ -18,7 +18,7 @@ from streams import snapshots
 from streams.ledger_reader import read_tail
 from streams.log import Log
 from streams.restore import entries_between, restore
-from streams.snapshots import CHUNK_BYTES, Snapshot, SnapshotWriter, read_snapshots
+from streams.snapshots import CHUNK_BYTES, Offered, Snapshot, SnapshotWriter, read_snapshots
 from tests.broker.harness import Ledger, wait_for
 from tests.broker.ledgers import (
     DERIVE,
@@ -58,8 +58,8 @@ def test_the_two_newest_snapshots_are_read_back(kafka: Any, prefix: str, tmp_pat
     written = [Snapshot("judge", 1, 1, index, bytes(32), state) for index in (7, 8, 9)]
     writer = SnapshotWriter(kafka.bootstrap, ledger.names.snapshots, 1)
     for snapshot in written:
-        wait_for(writer.ready, "the writer is free")
-        assert writer.offer([replace(snapshot, state=state + bytes([snapshot.index]))])
+        offered = Offered([replace(snapshot, state=state + bytes([snapshot.index]))])
+        wait_for(lambda offered=offered: writer.offer(lambda: offered), "it is its turn")
     writer.close()
     with ledger.log() as log:
         found = read_snapshots(log, ledger.names.snapshots, 1)
@@ -125,7 +125,7 @@ def elsewhere(kafka: Any) -> str:
 def write(bootstrap: str, topic: str, lane: int, taken: list[Snapshot]) -> None:
     """One after the other, in turn in the two slots."""
     writer = SnapshotWriter(bootstrap, topic, lane)
-    assert writer.offer(taken)
+    wait_for(lambda: writer.offer(lambda: Offered(taken)), "it is its turn")
     writer.close()
 
 
@@ -290,7 +290,7 @@ def test_a_lane_writes_no_snapshot_that_is_there_already(kafka: Any, prefix: str
     with closing(Log(settings.bootstrap)) as log:
         held = read_snapshots(log, topic, 0)
     writer = SnapshotWriter(settings.bootstrap, topic, 0, held)
-    assert writer.offer(taken)
+    wait_for(lambda: writer.offer(lambda: Offered(taken)), "it is its turn")
     writer.close()
 
     before, whole = heads_of(settings), indexes_of(settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +14,7 @@ from schemas.clock import SystemTime
 from streams import snapshots
 from streams.fold import FoldError
 from streams.log import Bounds
-from streams.snapshots import Snapshot, SnapshotWriter, pack, read_snapshots
+from streams.snapshots import Offered, Snapshot, SnapshotWriter, pack, read_snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,15 +86,22 @@ def _writer(monkeypatch: pytest.MonkeyPatch, first: type[_Producer]) -> tuple[Sn
     return SnapshotWriter("nowhere:1", "t", 0), kafka
 
 
+def _offer(writer: SnapshotWriter, *taken: Snapshot) -> bool:
+    return writer.offer(lambda: Offered(list(taken or [_SNAPSHOT])))
+
+
+def _never() -> Offered:
+    raise AssertionError("taken though it is not its turn")
+
+
 @pytest.mark.parametrize("first", [_Defect, _Fatal, _Undelivered])
 def test_what_fails_once_is_written_the_next_time_with_another_producer(
     monkeypatch: pytest.MonkeyPatch, wait_until: Any, first: type[_Producer]
 ) -> None:
     """The thread outlives any error, and the slot of a snapshot that failed is used again."""
     writer, kafka = _writer(monkeypatch, first)
-    assert writer.offer([_SNAPSHOT])
-    wait_until(writer.ready, 10, "free again")
-    assert writer.offer([_SNAPSHOT])
+    assert _offer(writer)
+    wait_until(lambda: _offer(writer), 10, "its turn again")
     writer.close()
     assert kafka.made[1].keys == ["judge/0/1/0", "judge/0/1/head"]
 
@@ -104,13 +110,26 @@ def test_a_busy_writer_takes_nothing_and_closes_in_time(monkeypatch: pytest.Monk
     """Where the broker is away; what it was given is given up, and its thread ends."""
     monkeypatch.setattr(snapshots, "_CLOSE_TIMEOUT_S", 0.1)
     writer, kafka = _writer(monkeypatch, _Away)
-    assert writer.ready()
-    assert writer.offer([_SNAPSHOT, _SNAPSHOT])
-    assert not writer.ready()
-    assert not writer.offer([_SNAPSHOT])
+    other = SnapshotWriter("nowhere:1", "t", 1)
+    assert _offer(writer, _SNAPSHOT, _SNAPSHOT)
+    for busy in (writer, other):
+        assert not busy.offer(_never)
     writer.close()
-    wait_until(lambda: "snapshots-0" not in {t.name for t in threading.enumerate()}, 10, "its thread ends")
-    assert [producer.keys for producer in kafka.made] == [["judge/0/1/0", "judge/0/1/head"]]
+    wait_until(lambda: not writer._thread.is_alive(), 10, "its thread ends")
+    assert _offer(other)
+    other.close()
+    assert [producer.keys for producer in kafka.made] == [["judge/0/1/0", "judge/0/1/head"]] * 2
+
+
+def test_who_takes_nothing_or_fails_gives_the_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that others write."""
+    writer, kafka = _writer(monkeypatch, _Producer)
+    assert not writer.offer(lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        writer.offer(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    assert _offer(writer)
+    writer.close()
+    assert len(kafka.made) == 1
 
 
 def test_a_large_state_has_longer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +146,7 @@ def test_a_large_state_has_longer(monkeypatch: pytest.MonkeyPatch) -> None:
             return self.rounds or super().flush(timeout_s)
 
     writer, kafka = _writer(monkeypatch, Slow)
-    writer.offer([_SNAPSHOT])
+    assert _offer(writer)
     writer.close()
     assert len(kafka.made) == 1
     assert writer._slots == {("judge", 0): 0}
@@ -242,7 +261,7 @@ def test_a_writer_begins_with_the_slot_of_what_may_go(
     monkeypatch.setattr(snapshots, "Producer", kafka)
     others = [pack(replace(_SNAPSHOT, **other), first) for other in ({"partition": 1}, {"fold": "derive"})]
     writer = SnapshotWriter("nowhere:1", "t", 0, [*others, *(pack(_SNAPSHOT, slot) for slot in held)])
-    writer.offer([replace(_SNAPSHOT, index=index), replace(_SNAPSHOT, index=index + 1)])
+    assert _offer(writer, replace(_SNAPSHOT, index=index), replace(_SNAPSHOT, index=index + 1))
     writer.close()
     heads = [key for key in kafka.made[0].keys if key.endswith("head")]
     assert heads == [f"judge/0/{first}/head", f"judge/0/{1 - first}/head"]
@@ -265,6 +284,6 @@ def test_starts_that_all_die_half_way_leave_the_newest_whole_one(monkeypatch: py
     with capture_logs():
         for index in (7, 8, 9, 10):
             writer = SnapshotWriter("nowhere:1", "t", 0, topic.read())
-            writer.offer([replace(_SNAPSHOT, index=index)])
+            assert _offer(writer, replace(_SNAPSHOT, index=index))
             writer.close()
             assert [(packed.index, packed.is_whole()) for packed in topic.read()] == [(6, True)]
