@@ -52,13 +52,10 @@ export class SourceView {
   }
 
   async load() {
-    await Promise.all([this.loadChart(), this.history()]);
-    this.paint();
-  }
-
-  async loadChart() {
     const { Chart } = await import("./chart.js");
-    if (!this.stopped) this.chart = new Chart(this.holder, (point) => this.say(point));
+    if (this.stopped) return;
+    this.chart = new Chart(this.holder, (point) => this.say(point));
+    this.paint();
   }
 
   /** What the hot tier has: of the longest span that fits. */
@@ -81,7 +78,14 @@ export class SourceView {
   }
 
   /** The page was cut off, or paused: what came meanwhile the hot tier has. */
-  async again() {
+  again() {
+    this.asked = undefined;
+  }
+
+  /** Ask for what was before, once the stream follows the source: by its number, if it has one. So nothing falls in between. */
+  async before(number) {
+    if (this.asked === number) return;
+    this.asked = number;
     await this.history();
     if (!this.stopped) this.paint();
   }
@@ -95,6 +99,7 @@ export class SourceView {
     const { facts } = view;
     for (const key of view.order) this.take(view.rows.get(key));
     text(this.words, facts.error || (facts.at_ms === null ? "Loading …" : format.plain(facts.words || "")));
+    if (facts.number !== null || facts.error) this.before(facts.number);
     this.clock = facts.clock;
     if (facts.clock) this.tell(facts.clock);
     this.paint();
