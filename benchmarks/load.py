@@ -3,7 +3,8 @@
 Problem of catch-up: a worker that finds a full topic begins while it still opens its other lanes, and one that is warm
 follows the loader instead of catching up. So the first record of each partition belongs to a transaction that stays
 open while the rest is loaded: read_committed consumers see nothing behind it. The lanes open, compile and idle; the
-commit of that transaction is the starting gun.
+commit of that transaction is the starting gun. Inputs whose local times are to span ten minutes are filled side by
+side, and so measured within minutes of each other.
 
 GUARANTEE what is loaded is known: count and SHA-256 of keys and values, in order, for each partition; and the topic
 holds exactly that many offsets, or NotLoadedError is raised.
@@ -30,6 +31,7 @@ from streams.librdkafka import MESSAGE_WORDS, W_KEY, W_KEY_LENGTH, W_VALUE, W_VA
 from streams.log import Log
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from multiprocessing.connection import Connection
 
     from numpy.typing import NDArray
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 #: Sent for a partition at once; what waits in the client stays near this, so that stamps are fresh when appended.
 CHUNK_EVENTS: Final = 10_000
 _WAITING_EVENTS_MAX: Final = 40_000
-#: Kafka's own limit; loading takes seconds, or ten minutes where local times are to span them.
-_GATE_TIMEOUT_MS: Final = 900_000
+#: Kafka's own limit: a gate opens by itself then. Loading takes seconds, or as long as local times are to span.
+GATE_TIMEOUT_S: Final = 900
 _REQUEST_TIMEOUT_S: Final = 30
 _TICK_S: Final = 0.005
 #: Of a load that is spread over time.
@@ -97,7 +99,7 @@ class _Loader:
         return rows
 
     def send(self, partition: int, count: int) -> None:
-        """Queue events stamped now."""
+        """Queue events stamped now, and wait while the broker has too many still to take."""
         rows = self.make(partition, count)
         messages = np.zeros((count, MESSAGE_WORDS), np.int64)
         messages[:, W_KEY] = address_of(rows) + np.arange(count) * ROW_BYTES
@@ -108,9 +110,8 @@ class _Loader:
         if taken != count:
             raise NotLoadedError(f"{count - taken} of {count} events were refused by the client: its queue is full")
 
-    def waiting(self) -> int:
-        """Events that the broker has not taken yet."""
-        return int(_outq_len(self._client))
+        while _outq_len(self._client) > _WAITING_EVENTS_MAX:
+            _time.sleep_s(_TICK_S)
 
     def finish(self) -> Loaded:
         """Wait for all deliveries, end the client, and compare with the topic."""
@@ -141,33 +142,17 @@ class Preload:
             {
                 "bootstrap.servers": bootstrap,
                 "transactional.id": f"{topic}.gate",
-                "transaction.timeout.ms": _GATE_TIMEOUT_MS,
+                "transaction.timeout.ms": GATE_TIMEOUT_S * MS_PER_S,
                 "log_level": 0,
             }
         )
 
-    def load(self, events: int, spread_s: int = 0) -> Loaded:
-        """Fill the topic with so many events, evenly over its partitions and over spread_s."""
-        self._close_gate()
-        began_ns, chunk = _time.monotonic_ns(), CHUNK_EVENTS
-        if spread_s:
-            chunk = min(chunk, max(1, events // self._partitions // (spread_s * _CHUNKS_A_SECOND)))
-        left = [events // self._partitions + (p < events % self._partitions) - 1 for p in range(self._partitions)]
-        tell_s = _TELL_EVERY_S
-        while any(left):
-            due_s = spread_s * (1 - sum(left) / events)
-            if due_s >= tell_s:
-                typer.echo(f"filling the input: {tell_s} of {spread_s} s", err=True)
-                tell_s += _TELL_EVERY_S
-            while (_time.monotonic_ns() - began_ns) / _NS_PER_S < due_s:
-                _time.sleep_s(_TICK_S)
-            for partition, rest in enumerate(left):
-                count = min(rest, chunk)
-                if count:
-                    self._loader.send(partition, count)
-                    left[partition] -= count
-                while self._loader.waiting() > _WAITING_EVENTS_MAX:
-                    _time.sleep_s(_TICK_S)
+    def send(self, partition: int, count: int) -> None:
+        """Queue events behind the gate, stamped now."""
+        self._loader.send(partition, count)
+
+    def finish(self) -> Loaded:
+        """Wait until the topic holds what was sent."""
         return self._loader.finish()
 
     def release(self) -> None:
@@ -177,7 +162,8 @@ class Preload:
         except KafkaException as error:
             raise NotLoadedError(f"the events stay unseen: {error.args[0].str()}") from error
 
-    def _close_gate(self) -> None:
+    def close(self) -> None:
+        """Let nobody see what follows: the first event of each partition is sent, and its transaction stays open."""
         try:
             self._gate.init_transactions(_REQUEST_TIMEOUT_S)
             self._gate.begin_transaction()
@@ -189,6 +175,30 @@ class Preload:
             raise NotLoadedError(f"{self._topic} cannot be loaded: {error.args[0].str()}") from error
         if left:
             raise NotLoadedError(f"{self._topic} takes no record within {_REQUEST_TIMEOUT_S} s. Is Kafka up?")
+
+
+def load(preloads: Sequence[Preload], events: int, partitions: int, spread_s: int) -> list[Loaded]:
+    """Close the gates and fill each topic with so many events, evenly over its partitions and over spread_s."""
+    for preload in preloads:
+        preload.close()
+    began_ns, chunk = _time.monotonic_ns(), CHUNK_EVENTS
+    if spread_s:
+        chunk = min(chunk, max(1, events // partitions // (spread_s * _CHUNKS_A_SECOND)))
+    left = [events // partitions + (p < events % partitions) - 1 for p in range(partitions)]
+    tell_s = _TELL_EVERY_S
+    while any(left):
+        due_s = spread_s * (1 - sum(left) / events)
+        if due_s >= tell_s:
+            typer.echo(f"filling the input: {tell_s} of {spread_s} s", err=True)
+            tell_s += _TELL_EVERY_S
+        while (_time.monotonic_ns() - began_ns) / _NS_PER_S < due_s:
+            _time.sleep_s(_TICK_S)
+        for partition, rest in enumerate(left):
+            if count := min(rest, chunk):
+                for preload in preloads:
+                    preload.send(partition, count)
+                left[partition] -= count
+    return [preload.finish() for preload in preloads]
 
 
 def pace(

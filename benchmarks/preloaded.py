@@ -1,4 +1,4 @@
-"""Catch-up: all events are there at once, and every lane is open and warm.
+"""Catch-up: all events are there at once, behind a gate, and every lane is open and warm when it opens.
 
 The rate is taken from the broker's append times of the ledger's own records, from the first to the last. CPU counts
 from the moment the events become visible, so what is fetched ahead of the first append is paid for too.
@@ -14,7 +14,7 @@ from benchmarks.cases import OFF_PERCENT, Name, Subject
 from benchmarks.events import EventFactory
 from benchmarks.figures import rates
 from benchmarks.ledger_check import check, check_hot
-from benchmarks.load import Preload
+from benchmarks.load import Preload, load
 from benchmarks.sampler import Sampler
 from benchmarks.subjects import start_lanes, start_worker, wait_until_ready
 from schemas.clock import SystemTime
@@ -23,6 +23,8 @@ from streams.ledger_reader import read_tail
 from streams.log import Log
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.cases import Preloaded
     from benchmarks.ledger_check import Checked
     from benchmarks.load import Loaded
@@ -59,12 +61,30 @@ class PreloadedFigures(NamedTuple):
     load_s: float
 
 
-def measure(case: Preloaded, around: Surroundings) -> PreloadedFigures:
-    """Run one case on fresh topics."""
+class Filled(NamedTuple):
+    """A case whose input is there, unseen."""
+
+    case: Preloaded
+    around: Surroundings
+    preload: Preload
+    loaded: Loaded
+
+
+def fill(cases: Sequence[Preloaded], arounds: Sequence[Surroundings]) -> list[Filled]:
+    """Fill the inputs of cases of as many events and as long a spread, at once, on fresh topics."""
+    preloads = []
+    for case, (settings, bootstrap, names, *_) in zip(cases, arounds, strict=True):
+        factory = EventFactory(case.sources, settings.partitions, OFF_PERCENT)
+        preloads.append(Preload(bootstrap, names.input, settings.partitions, factory))
+    first = cases[0]
+    loaded = load(preloads, first.events, arounds[0].settings.partitions, first.spread_s)
+    return [Filled(*filled) for filled in zip(cases, arounds, preloads, loaded, strict=True)]
+
+
+def measure(filled: Filled) -> PreloadedFigures:
+    """Open the lanes, then the gate."""
+    case, around, preload, loaded = filled
     settings, bootstrap, names = around.settings, around.bootstrap, around.names
-    preload = Preload(
-        bootstrap, names.input, settings.partitions, EventFactory(case.sources, settings.partitions, OFF_PERCENT)
-    )
     subject = (
         start_worker(settings, bootstrap, around.folder)
         if case.subject is Subject.WORKER
@@ -72,7 +92,6 @@ def measure(case: Preloaded, around: Surroundings) -> PreloadedFigures:
     )
     try:
         wait_until_ready(subject)
-        loaded = preload.load(case.events, case.spread_s)
         with Sampler(subject.pid, around.brokers, _SAMPLE_S) as sampler:
             released_us = _time.now_us()
             preload.release()

@@ -21,7 +21,8 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from benchmarks import asked, paced, preloaded
-from benchmarks.cases import PARTITIONS, SOURCES, WINDOW_MS, Asked, Case, Name, Preloaded, Subject
+from benchmarks.cases import PARTITIONS, SOURCES, WINDOW_MS, Asked, Case, Name, Paced, Preloaded, Subject
+from benchmarks.load import GATE_TIMEOUT_S
 from benchmarks.machine import facts
 from benchmarks.report import LEGEND, Measured, line, ratios, tables
 from benchmarks.subjects import windows_of
@@ -35,12 +36,14 @@ from streams.settings import Settings
 from streams.topics_admin import TopicsAdmin, specs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 PLAIN_WIDTH: Final = 200
 #: Input, ledger and indexes of a case, and those of the case before, which Kafka deletes after a minute.
 _DISK_BYTES_PER_EVENT: Final = 800
 _WARM_UP: Final = Preloaded("warm-up", Subject.WORKER, judged=True, sources=SOURCES, batch_events=5_000, events=500_000)
+#: How long a case whose input is there takes, at most: its worker starts, is measured, and its ledger is checked.
+_CASE_S: Final = 120
 _DELETE_TIMEOUT_S: Final = 30
 _ANSWER_TIMEOUT_S: Final = 10
 _LEDGER: Final = "events"
@@ -86,14 +89,20 @@ def _measure_all(
     run_id = f"bench{clock.now_us():x}"
     if warm_up:
         typer.echo("warming the broker up", err=True)
-        _measure(_WARM_UP, f"{run_id}.0", bootstrap, brokers, folder)
-    measured = []
-    for number, case in enumerate(cases, start=1):
-        batch = "" if isinstance(case, Asked) else f", batches of {case.batch_events:,}"
-        typer.echo(f"{number} of {len(cases)}: {case.name}, {case.events:,} events{batch}", err=True)
-        found = _measure(case, f"{run_id}.{number}", bootstrap, brokers, folder)
-        write(line(found, machine, format_us(clock.now_us())))
-        measured.append(found)
+        with _surroundings(_WARM_UP, f"{run_id}.0", bootstrap, brokers, folder) as around:
+            list(_measure([_WARM_UP], [around]))
+    measured: list[Measured] = []
+    for together in filled_together(cases):
+        with contextlib.ExitStack() as topics:
+            arounds: list[Surroundings] = []
+            for number, case in enumerate(together, start=len(measured) + 1):
+                batch = "" if isinstance(case, Asked) else f", batches of {case.batch_events:,}"
+                typer.echo(f"{number} of {len(cases)}: {case.name}, {case.events:,} events{batch}", err=True)
+                own = _surroundings(case, f"{run_id}.{number}", bootstrap, brokers, folder)
+                arounds.append(topics.enter_context(own))
+            for found in _measure(together, arounds):
+                write(line(found, machine, format_us(clock.now_us())))
+                measured.append(found)
     for table in tables(measured):
         console.print(table)
     for text in (*ratios(measured), LEGEND):
@@ -102,8 +111,47 @@ def _measure_all(
     return measured
 
 
-def _measure(case: Case, prefix: str, bootstrap: str, brokers: list[int], folder: Path) -> Measured:
-    """One case on topics of its own."""
+def filled_together(cases: list[Case]) -> list[list[Case]]:
+    """The cases in their order, those next to each other whose inputs can be filled at once in one list."""
+    groups: list[list[Case]] = []
+    for case in cases:
+        if groups and _may_join(case, groups[-1]):
+            groups[-1].append(case)
+        else:
+            groups.append([case])
+    return groups
+
+
+def _may_join(case: Case, group: list[Case]) -> bool:
+    """Whether a case is filled as slowly, and measured before its gate opens by itself."""
+    first = group[0]
+    return (
+        isinstance(case, Preloaded)
+        and isinstance(first, Preloaded)
+        and case.spread_s > 0
+        and (case.spread_s, case.events) == (first.spread_s, first.events)
+        and case.spread_s + len(group) * _CASE_S < GATE_TIMEOUT_S
+    )
+
+
+def _measure(together: Sequence[Case], arounds: Sequence[Surroundings]) -> Iterator[Measured]:
+    """One case after the other."""
+    preloaded_cases = [case for case in together if isinstance(case, Preloaded)]
+    if preloaded_cases:
+        for filled in preloaded.fill(preloaded_cases, arounds):
+            yield Measured(filled.case, preloaded.measure(filled))
+        return
+    for case, around in zip(together, arounds, strict=True):
+        if isinstance(case, Asked):
+            measure = asked.measure_queries if case.name == Name.QUERIES else asked.measure_put
+            yield Measured(case, measure(case, around))
+        elif isinstance(case, Paced):
+            yield Measured(case, paced.measure(case, around))
+
+
+@contextlib.contextmanager
+def _surroundings(case: Case, prefix: str, bootstrap: str, brokers: list[int], folder: Path) -> Iterator[Surroundings]:
+    """Topics and a folder of a case's own; the topics are deleted afterwards."""
     home = folder / prefix
     home.mkdir()
     settings = Settings(
@@ -122,12 +170,7 @@ def _measure(case: Case, prefix: str, bootstrap: str, brokers: list[int], folder
     around = Surroundings(settings, bootstrap, names, brokers, home, os.cpu_count() or 1)
     TopicsAdmin(bootstrap).create(specs_of(settings))
     try:
-        if isinstance(case, Asked):
-            measure = asked.measure_queries if case.name == Name.QUERIES else asked.measure_put
-            return Measured(case, measure(case, around))
-        if isinstance(case, Preloaded):
-            return Measured(case, preloaded.measure(case, around))
-        return Measured(case, paced.measure(case, around))
+        yield around
     finally:
         _delete(bootstrap, list(names))
 
@@ -176,7 +219,7 @@ def _writer(output: Path | None) -> Iterator[Callable[[bytes], object]]:
 @contextlib.contextmanager
 def _folder(data_dir: Path | None, cases: list[Case]) -> Iterator[Path]:
     """A new folder with room for the largest cases. Removed afterwards."""
-    needed = max(case.events for case in cases) * _DISK_BYTES_PER_EVENT
+    needed = max(sum(case.events for case in group) for group in filled_together(cases)) * _DISK_BYTES_PER_EVENT
     try:
         folder = Path(tempfile.mkdtemp(prefix="driftledger-bench-", dir=data_dir))
     except OSError as error:

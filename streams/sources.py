@@ -230,10 +230,17 @@ def has_room(sources: Sources) -> bool:
 
 def grown(sources: Sources) -> Sources:
     """The same sources with room for at least one more."""
-    count = int(sources.used[COUNT])
-    arena_bytes = 2 * int(sources.used[ARENA_USED]) + MAX_SOURCE_BYTES
-    larger = _with_room(count + 1, arena_bytes, watched=sources.watch.size > 0)
-    return _filled(larger, sources, np.arange(count))
+    count, names = int(sources.used[COUNT]), int(sources.used[ARENA_USED])
+    larger = _with_room(count + 1, 2 * names + MAX_SOURCE_BYTES, watched=sources.watch.size > 0)
+    larger.hot[:count] = sources.hot[:count]
+    if sources.watch.size:
+        larger.watch[:count] = sources.watch[:count]
+        larger.clocks[:count] = sources.clocks[:count]
+        larger.points[:count] = sources.points[:count]
+    larger.arena[:names] = sources.arena[:names]
+    larger.used[:] = sources.used
+    _reindex(larger)
+    return larger
 
 
 def least_needed(sources: Sources, sources_max: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

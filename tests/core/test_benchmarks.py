@@ -310,10 +310,17 @@ def test_an_empty_ledger_is_no_whole_one() -> None:
 _PRELOADED = ("sequence", "lanes", "worker", "sources", "whole", "whole-sources", "backfill")
 
 
-def chosen(names: list[Name], *, events: int = 200_000, memory_minutes: int = 0) -> list[Case]:
+def chosen(names: list[Name], *, events: int = 200_000, memory_minutes: int = 0, spread_s: int = 0) -> list[Case]:
     """A plan over two batch sizes."""
     return plan(
-        names, events=events, batches=[2_000, 5_000], rate=50_000, seconds=30, warm_s=60, memory_minutes=memory_minutes
+        names,
+        events=events,
+        batches=[2_000, 5_000],
+        rate=50_000,
+        seconds=30,
+        warm_s=60,
+        memory_minutes=memory_minutes,
+        spread_s=spread_s,
     )
 
 
@@ -335,6 +342,17 @@ def test_only_the_named_cases_are_planned() -> None:
     assert [c.name for c in found] == ["sources", "sources", "paced"]
     assert [c.sources for c in found if not isinstance(c, Asked)] == [SOURCES_MAX, SOURCES_MAX, 1_000]
     assert found[-1].events == 50_000 * 90
+
+
+@pytest.mark.parametrize(("spread_s", "together"), [(0, 1), (600, 3), (700, 2), (800, 1)])
+def test_inputs_that_take_long_to_fill_are_filled_side_by_side(spread_s: int, together: int) -> None:
+    """As many as can be measured before the first gate opens by itself, and none of another kind among them."""
+    cases = chosen([], spread_s=spread_s)
+    groups = run.filled_together(cases)
+    assert [case for group in groups for case in group] == cases
+    spread = [len(group) for group in groups if isinstance(group[0], Preloaded) and group[0].spread_s]
+    assert spread == ([] if not spread_s else [together] * (6 // together))
+    assert all(len(group) == 1 for group in groups if not isinstance(group[0], Preloaded) or not group[0].spread_s)
 
 
 def test_what_cannot_be_measured_is_refused_with_the_remedy() -> None:
