@@ -26,7 +26,8 @@ STRETCH_MS: Final = 8
 STRETCH: Final = 9
 BEST_MS: Final = 10
 BEST_US: Final = 11
-#: The middle of the exchanges above the line, and how far the truth may be from there; -1 without exchanges.
+#: The middle of the exchanges above the line, and how far the truth may be from there; -1 without exchanges, and then
+#: the first is how far readings have raised the line since BEGUN_MS.
 RISE_US: Final = 12
 REACH_US: Final = 13
 #: When the estimate was told last, UNKNOWN_US for never.

@@ -78,6 +78,8 @@ HOLD_TWO_WAY_MS: Final = 25_000
 SETTLE_MS: Final = 7_200_000
 _YOUNG_MS: Final = 60_000
 _YOUNG_SAMPLES: Final = 16
+#: No clock gains more, not even a broken one; what a queue gives back seems to.
+_GAIN_MAX_PPB: Final = 50_000_000
 _OFF_MIN_US: Final = 10_000
 #: A reading that far off may be of an instant that never was: what is known is not brought there.
 _FAR_US: Final = 1_000_000
@@ -247,7 +249,8 @@ def _take_near(clocks: NDArray[np.int64], slot: int, at_ms: int, low_us: int, of
     clocks[slot, JITTER_US] = min(jitter_us + (below_us - jitter_us) // _JITTER_SHARE, _JITTER_MAX_US)
     if off_us > 0:
         clocks[slot, LINE_US] += off_us
-        clocks[slot, RISE_US] = max(clocks[slot, RISE_US] - off_us, 0)
+        rise_us = clocks[slot, RISE_US]
+        clocks[slot, RISE_US] = max(rise_us - off_us, 0) if clocks[slot, REACH_US] >= 0 else rise_us + off_us
     if clocks[slot, BEST_US] == UNKNOWN_US or low_us - clocks[slot, BEST_US] > moved_us(
         clocks[slot, SKEW_PPB], at_ms - clocks[slot, BEST_MS]
     ):
@@ -334,10 +337,15 @@ def estimate(
     jitter_us = clocks[slot, JITTER_US]
     above_us = max(_OFF_MIN_US, _NEAR_JITTERS * jitter_us) + doubt_us
     below_us = max(_OFF_MIN_US, _OFF_JITTERS * jitter_us) + doubt_us
-    if clocks[slot, SAMPLES] < _YOUNG_SAMPLES or at_ms - clocks[slot, BEGUN_MS] < _YOUNG_MS:
+    young = clocks[slot, SAMPLES] < _YOUNG_SAMPLES or at_ms - clocks[slot, BEGUN_MS] < _YOUNG_MS
+    if young:
         above_us = max(above_us, 2 * PATH_US)
         below_us = max(below_us, 2 * PATH_US)
     if -below_us <= off_us <= above_us:
+        slack_us = 2 * PATH_US + moved_us(_GAIN_MAX_PPB, at_ms - clocks[slot, BEGUN_MS])
+        if young and off_us > 0 and clocks[slot, REACH_US] < 0 and clocks[slot, RISE_US] + off_us > slack_us:
+            _begin(clocks, slot, at_ms, low_us)  # as below, of a source that sends so often that each step is small
+            return _BEGAN
         _take_near(clocks, slot, at_ms, low_us, off_us)
         return _NEAR
     spread_us = below_us + moved_us(SKEW_MAX_PPB, at_ms - clocks[slot, OFF_FIRST_MS])

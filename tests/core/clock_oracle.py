@@ -285,9 +285,13 @@ class Clock:
         doubt = self.doubt(at_ms)
         above = max(10_000, 2 * self.jitter_us) + doubt
         below = max(10_000, 8 * self.jitter_us) + doubt
-        if self.samples < 16 or at_ms - self.begun_ms < 60_000:
+        young = self.samples < 16 or at_ms - self.begun_ms < 60_000
+        if young:
             above, below = max(above, 2 * PATH_US), max(below, 2 * PATH_US)
         if -below <= off_us <= above:
+            slack = 2 * PATH_US + self.moved(50_000_000, at_ms - self.begun_ms)
+            if young and off_us > 0 and self.reach_us is None and self.rise_us + off_us > slack:
+                return self.begin(at_ms, low_us)
             self.near(at_ms, low_us, off_us)
             return "NEAR"
         before = self.off
@@ -325,7 +329,7 @@ class Clock:
         self.jitter_us = min(self.jitter_us + (below - self.jitter_us) // 16, 1_000_000)
         if off_us > 0:
             self.line_us += off_us
-            self.rise_us = max(self.rise_us - off_us, 0)
+            self.rise_us = self.rise_us + off_us if self.reach_us is None else max(self.rise_us - off_us, 0)
         if self.best is None or low_us - self.best[1] > self.moved(self.skew_ppb, at_ms - self.best[0]):
             self.best, self.best_ms = (at_ms, low_us), at_ms
 
