@@ -15,7 +15,8 @@ below that limit by more than `hysteresis_ms`. An episode begins with an answer 
     any          confirm_events answers over YELLOW have one other cause, with none of the alert's between: CHANGED
     any          the last clear_events answers are calm for YELLOW, and the alert is at least hold_ms old: CLOSED
 
-An alert whose cause is proved (AHEAD) may open at once. Any other waits fleet_hold_ms of authority time from the first
+An alert whose cause the event itself proves (AHEAD: it was appended so long before it was made) may open at once. Any
+other waits fleet_hold_ms of authority time from the first
 answer of its episode on, a STEP from its first reading on: so long it takes to tell that many sources of a partition
 moved together. A BACKLOG of a source that tells round trips waits for them, as its estimate does.
 
@@ -152,8 +153,8 @@ def _ones(bits: int) -> int:
 
 @kernel
 def _age_ms(since_ms: int, at_ms: int) -> int:
-    """How long ago an instant is, as far as can be reckoned with."""
-    return instant_of(at_ms) - instant_of(since_ms)
+    """How long ago an instant is, as far as can be reckoned with; of a broker's clock that went back it lies ahead."""
+    return abs(instant_of(at_ms) - instant_of(since_ms))
 
 
 @kernel

@@ -20,12 +20,13 @@ is undone. The plain severity stays what it is; its cause then is AUTHORITY.
 
 A verdict is doubted by each event that would be within the limit without it and is not with it, or arrived before it
 was made although the authority is ahead; and confirmed by each that is the other way round. Of a source that sends more
-than its share no more than its share counts. Where the doubts are as many as the sources that moved, it is taken back,
-and all clocks are learnt anew: a leader that was slewed back, or a queue that drained slowly, is not taken for a step
-for ever.
+than its share, among those that were heard when it was found, no more than its share counts. Where the doubts are as
+many as the sources that moved, it is taken back, and all clocks are learnt anew: a leader that was slewed back, or a
+queue that drained slowly, is not taken for a step for ever.
 
 GUARANTEE a function of the partition's entries: the question is asked when entries say so, at most once a second of
-authority time, and once for each quarter as many events as there are sources, so that its cost is bounded.
+authority time, and once in four seconds or for each quarter as many events as there are sources, so that its cost is
+bounded.
 HAZARD a way to the broker that becomes longer for all sources by the same amount, and stays so to within their jitter,
 looks like a broker's clock that went ahead. A partition of fewer than 8 sources says nothing of its broker, nor does a
 step of less than a second.
@@ -70,7 +71,7 @@ from streams.clock_columns import (
     TICK_US,
     instant_of,
 )
-from streams.estimate_kernel import CONFIRM_READINGS, OFFSET_MAX_US, line_us, move, now_of
+from streams.estimate_kernel import CONFIRM_READINGS, OFFSET_MAX_US, line_us, move, now_of, turn_back
 from streams.severity import GREEN
 from streams.severity_kernel import rounded_ms, severity_of
 from streams.sources import COUNT
@@ -102,6 +103,8 @@ _RUN_MIN_MS: Final = 3_000
 _TOLERANCE_US: Final = 250_000
 _LATELY_MS: Final = 150_000
 _EVENTS_SHARE: Final = 4
+#: Long enough for a run of low readings, and short enough that no source's alert opens before (fleet_hold_ms).
+_ASKED_AGAIN_S: Final = 4
 _DOUBTS_SHARE: Final = 2
 _OPENED, _CHANGED, _CLOSED = (int(state) for state in AlertState)
 _CAUSE_AUTHORITY: Final = int(Cause.AUTHORITY)
@@ -120,10 +123,10 @@ def _moved_by(clocks: NDArray[np.int64], slot: int, at_ms: int) -> tuple[bool, i
         return False, 0
     now_ms, off_us = now_of(clocks, slot, at_ms), clocks[slot, OFF_MAX_US]
     if clocks[slot, OFF_COUNT] > 0:
-        run_ms = now_ms - clocks[slot, OFF_FIRST_MS]
+        run_ms = instant_of(at_ms) - clocks[slot, OFF_FIRST_MS]
         lasts = off_us > 0 or (clocks[slot, OFF_COUNT] > 1 and run_ms >= _RUN_MIN_MS)
         steady = off_us - clocks[slot, OFF_MIN_US] <= _TOLERANCE_US
-        return bool(lasts and steady and run_ms <= _LATELY_MS), int(off_us)
+        return bool(lasts and steady and 0 <= run_ms <= _LATELY_MS), int(off_us)
     stepped = clocks[slot, LAST_STEP_US] != 0 and 0 <= now_ms - clocks[slot, STEP_MS] <= _LATELY_MS
     return bool(stepped), int(clocks[slot, LAST_STEP_US])
 
@@ -170,8 +173,13 @@ def _count_moved(
 
 
 @kernel
-def _undo(clocks: NDArray[np.int64], count: int, at_ms: int, amount_us: int) -> int:
-    """Of the sources that moved: what was learnt of it. Returns the slot of the one that moved first, -1 for none."""
+def _undo(
+    clocks: NDArray[np.int64], points: NDArray[np.int32], count: int, at_ms: int, amount_us: int, now_ms: int
+) -> int:
+    """Of the sources that moved: what was learnt of it. Returns the slot of the one that moved first, -1 for none.
+
+    now_ms: what at_ms is now taken to be.
+    """
     first = -1
     for slot in range(count):
         elsewhere, by_us = _moved_by(clocks, slot, at_ms)
@@ -187,6 +195,7 @@ def _undo(clocks: NDArray[np.int64], count: int, at_ms: int, amount_us: int) -> 
         clocks[slot, LAST_STEP_US] = 0
         if clocks[slot, STEP_US] == 0:
             clocks[slot, DISTURBANCES] -= 1
+        turn_back(clocks, points, slot, now_ms)
     return first
 
 
@@ -206,7 +215,10 @@ def authority_moved(
     if (
         not _asks(clocks, slot, at_ms, stepped)
         or second == authority[ASKED_S]
-        or sequence - authority[ASKED_SEQUENCE] < count // _EVENTS_SHARE
+        or (
+            0 <= second - authority[ASKED_S] < _ASKED_AGAIN_S
+            and sequence - authority[ASKED_SEQUENCE] < count // _EVENTS_SHARE
+        )
     ):
         return 0, GREEN, GREEN
     authority[ASKED_S], authority[ASKED_SEQUENCE] = second, sequence
@@ -216,7 +228,7 @@ def authority_moved(
     far = abs(mean_us) < _STEP_MIN_US or abs(mean_us) >= OFFSET_MAX_US - _TOLERANCE_US - TICK_US
     if far or moved < MOVED_MIN or moved < _MOVED_SHARE * of or 2 * away <= moved:
         return 0, GREEN, GREEN
-    first = _undo(clocks, count, at_ms, amount_us)
+    first = _undo(clocks, sources.points, count, at_ms, amount_us, instant_of(at_ms) + rounded_ms(mean_us))
     begun, begun_ms = sequence, authority_ms
     if first >= 0:
         begun = clocks[first, OFF_FIRST_SEQUENCE]
@@ -262,8 +274,7 @@ def authority_doubted(
     before_sequence: of the event of its source before it. delta_ms, true_delta_ms: without the shift, and with it. The
     result is that of `authority_moved`.
     """
-    count = sources.used[COUNT]
-    if reading[READ_SEQUENCE] - before_sequence < count // _DOUBTS_SHARE:
+    if reading[READ_SEQUENCE] - before_sequence < authority[OF] // _DOUBTS_SHARE:
         return 0, GREEN, GREEN
     plain, shifted = severity_of(delta_ms), severity_of(true_delta_ms)
     early = authority[SHIFT_MS] > 0 and true_delta_ms > 0 and shifted != GREEN
@@ -273,7 +284,7 @@ def authority_doubted(
         authority[DOUBT] = max(0, authority[DOUBT] - 1)
     if authority[DOUBT] < authority[MOVED]:
         return 0, GREEN, GREEN
-    for slot in range(count):
+    for slot in range(sources.used[COUNT]):
         sources.clocks[slot, SAMPLES] = 0
     return _shift(authority, 0, reading[READ_SEQUENCE], reading[READ_AUTHORITY_MS], reading)
 

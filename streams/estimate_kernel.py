@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.memory import kernel
 from streams.clock_columns import (
+    AT_MS,
+    BASE_MS,
     BASE_US,
     BEGUN_MS,
     BEST_MS,
@@ -177,6 +179,22 @@ def move(clocks: NDArray[np.int64], slot: int, by_us: int) -> None:
         clocks[slot, BEST_US] += by_us
     clocks[slot, MIDDLE_US] += by_us
     clocks[slot, OFF_COUNT] = 0
+
+
+@kernel
+def turn_back(clocks: NDArray[np.int64], points: NDArray[np.int32], slot: int, now_ms: int) -> None:
+    """The authority's clock went back, as it was found: nothing that is known is of an instant after now."""
+    at_ms = now_of(clocks, slot, now_ms)
+    if at_ms == now_ms:
+        return
+    clocks[slot, LINE_US] = line_us(clocks, slot, at_ms)
+    clocks[slot, LINE_MS] = now_ms
+    for column in (BEGUN_MS, GOOD_MS, BEST_MS, MIDDLE_MS, STEP_MS, LAST_STEP_MS):
+        clocks[slot, column] = min(clocks[slot, column], now_ms)
+    clocks[slot, STRETCH] = min(clocks[slot, STRETCH], now_ms // clocks[slot, STRETCH_MS])
+    used = clocks[slot, POINTS]
+    if used > 0:
+        clocks[slot, BASE_MS] -= max(clocks[slot, BASE_MS] + points[slot, used - 1, AT_MS] - now_ms, 0)
 
 
 @kernel
@@ -348,20 +366,22 @@ def estimate(
             return _BEGAN
         _take_near(clocks, slot, at_ms, low_us, off_us)
         return _NEAR
-    spread_us = below_us + moved_us(SKEW_MAX_PPB, at_ms - clocks[slot, OFF_FIRST_MS])
+    now_ms = instant_of(authority_ms)
+    spread_us = below_us + moved_us(SKEW_MAX_PPB, abs(now_ms - clocks[slot, OFF_FIRST_MS]))
     was_above = clocks[slot, OFF_COUNT] > 0 and clocks[slot, OFF_MIN_US] > 0
-    agrees = _take_off(clocks, slot, at_ms, off_us, sequence, spread_us)
+    agrees = _take_off(clocks, slot, now_ms, off_us, sequence, spread_us)
     if not agrees and was_above and off_us > 0 and clocks[slot, SAMPLES] < _YOUNG_SAMPLES:
         _begin(clocks, slot, at_ms, low_us)  # what rises faster than clocks do was not yet where the clock is
         return _BEGAN
     hold_ms = HOLD_TWO_WAY_MS if off_us < 0 and clocks[slot, REACH_US] >= 0 else HOLD_MS
-    if clocks[slot, OFF_COUNT] >= CONFIRM_READINGS and at_ms - clocks[slot, OFF_FIRST_MS] >= hold_ms:
+    if clocks[slot, OFF_COUNT] >= CONFIRM_READINGS and now_ms - clocks[slot, OFF_FIRST_MS] >= hold_ms:
         if clocks[slot, SAMPLES] < CONFIRM_READINGS:
             _begin(clocks, slot, at_ms, low_us)  # nothing was known that could have stepped
             return _BEGAN
         _step(
             clocks, slot, at_ms, clocks[slot, OFF_MAX_US], clocks[slot, OFF_FIRST_MS], clocks[slot, OFF_FIRST_SEQUENCE]
         )
+        turn_back(clocks, points, slot, now_ms)
         return _STEPPED
     return _ABOVE if off_us > 0 else _BELOW
 

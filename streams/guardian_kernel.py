@@ -98,12 +98,23 @@ def _read_beat(position: int, end: int, beats: NDArray[np.int64], beat: int, bra
 def worker_off_ms(beats: NDArray[np.int64], beat: int, authority_ms: int, authority: NDArray[np.int64]) -> int:
     """By how many ms the worker's clock is ahead (behind: negative) at least; 0 where neither is proved.
 
-    authority_ms: of the heartbeat's entry. authority: what is known of the broker's clock, see `authority_kernel`.
+    authority_ms: of the heartbeat's entry. authority: what is known of the broker's clock, see `authority_kernel`: of
+    the broker that stamps the input. Heartbeats are stamped where the control topic is led, which may be elsewhere: so
+    what is proved is what holds whether that clock is shifted or not.
     """
-    shift_ms = authority[SHIFT_MS]
+    plain_ms = _off_ms(beats, beat, authority_ms, 0, authority[SHIFTED_MS])
+    if authority[SHIFT_MS] == 0:
+        return plain_ms
+    off_ms = _off_ms(beats, beat, authority_ms, authority[SHIFT_MS], authority[SHIFTED_MS])
+    return min(plain_ms, off_ms) if min(plain_ms, off_ms) > 0 else min(max(plain_ms, off_ms), 0)
+
+
+@kernel
+def _off_ms(beats: NDArray[np.int64], beat: int, authority_ms: int, shift_ms: int, since_ms: int) -> int:
+    """The same of a broker that is so much ahead. since_ms: round trips from before say nothing."""
     ahead_ms = delta_ms_of(beats[beat, BEAT_WORKER_US], true_ms_of(authority_ms, shift_ms))
     if ahead_ms > 0:
         return ahead_ms
-    if beats[beat, BEAT_HAS_TRIP] != 0 and beats[beat, BEAT_APPENDED_MS] >= authority[SHIFTED_MS]:
+    if beats[beat, BEAT_HAS_TRIP] != 0 and beats[beat, BEAT_APPENDED_MS] >= since_ms:
         return min(0, delta_ms_of(beats[beat, BEAT_ACKED_US], true_ms_of(beats[beat, BEAT_APPENDED_MS], shift_ms)))
     return 0

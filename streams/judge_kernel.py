@@ -446,7 +446,8 @@ def judge_rows(
                 reading[READ_OFFSET_US], reading[READ_BOUND_US] = offset_us, bound_us
                 reading[READ_VALUE_MS] = value_ms
                 settled = place != _ABOVE and instant_of(true_ms) - clocks[slot, LAST_STEP_MS] >= rules.fleet_hold_ms
-                waits_ms = 0 if cause == _AHEAD or (cause == _STEP and settled) else rules.fleet_hold_ms
+                proved = cause == _AHEAD and true_delta_ms > 0 and severity_of(true_delta_ms) != GREEN
+                waits_ms = 0 if proved or (cause == _STEP and settled) else rules.fleet_hold_ms
                 reported = _ask(sources, slot, _CLOCK, cause, waits_ms, rules, reading, reports, reported, row)
                 reading[READ_VALUE_MS] = delay_ms
                 waits_ms = rules.fleet_hold_ms

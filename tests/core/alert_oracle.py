@@ -105,7 +105,7 @@ class Question:
             return self._open(answer, waits_ms, rules)
         calm = len(self._run(lambda a: abs(a.value_ms) < LIMITS_MS[1] - rules.hysteresis_ms))
         eased = len(self._run(lambda a: abs(a.value_ms) < LIMITS_MS[2] - rules.hysteresis_ms))
-        age_ms = answer.reading.authority_ms - self.answers[self.opened].reading.authority_ms
+        age_ms = abs(answer.reading.authority_ms - self.answers[self.opened].reading.authority_ms)
         if calm >= rules.clear_events and age_ms >= rules.hold_ms:
             self.severity = 0
             self.revision += 1
@@ -158,7 +158,7 @@ class Question:
         if start is None:
             self.forget()
             return None
-        waited = answer.reading.authority_ms - self.answers[start].reading.authority_ms >= waits_ms
+        waited = abs(answer.reading.authority_ms - self.answers[start].reading.authority_ms) >= waits_ms
         if not answer.grade or self._over(1, rules) < rules.confirm_events or not waited:
             return None
         self.severity = 2 if self._over(2, rules) >= rules.confirm_events else 1

@@ -24,9 +24,9 @@ def _moved_by(clock: Clock, at_ms: int) -> tuple[str, int] | None:
     if clock.samples < 3:
         return None
     if clock.off is not None:
-        offs, run_ms = clock.off.offs, now_ms - clock.off.first_ms
+        offs, run_ms = clock.off.offs, at_ms - clock.off.first_ms
         lasts = max(offs) > 0 or (len(offs) > 1 and run_ms >= 3_000)
-        return ("OFF", max(offs)) if lasts and max(offs) - min(offs) <= 250_000 and run_ms <= 150_000 else None
+        return ("OFF", max(offs)) if lasts and max(offs) - min(offs) <= 250_000 and 0 <= run_ms <= 150_000 else None
     if clock.last_step_us and 0 <= now_ms - clock.step_ms <= 150_000:
         return "STEPPED", clock.last_step_us
     return None
@@ -41,6 +41,7 @@ class Authority:
     asked_s: int = 0
     asked_sequence: int = 0
     moved: int = 0
+    of: int = 0
     doubt: int = 0
     alert: dict[str, Any] | None = None
 
@@ -54,7 +55,8 @@ class Authority:
         second = reading.authority_ms // 1_000
         if found is None or abs(found[1]) < 1_000_000 or not several:
             return None
-        if second == self.asked_s or reading.sequence - self.asked_sequence < len(clocks) // 4:
+        soon = 0 <= second - self.asked_s < 4 and reading.sequence - self.asked_sequence < len(clocks) // 4
+        if second == self.asked_s or soon:
             return None
         self.asked_s, self.asked_sequence = second, reading.sequence
         movers = [(clock, *found) for clock in clocks if (found := _moved_by(clock, at_ms))]
@@ -83,8 +85,8 @@ class Authority:
         begun = reading.sequence if first is None else first.sequence
         begun_ms = reading.authority_ms if first is None else first.first_ms + self.shift_ms
         for clock, how, by_us in alike:
-            self._undo(clock, how, by_us)
-        self.moved = len(alike)
+            self._undo(clock, how, by_us, at_ms + whole_ms(mean_us))
+        self.moved, self.of = len(alike), of
         why = f"{len(alike)} of {of} sources moved together"
         return self._shift(partition, self.shift_ms - whole_ms(mean_us), begun, begun_ms, reading, why)
 
@@ -92,7 +94,7 @@ class Authority:
         self, partition: int, clocks: Sequence[Clock], before: int, true_delta_ms: int, reading: Reading
     ) -> dict[str, Any] | None:
         """The record that says that the shift is taken back, if it is and there is any."""
-        if reading.sequence - before < len(clocks) // 2:
+        if reading.sequence - before < self.of // 2:
             return None
         plain, shifted = grade_of(reading.delta_ms), grade_of(true_delta_ms)
         if shifted and (not plain or (self.shift_ms > 0 and true_delta_ms > 0)):
@@ -105,7 +107,7 @@ class Authority:
             clock.samples = 0
         return self._shift(partition, 0, reading.sequence, reading.authority_ms, reading, "")
 
-    def _undo(self, clock: Clock, how: str, by_us: int) -> None:
+    def _undo(self, clock: Clock, how: str, by_us: int, now_ms: int) -> None:
         if how == "OFF":
             clock.off = None
             return
@@ -113,6 +115,7 @@ class Authority:
         clock.step_us -= by_us
         clock.last_step_us = 0
         clock.disturbances -= clock.step_us == 0
+        clock.turn_back(now_ms)
 
     def _shift(
         self, partition: int, shift_ms: int, begun: int, begun_ms: int, reading: Reading, why: str

@@ -125,6 +125,20 @@ class Clock:
         self.move(by_us)
         self.good_ms = at_ms
 
+    def turn_back(self, now_ms: int) -> None:
+        """Nothing is of an instant after now."""
+        at_ms = max(now_ms, self.line_ms, self.good_ms, self.best_ms)
+        if at_ms == now_ms:
+            return
+        self.line_us, self.line_ms = self.line(at_ms), now_ms
+        for name in ("begun_ms", "good_ms", "best_ms", "step_ms", "last_step_ms"):
+            setattr(self, name, min(getattr(self, name), now_ms))
+        self.best = None if self.best is None else (min(self.best[0], now_ms), self.best[1])
+        self.exchange = None if self.exchange is None else (min(self.exchange[0], now_ms), *self.exchange[1:])
+        self.stretch = min(self.stretch, now_ms // self.stretch_ms)
+        late_ms = max(0, self.points[-1].at_ms - now_ms) if self.points else 0
+        self.points = [Point(p.at_ms - late_ms, p.low_us, p.middle_us, p.half_us) for p in self.points]
+
     def move(self, by_us: int) -> None:
         """The line and all that it rests on."""
         self.line_us += by_us
@@ -289,26 +303,39 @@ class Clock:
         if young:
             above, below = max(above, 2 * PATH_US), max(below, 2 * PATH_US)
         if -below <= off_us <= above:
-            slack = 2 * PATH_US + self.moved(50_000_000, at_ms - self.begun_ms)
-            if young and off_us > 0 and self.reach_us is None and self.rise_us + off_us > slack:
+            if young and off_us > 0 and self.is_draining(at_ms, off_us):
                 return self.begin(at_ms, low_us)
             self.near(at_ms, low_us, off_us)
             return "NEAR"
+        return self.elsewhere(sequence, at_ms, authority_ms, low_us, off_us, below)
+
+    def is_draining(self, at_ms: int, off_us: int) -> bool:
+        """Whether readings have raised the line by more than a clock gains since the first."""
+        slack = 2 * PATH_US + self.moved(50_000_000, at_ms - self.begun_ms)
+        return self.reach_us is None and self.rise_us + off_us > slack
+
+    def elsewhere(self, sequence: int, at_ms: int, authority_ms: int, low_us: int, off_us: int, below: int) -> str:
+        """A reading that is not where the clock was expected; the name of its Place."""
         before = self.off
-        since = at_ms if before is None else before.first_ms
+        since = authority_ms if before is None else before.first_ms
         together = [off_us] if before is None else [*before.offs, off_us]
         one_side = min(together) > 0 or max(together) < 0
-        if before is None or not one_side or max(together) - min(together) > below + self.moved(500_000, at_ms - since):
-            self.off = Off(at_ms, sequence, [off_us])
+        if (
+            before is None
+            or not one_side
+            or max(together) - min(together) > below + self.moved(500_000, abs(authority_ms - since))
+        ):
+            self.off = Off(authority_ms, sequence, [off_us])
             if before is not None and one_side and off_us > 0 and self.samples < 16:
                 return self.begin(at_ms, low_us)
             return "ABOVE" if off_us > 0 else "BELOW"
         before.offs.append(off_us)
         hold_ms = 25_000 if off_us < 0 and self.reach_us is not None else 5_000
-        if len(before.offs) >= 3 and at_ms - before.first_ms >= hold_ms:
+        if len(before.offs) >= 3 and authority_ms - before.first_ms >= hold_ms:
             if self.samples < 3:
                 return self.begin(at_ms, low_us)
             self.step(at_ms, max(before.offs), before.first_ms, before.sequence)
+            self.turn_back(authority_ms)
             return "STEPPED"
         return "ABOVE" if off_us > 0 else "BELOW"
 

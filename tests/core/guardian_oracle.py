@@ -34,6 +34,12 @@ def exact_ms(local_us: int, authority_ms: int) -> int:
 
 
 def off_ms(beat: Beat, shift_ms: int, shifted_ms: int) -> int:
+    """What holds at least whether the broker of the heartbeat is the one that is ahead or not."""
+    both = [_off_ms(beat, shift, shifted_ms) for shift in (0, shift_ms)]
+    return min(both, key=abs) if min(both) * max(both) > 0 else 0
+
+
+def _off_ms(beat: Beat, shift_ms: int, shifted_ms: int) -> int:
     """The point nearest to zero between what this heartbeat and the last round trip allow."""
     least = exact_ms(beat.worker_us, beat.authority_ms - shift_ms)
     most = None

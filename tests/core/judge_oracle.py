@@ -354,7 +354,8 @@ class Oracle:
         value_ms, cause, delay_ms = blame(source.clock, place, true_delta_ms, reading.offset_us)
         hold_ms = self.settings.fleet_hold_ms
         settled = place != "ABOVE" and true_ms - source.clock.last_step_ms >= hold_ms
-        waits_ms = 0 if cause == "AHEAD" or (cause == "STEP" and settled) else hold_ms
+        proved = cause == "AHEAD" and true_delta_ms > 0 and grade_of(true_delta_ms) > 0
+        waits_ms = 0 if proved or (cause == "STEP" and settled) else hold_ms
         self._answer(index, name, source, source.of_clock, Answer(reading, value_ms, cause), waits_ms)
         waits_ms = self.settings.fleet_hold_ms
         if source.clock.reach_us is not None:

@@ -74,6 +74,20 @@ def test_what_a_heartbeat_proves_is_what_the_plain_twin_says(
         assert found == off_ms(Beat(1, authority_ms, "w", worker_us, trip), shift_ms, shifted_ms)
 
 
+@pytest.mark.parametrize(("worker_ms", "shift_ms", "found_ms"), [
+    (0, 6_000, 0), (0, -6_000, 0), (10_000, 6_000, 10_000), (10_000, -6_000, 4_000), (-10_000, 6_000, -4_000),
+])  # fmt: skip
+def test_a_worker_is_off_by_what_holds_whichever_broker_stamped_its_heartbeat(
+    worker_ms: int, shift_ms: int, found_ms: int
+) -> None:
+    """The input's leader is shifted; that of the control topic is another, and right."""
+    authority = np.zeros(AUTHORITY_COLUMNS, np.int64)
+    authority[SHIFT_MS] = shift_ms
+    trip = START_MS, (START_MS + worker_ms) * 1_000
+    beats = beats_in(Ledger([heartbeat((START_MS + worker_ms) * 1_000, START_MS, trip)]).entries, 1)
+    assert worker_off_ms(beats, 0, START_MS, authority) == found_ms
+
+
 def _read(rows: list[Row]) -> list[tuple[int, str, int, tuple[int, int] | None]]:
     """Row, worker, its clock, and round trip of the heartbeats that the kernel finds."""
     ledger = Ledger(rows)
