@@ -12,7 +12,8 @@ below that limit by more than `hysteresis_ms`. An episode begins with an answer 
                  cause asks for: OPENED; RED where as many are over RED, else YELLOW
     YELLOW       of the last of_events answers confirm_events are over RED, this one is: CHANGED to RED
     RED          the last clear_events answers are calm for RED, and not all for YELLOW: CHANGED to YELLOW
-    any          confirm_events answers over YELLOW have one other cause, with none of the alert's between: CHANGED
+    any          confirm_events answers over YELLOW have one other cause, with none of the alert's between: CHANGED;
+                 twice as many the next time, and so on, for what two causes explain in turn is one thing
     any          the last clear_events answers are calm for YELLOW, and the alert is at least hold_ms old: CLOSED
 
 An alert whose cause the event itself proves (AHEAD: it was appended so long before it was made) may open at once. Any
@@ -95,10 +96,11 @@ CALM: Final = 9
 CALM_FIRST: Final = 10
 CALM_FIRST_MS: Final = 11
 EASED: Final = 12
-#: Another Cause that answers had in a row, and how many.
+#: Another Cause that answers had in a row, and how many; how often the cause has changed.
 OTHER: Final = 13
 OTHER_COUNT: Final = 14
-AT_OPEN: Final = 15
+CAUSE_CHANGES: Final = 15
+AT_OPEN: Final = 16
 WORST: Final = AT_OPEN + READ_COLUMNS
 QUESTION_COLUMNS: Final = WORST + READ_COLUMNS
 #: The questions of a source; their rows stand one behind the other.
@@ -108,6 +110,8 @@ WATCH_COLUMNS: Final = len(OF_SOURCE) * QUESTION_COLUMNS
 _STATE_BITS: Final = 3
 _SEVERITY_MASK: Final = 3
 _IN_USE: Final = 4
+#: A cause that stays for a million times confirm_events is told whatever was before.
+_DOUBLINGS_MAX: Final = 20
 #: Bits of a state, some of which are set while any alert of the source is open.
 ALERTED: Final = sum(_SEVERITY_MASK << (_STATE_BITS * question) for question in OF_SOURCE)
 
@@ -205,10 +209,12 @@ def observe(
         after = RED
     elif severity == RED and watch[slot, at + EASED] >= rules.clear_events > watch[slot, at + CALM]:
         after = YELLOW
-    if after == severity and watch[slot, at + OTHER_COUNT] < rules.confirm_events:
+    others = rules.confirm_events << min(watch[slot, at + CAUSE_CHANGES], _DOUBLINGS_MAX)
+    if after == severity and watch[slot, at + OTHER_COUNT] < others:
         return state, 0
-    if watch[slot, at + OTHER_COUNT] >= rules.confirm_events:
+    if watch[slot, at + OTHER_COUNT] >= others:
         watch[slot, at + CAUSE] = watch[slot, at + OTHER]
+        watch[slot, at + CAUSE_CHANGES] += 1
         watch[slot, at + OTHER] = watch[slot, at + OTHER_COUNT] = 0
     watch[slot, at + REVISION] += 1
     return _with_severity(state, question, after, _IN_USE), _CHANGED

@@ -17,7 +17,7 @@ How: five arrays over slots, in order of number, and an arena of names in the sa
     places   int64[twice the slots]   bits 32-62 hash, bits 0-31 slot + 1; 0 for empty; linear probing
     hot      int64[slots, 8]          one cache line: number, name (arena offset << 9 | length), last sequence, alert
                                       state, hash, the first 24 bytes of the name, zero padded
-    watch    int64[slots, 58]         see `alert_kernel`; touched only for sources that are not plainly GREEN
+    watch    int64[slots, 60]         see `alert_kernel`; touched only for sources that are not plainly GREEN
     clocks   int64[slots, 32]         what is known of its clock, and
     points   int32[slots, 32, 4]      from which readings: see `clock_columns`; points are touched once a stretch
 

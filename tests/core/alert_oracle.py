@@ -96,6 +96,7 @@ class Question:
     cause: str = ""
     #: Answers before it are not counted as of another cause.
     causes_from: int = 0
+    cause_changes: int = 0
     revision: int = 0
 
     def ask(self, answer: Answer, waits_ms: int, rules: JudgeSettings) -> str | None:
@@ -116,8 +117,9 @@ class Question:
         elif before == 2 and eased >= rules.clear_events > calm:
             self.severity = 1
         others = self._others()
-        changed = len(others) >= rules.confirm_events
+        changed = len(others) >= rules.confirm_events * 2 ** min(self.cause_changes, 20)
         if changed:
+            self.cause_changes += 1
             self.cause, self.causes_from = others[-1].cause, len(self.answers)
         if not changed and self.severity == before:
             return None
@@ -151,7 +153,7 @@ class Question:
     def forget(self) -> None:
         """What is over is not looked at again."""
         del self.answers[:]
-        self.first = self.opened = self.causes_from = self.revision = 0
+        self.first = self.opened = self.causes_from = self.cause_changes = self.revision = 0
 
     def _open(self, answer: Answer, waits_ms: int, rules: JudgeSettings) -> str | None:
         start = self.episode(rules)

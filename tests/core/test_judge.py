@@ -369,6 +369,17 @@ def test_a_clock_that_only_its_estimate_calls_ahead_waits_as_others_do() -> None
     assert waited_ms >= JudgeSettings().fleet_hold_ms
 
 
+def test_what_two_causes_explain_in_turn_is_not_told_for_ever() -> None:
+    """A clock that gains 1 % steps and is ahead, by the rules, in turn; for an hour."""
+    draw = random.Random(1)
+    rows = readings("s", [10_000 * second - draw.randrange(2_000, 30_000) for second in range(3_600)])
+    check_against_oracle(rows[:500], 97)
+    alerts = alerts_of(rows)
+    assert {alert["alert_id"] for alert in alerts} == {alerts[0]["alert_id"]}
+    assert {alert["cause"] for alert in alerts} == {"STEP", "AHEAD"}
+    assert len(alerts) < 12
+
+
 @pytest.mark.parametrize("name", ["broker of partition 3", "worker of partition 3"])
 def test_a_source_that_calls_itself_a_broker_or_a_worker_is_a_source(name: str) -> None:
     """Its name and the text are its own; the subject is not, nor the ending of the alert's name."""
