@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 #: The state of the last record of an alert.
 CLOSED: Final = "CLOSED"
-
-
+#: The subject of an alert about a source.
+SOURCE: Final = "SOURCE"
 #: Of alerts that are about no source: the ending of their name, and whose clock it is.
 _SUBJECTS: Final = {"authority": "BROKER", "worker": "WORKER"}
 
 
 def subject_of(alert: Mapping[str, Any]) -> str:
     """Whose clock it is; records from before there was a field for it are told by their name."""
-    return str(alert.get("subject") or _SUBJECTS.get(alert["alert_id"].rpartition(":")[2], "SOURCE"))
+    return str(alert.get("subject") or _SUBJECTS.get(alert["alert_id"].rpartition(":")[2], SOURCE))
 
 
 class AlertRecord(NamedTuple):

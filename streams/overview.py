@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.instants import NS_PER_S
-from streams.alert_record import subject_of
+from streams.alert_record import SOURCE, subject_of
+from streams.severity import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -174,9 +175,16 @@ class AlertBoard:
         return sorted(self._open.values(), key=lambda alert: (-alert.changed_ms, alert.source))[:count]
 
     def severities(self, sources: Collection[str] = ()) -> Counter[str]:
-        """How many sources have which severity: those with an open alert, and as GREEN those named without one."""
-        known = dict.fromkeys(sources, "GREEN") | {alert.source: alert.severity for alert in self._open.values()}
-        return Counter(known.values())
+        """How many sources have which severity: those with an open alert, and as GREEN those named without one.
+
+        A source may have two, about its clock and about the way of its events: the worse counts. Alerts about a broker
+        or a worker are of no source, whatever theirs are called.
+        """
+        worst = dict.fromkeys(sources, Severity.GREEN)
+        for alert in self._open.values():
+            if alert.subject == SOURCE:
+                worst[alert.source] = max(Severity[alert.severity], worst.get(alert.source, Severity.GREEN))
+        return Counter(severity.name for severity in worst.values())
 
 
 class HotAnswer(NamedTuple):

@@ -106,6 +106,34 @@ def test_known_sources_without_an_alert_are_green() -> None:
     assert overview.severities() == [("RED", 1), ("YELLOW", 0)]
 
 
+@pytest.mark.parametrize("second", ["GREEN", "YELLOW", "RED"])
+@pytest.mark.parametrize("first", ["GREEN", "YELLOW", "RED"])
+def test_of_two_open_alerts_of_a_source_the_worse_counts(first: str, second: str) -> None:
+    """Whichever came last."""
+    board = AlertBoard()
+    board.apply(alert("0:7:clock", severity=first, source="mine"), 1)
+    board.apply(alert("0:9:delay", severity=second, source="mine"), 2)
+    worse = max(first, second, key=["GREEN", "YELLOW", "RED"].index)
+    assert board.severities(["mine"]) == {worse: 1}
+    board.apply(alert("0:7:clock", "CLOSED", "GREEN", "mine"), 3)
+    assert board.severities(["mine"]) == {second: 1}
+
+
+@pytest.mark.parametrize(("subject", "question"), [("BROKER", "authority"), ("WORKER", "worker")])
+def test_a_source_that_is_called_like_a_broker_is_none(subject: str, question: str) -> None:
+    """Alerts about brokers and workers are not counted with the sources; old records tell it by their number."""
+    name = f"{subject.lower()} of partition 0"
+    for told in ({"subject": subject}, {}):
+        of_it = {key: value for key, value in alert(f"0:7:{question}", source=name).items() if key != "subject"} | told
+        board = AlertBoard()
+        board.apply(alert("0:3:clock", severity="YELLOW", source=name), 1)
+        board.apply(of_it, 2)
+        assert board.severities() == {"YELLOW": 1}
+        assert len(board) == 2
+        board.apply(alert("0:3:clock", "CLOSED", "GREEN", name), 3)
+        assert board.severities([name]) == {"GREEN": 1}
+
+
 def test_the_rate_is_the_mean_of_the_window() -> None:
     """What lies further back does not count."""
     meter = RateMeter()
