@@ -16,6 +16,7 @@ from streams.folds import Configured
 from streams.lane import Lane
 from streams.up import Worker
 from streams.warm import warm
+from streams.warning_log import WarningLog
 from streams.windows import WindowDefinition
 
 if TYPE_CHECKING:
@@ -156,10 +157,10 @@ def _serve(settings: Settings, bootstrap: str, configured: Configured | None, re
     """The entry point of the lanes' process. Ends when told to, when its parent is gone, or with a lane's error."""
     warm()
     names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
-    lanes = []
+    lanes, warnings = [], WarningLog()
     for number in range(settings.lanes):
         partitions = range(number, settings.partitions, settings.lanes)
-        lanes.append(Lane(settings, bootstrap, names, number, partitions, configured, worker=_NAME))
+        lanes.append(Lane(settings, bootstrap, names, number, partitions, configured, worker=_NAME, warnings=warnings))
     parent = multiprocessing.parent_process()
     with ThreadPoolExecutor(settings.lanes) as threads:
         list(threads.map(Lane.open, lanes))

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from streams.transactions import Point
 
 _WATCH_INTERVAL_S = 5.0
+_WARNINGS_INTERVAL_S = 0.5
 #: Alerts are logged in time for people, not one by one: each answer to the agent's consumer wakes two event loops,
 #: and with a hundred thousand sources nearly every transaction holds an alert.
 _ALERTS_WAIT_MS = 500
@@ -187,6 +188,7 @@ class Worker(Service):
         if self._ownership is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._ownership.stop)
         await self._leave(list(self.hosts))
+        self._warnings.write(time_source().monotonic_ns())
         await self._api.stop()
         if self._slot is not None:
             self._slot.release()
@@ -276,6 +278,13 @@ class Worker(Service):
         await loop.run_in_executor(None, log.close)
 
     @Service.task
+    async def _log_warnings(self) -> None:
+        """What waits is written also where nothing comes any more."""
+        while not self.should_stop:
+            await self.sleep(_WARNINGS_INTERVAL_S)
+            self._warnings.write(time_source().monotonic_ns())
+
+    @Service.task
     async def _give_back(self) -> None:
         while not self.should_stop:
             await self.sleep(_GIVE_BACK_INTERVAL_S)
@@ -348,7 +357,8 @@ class Worker(Service):
         more = {} if self._at is None else {"at": self._at}
         return Lane(
             self._settings, self.bootstrap, self.names, number, partitions, self._configured, worker=self.worker_id,
-            hot_folder=None if self._slot is None else self._slot.folder, live=self.boards, **more,
+            hot_folder=None if self._slot is None else self._slot.folder, live=self.boards, warnings=self._warnings,
+            **more,
         )  # fmt: skip
 
     def _positions(self) -> dict[int, int]:
@@ -367,9 +377,6 @@ class Worker(Service):
         metrics.observe(lane, committed)
         if self._settings.guardian_locks:
             self._answer_alarms(lane)
-        for one in committed:
-            if one.warned:
-                self._warnings.log(one.warnings, one.warned, time_source().monotonic_ns())
 
     def _answer_alarms(self, number: int) -> None:
         """Lock the partitions of a lane for which the guardian finds this worker's clock RED, once for each alert."""

@@ -58,7 +58,7 @@ from streams.records import slice_records
 from streams.restore import bring_level, entries_between
 from streams.snapshots import Offered, Packed, Snapshot, SnapshotWriter, Stored, read_snapshots
 from streams.transactions import Transactions
-from streams.warning_log import LOGGED_PER_SECOND, DriftWarning, warnings_of
+from streams.warning_log import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from streams.restore import Read
     from streams.settings import Settings
     from streams.transactions import Point
+    from streams.warning_log import WarningLog
 
 #: How long a fetch waits where nothing comes: how late a control record may be seen on an idle input.
 FETCH_WAIT_MS = 50
@@ -93,17 +94,12 @@ _NS_PER_MS = 1_000_000
 
 
 class Committed(NamedTuple):
-    """What one transaction wrote: entries, DATA entries among them, its length, what the folds counted in each step.
-
-    warnings: the first of the `warned` ones.
-    """
+    """What one transaction wrote: entries, DATA entries among them, its length, what the folds counted in each step."""
 
     entries: int
     events: int
     duration_ns: int
     counted: list[Counted]
-    warned: int
-    warnings: list[DriftWarning]
 
 
 @dataclass(slots=True)
@@ -144,11 +140,10 @@ class _Turn:
     early: bool
     ledger: list[tuple[str, Rows]] = field(default_factory=list)
     stepped: list[tuple[int, Stepped]] = field(default_factory=list)
-    warnings: list[DriftWarning] = field(default_factory=list)
+    judged: list[Step] = field(default_factory=list)
     alive: list[object] = field(default_factory=list)
     entries: int = 0
     events: int = 0
-    warned: int = 0
 
 
 class _Readers(NamedTuple):
@@ -160,6 +155,7 @@ class Lane:
     """One ownership of a lane, from open to close. configured: None to sequence without any fold.
 
     hot_folder: where this worker keeps its lanes' hot tiers; None for none. live: what is shown while somebody watches.
+    warnings: where events beyond the threshold are logged; None for nowhere.
     """
 
     def __init__(
@@ -174,6 +170,7 @@ class Lane:
         worker: str,
         hot_folder: Path | None = None,
         live: LiveBoards | None = None,
+        warnings: WarningLog | None = None,
         at: Callable[[Point], None] = lambda _point: None,
     ) -> None:
         self.number = number
@@ -200,6 +197,7 @@ class Lane:
         self.hot: HotTier | None = None
         self._hot_folder = hot_folder
         self._live = live
+        self._warnings = warnings
         self._abandoned = threading.Event()
 
     def open(self) -> None:
@@ -359,9 +357,10 @@ class Lane:
         if self.hot is not None:
             self.hot.commit()
         self._show()
+        self._warn(turn)
         self._offer_snapshots()
         counted = [stepped.counted() for _, stepped in turn.stepped]
-        return Committed(turn.entries, turn.events, duration_ns, counted, turn.warned, turn.warnings)
+        return Committed(turn.entries, turn.events, duration_ns, counted)
 
     def _sequence(self, part: Part, head: sequence.Head, records: Records, kind: int, turn: _Turn) -> sequence.Head:
         """Sequence records of a partition and step its folds over them; returns the head after them."""
@@ -375,14 +374,17 @@ class Lane:
         if part.states is not None and self._configured is not None:
             judged, derived = self._step(self._configured.folds, part, part.states, sequenced.entries)
             turn.stepped.append((part.number, Stepped(judged, derived)))
-            turn.warned += judged.counts.warned
-            some = judged.warned[: LOGGED_PER_SECOND - len(turn.warnings)]
-            turn.warnings.extend(warnings_of(part.number, sequenced.entries, judged, some))
+            turn.judged.append(Step(part.number, sequenced.entries, judged))
             if self.hot is not None:
                 self.hot.step(part.number, sequenced.entries, judged)
             if self._live is not None and self._live.watched:
                 self._live.step(part.number, part.states.judge, sequenced.entries, judged)
         return head
+
+    def _warn(self, turn: _Turn) -> None:
+        """Have events beyond the threshold logged, some of them; what they point into is still there."""
+        if self._warnings is not None:
+            self._warnings.take(self.number, turn.judged, time_source().monotonic_ns())
 
     def _show(self) -> None:
         """Where somebody watches, what is committed; also where nothing came: he may have begun just now."""

@@ -1,13 +1,15 @@
 """Warnings of drift: a record each, and their lines in a worker's log at a bounded rate.
 
-A source a day ahead would otherwise write a line for each of its events. All warnings stay queryable from the ledger
-(drift_warnings.py).
+A source a day ahead would otherwise write a line for each of its events; which of them do says `warning_lines`. All
+warnings stay queryable from the ledger (drift_warnings.py).
 """
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import structlog
 
 from schemas.instants import format_ms, format_us
@@ -15,19 +17,16 @@ from schemas.memory import bytes_at
 from streams.causes import Cause
 from streams.severity import drift_seconds
 from streams.severity_kernel import bound_ms_of, rounded_ms
+from streams.warning_lines import WarningLines, keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from schemas.columns import Entries
     from streams.judge import Outputs
 
-#: Lines a worker logs in a second, all lanes together; the rest is counted in the next line.
-LOGGED_PER_SECOND = 10
-_SECOND_NS = 1_000_000_000
 _logger = structlog.get_logger()
 
 
@@ -90,21 +89,43 @@ def warnings_of(partition: int, entries: Entries, outputs: Outputs, rows: NDArra
         )
 
 
+class Step(NamedTuple):
+    """Entries of a partition, and what judge said of them."""
+
+    partition: int
+    entries: Entries
+    outputs: Outputs
+
+
 class WarningLog:
-    """Logs at a bounded rate and says how many were left out. Time comes from the caller."""
+    """Logs at a bounded rate and says how many were left out. Lanes give, each on its thread; the worker writes."""
 
     def __init__(self) -> None:
-        self._second = -1
-        self._logged = 0
-        self._left_out = 0
+        self._lock = threading.Lock()
+        self._lines = WarningLines()
+        #: Of the lines that wait, by their keys.
+        self._waiting: dict[int, DriftWarning] = {}
 
-    def log(self, warnings: Sequence[DriftWarning], total: int, now_ns: int) -> None:
-        """warnings: the first of the `total` of a commit."""
-        if now_ns // _SECOND_NS != self._second:
-            self._second, self._logged = now_ns // _SECOND_NS, 0
-        written = warnings[: LOGGED_PER_SECOND - self._logged]
-        for warning in written:
-            _logger.warning("clock_drift_detected", **warning.row(), left_out_before=self._left_out)
-            self._left_out = 0
-        self._logged += len(written)
-        self._left_out += total - len(written)
+    def take(self, lane: int, steps: Sequence[Step], now_ns: int) -> None:
+        """Count what a lane committed; some of it will be lines. Its batch must still be there."""
+        steps = [step for step in steps if step.outputs.warned.size]
+        if not steps:
+            return
+        keys = [keys_of(step.partition, step.outputs.verdicts.source[step.outputs.warned]) for step in steps]
+        begins = np.cumsum([0, *(some.size for some in keys)])
+        distinct, first, counts = np.unique(np.concatenate(keys), return_index=True, return_counts=True)
+        with self._lock:
+            for chosen in self._lines.choose(lane, distinct, counts, now_ns):
+                at = int(first[chosen.place])
+                number = int(np.searchsorted(begins, at, side="right")) - 1
+                partition, entries, outputs = steps[number]
+                row = outputs.warned[at - begins[number] :][:1]
+                [self._waiting[chosen.key]] = warnings_of(partition, entries, outputs, row)
+
+    def write(self, now_ns: int) -> None:
+        """Log what waits, as far as there is room for it now."""
+        with self._lock:
+            lines = [(self._waiting.pop(line.key), line) for line in self._lines.due(now_ns)]
+        for warning, line in lines:
+            left_out = {"left_out_before": line.left_out, "left_out_of_others": line.others}
+            _logger.warning("clock_drift_detected", **warning.row(), **left_out)

@@ -13,6 +13,7 @@ import psutil
 
 from streams.broker import Cluster
 from tests.broker.harness import ROOT, STOP_WITHIN_S, Ledger, Load, time, wait_for
+from tests.broker.ledgers import Message, event, produce
 
 
 def _faust(ledger: Ledger, output: Path) -> subprocess.Popen[bytes]:
@@ -92,3 +93,22 @@ def test_fausts_command_runs_the_same_worker(kafka: Any, prefix: str, tmp_path: 
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def test_a_source_that_is_loud_hides_none_in_the_log(kafka: Any, prefix: str, tmp_path: Path) -> None:
+    """A thousand events of a day ahead, then one of a slow source: a line of each."""
+    ledger = Ledger(kafka.bootstrap, prefix, tmp_path).create()
+    with ledger.worker() as worker:
+        worker.wait_live(ledger.settings.lanes)
+        now_us = time.now_us()
+        loud: list[Message] = [(None, event("day-ahead", f"e{n}", now_us + 86_400_000_000), []) for n in range(1_000)]
+        slow: list[Message] = [(None, event("slow", "once", now_us - 7_000_000), [])]
+        produce(ledger.settings, ledger.settings.input_topic, [*loud, *slow])
+
+        def lines() -> list[str]:
+            said = [line for line in worker.output.splitlines() if "clock_drift_detected" in line]
+            return [source for line in said for source in ("day-ahead", "slow") if source in line]
+
+        wait_for(lambda: "slow" in lines(), "it is said")
+        assert sorted(lines()) == ["day-ahead", "slow"]
+        worker.stop()

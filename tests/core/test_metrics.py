@@ -23,7 +23,7 @@ def _observe(outputs: Outputs) -> dict[str, float]:
     """What one transaction with these outputs adds to the dead letters, by fault."""
     before = _dead_letters()
     rows, events = len(outputs.events.fault), outputs.counts.events
-    observe(0, [Committed(rows, events, 1_000_000, [Stepped(outputs, None).counted()], 0, [])])
+    observe(0, [Committed(rows, events, 1_000_000, [Stepped(outputs, None).counted()])])
     return {fault: more for fault, number in _dead_letters().items() if (more := number - before.get(fault, 0))}
 
 
@@ -65,7 +65,7 @@ def test_what_windows_did_is_counted_by_definition() -> None:
     }
     derived = Derived(Messages(none, none, none, none, none, []), [], counts, ["metrics_b"], 2)
     before = _of_windows()
-    observe(0, 2 * [Committed(1, 1, 1_000_000, [Stepped(None, derived).counted()], 0, [])])
+    observe(0, 2 * [Committed(1, 1, 1_000_000, [Stepped(None, derived).counted()])])
     assert {name: value - before.get(name, 0) for name, value in _of_windows().items()} == {
         "window_results_total metrics_a": 10,
         "late_events_total metrics_a": 4,
