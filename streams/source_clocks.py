@@ -33,7 +33,7 @@ from streams.sources import COUNT, LAST_SEQUENCE, STATE, name_of
 from streams.stability import Deviations, best_window_s, deviations, octaves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -96,15 +96,13 @@ def _cause(table: Sources, slot: int) -> Cause:
     return Cause(int(table.watch[slot, CAUSE])) if severity_in(state, Question.CLOCK) else Cause.NONE
 
 
-def stability(ledger: Ledger, clocks: Iterable[SourceClock], since_ms: int) -> Iterator[Stability]:
+def stability(ledger: Ledger, clocks: Sequence[SourceClock], since_ms: int) -> list[list[Stability]]:
     """Of each of these sources, from the estimates that were told since then; nothing of one with fewer than three."""
-    by_partition: dict[int, list[str]] = {}
+    by_partition: dict[int, set[str]] = {}
     for clock in clocks:
-        by_partition.setdefault(clock.partition, []).append(clock.source)
-    for p, names in sorted(by_partition.items()):
-        series = _series(ledger, p, set(names), since_ms)
-        for name in names:
-            yield from stability_of(name, *series.get(name, ([], [])))
+        by_partition.setdefault(clock.partition, set()).add(clock.source)
+    series = {p: _series(ledger, p, names, since_ms) for p, names in sorted(by_partition.items())}
+    return [list(stability_of(one.source, *series[one.partition].get(one.source, ([], [])))) for one in clocks]
 
 
 def stability_of(source: str, at_ms: list[int], offset_us: list[int]) -> Iterator[Stability]:

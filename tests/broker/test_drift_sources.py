@@ -107,17 +107,28 @@ def test_a_list_is_cut_and_sorted_as_asked(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_how_stable_a_clock_was_is_told_from_its_estimates(capsys: pytest.CaptureFixture[str]) -> None:
-    """With seven digits; of a source that was told too seldom nothing."""
-    rows, _ = _sources(capsys, "--stability", "--source", "steady")
-    assert rows[0]["source"] == "steady"
-    assert rows[0]["tau_s"] == pytest.approx(1, abs=0.6)
-    assert rows[0]["oadev"] >= 0
-    assert [row["best"] for row in rows].count("best") == 1
+    """Beside the list, with seven digits; of a source that was told too seldom nothing."""
+    plain, _ = _sources(capsys)
+    rows, err = _sources(capsys, "--stability")
+    assert err == ""
+    stable = {row["source"]: row.pop("stability") for row in rows}
+    assert rows == plain
+    assert stable["ahead"] == []
+    for source in ("steady", "late"):
+        assert stable[source][0]["tau_s"] == pytest.approx(1, abs=0.6)
+        assert stable[source][0]["oadev"] >= 0
+        assert [row["best"] for row in stable[source]].count("best") == 1
     rows, err = _sources(capsys, "--stability", "--source", "ahead")
-    assert rows == []
+    assert [(row["source"], row["stability"]) for row in rows] == [("ahead", [])]
     assert "no source was told of three times" in err
+    assert "too few events yet" in err
     _, err = _sources(capsys, "--stability", "--source", "nobody")
     assert err == "no source 'nobody' is known\n"
+    assert main(["drift", "sources", "--stability"]) == 0
+    table = capsys.readouterr().out
+    assert table.index("offset ms") < table.index("oadev")
+    assert main(["drift", "sources", "--stability", "--source", "ahead"]) == 0
+    assert "oadev" not in capsys.readouterr().out
     assert main(["drift", "sources", "--from", "2026-01-01T00:00:00Z"]) == 2
     assert "--stability" in capsys.readouterr().err
 
