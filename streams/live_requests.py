@@ -11,6 +11,7 @@ there. Every HEARTBEAT_S at least something comes, a comment if nothing changed.
 
 GUARANTEE memory is bounded: of a stream the last VIEWS_KEPT views are kept, of RESUMED_MAX streams that ended likewise;
 a reader that is slow gets the newest view, never a backlog, and one that takes nothing for WRITE_TIMEOUT_S is given up.
+GUARANTEE a file is whole, or it breaks off: then the last chunk of the answer is missing, and a client says so.
 GUARANTEE LINGER_S after the last stream ended, lanes and the alerts topic are watched no more.
 GUARANTEE a view that cannot be made ends no stream: it is logged, an event `failed` says so, and it is tried again.
 """
@@ -225,7 +226,7 @@ class LiveRequests:
             status = self._status()
             await self._until_ready(asked, status)
             parts = await self._run(partial(self._views.csv, asked, status), slow=True)
-            first = await self._run(partial(next, parts, ""), slow=True)
+            first = await self._run(partial(next, parts, None), slow=True)
             headers = {"Content-Disposition": f'attachment; filename="driftledger-{view}.csv"'}
             response = web.StreamResponse(headers={"Content-Type": "text/csv; charset=utf-8", **headers})
             await self._write(request, response, first, parts)
@@ -235,15 +236,22 @@ class LiveRequests:
             self._end()
         return response
 
-    async def _write(self, request: web.Request, response: web.StreamResponse, part: str, parts: Iterator[str]) -> None:
+    async def _write(
+        self, request: web.Request, response: web.StreamResponse, part: str | None, parts: Iterator[str]
+    ) -> None:
         try:
             await response.prepare(request)
-            while part:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await response.write(part.encode())
-                part = await self._run(partial(next, parts, ""), slow=True)
+            while part is not None:
+                if request.transport is None or request.transport.is_closing():
+                    raise ConnectionResetError  # where nothing is found for long, no write would say so
+                if part:
+                    async with asyncio.timeout(WRITE_TIMEOUT_S):
+                        await response.write(part.encode())
+                part = await self._run(partial(next, parts, None), slow=True)
             await response.write_eof()
-        except (TimeoutError, ConnectionError):  # the end is missing, and that is how it is told
+        except (DriftledgerError, TimeoutError, ConnectionError) as error:  # the end is missing: that is how it is told
+            if isinstance(error, DriftledgerError):
+                _logger.warning("page_file_broken_off", error=str(error))
             if request.transport is not None:
                 request.transport.abort()
 

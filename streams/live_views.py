@@ -7,7 +7,7 @@ Facts that every view has, for the page's head:
     why its sources are not among these)
 
 GUARANTEE what is not there is said, never left out in silence: `error` says why a list is not to be had now, and a file
-that would be short is none.
+that would be short is none, or breaks off.
 HAZARD a view is of this worker's partitions; but for alerts, which are the ledger's.
 """
 
@@ -16,35 +16,26 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from lifecycle.drift_arrow import table_of
-from lifecycle.drift_question import DriftQuestion
 from lifecycle.live_questions import LogQuestion, SourceQuestion
 from lifecycle.owned import OwnedPartitions
-from lifecycle.rows import rows_in
 from schemas.errors import DriftledgerError
 from streams.alert_shelf import AlertShelf, AlertsQuestion, row_of
 from streams.boards import clock_of
 from streams.csv_text import csv_line
 from streams.fleet_view import Fleet, FleetQuestion
+from streams.live_log import LiveLog
 from streams.live_view import View
-from streams.order import newest_first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lifecycle.live_questions import LiveQuestion
     from lifecycle.owned import OwnedLane
     from streams.alert_watch import Alerts
     from streams.live_boards import LiveBoards
 
-#: Of a partition's drift log, as CSV.
-LOG_CSV_MAX: Final = 10_000
-#: Rows of a fleet that are made into text at once.
+#: Rows that are made into text at once.
 _ROWS_AT_ONCE: Final = 1_000
-_LOG_FIELDS: Final = (
-    "partition", "index", "sequence", "created_at_ms", "drift_delta_ms", "severity", "cause", "offset_ms", "bound_ms",
-    "source", "reading", "anchor_timestamp", "phase_lock_hash",
-)  # fmt: skip
 
 
 class AlertsWatched(Protocol):
@@ -68,7 +59,7 @@ class LiveViews:
 
     def __init__(self, boards: LiveBoards, alerts: AlertsWatched, lanes: Callable[[], Sequence[OwnedLane]]) -> None:
         self._boards, self._alerts = boards, alerts
-        self._owned = OwnedPartitions(lanes)
+        self._log = LiveLog(OwnedPartitions(lanes))
         self._fleet = Fleet([])
         self._fleet_version = -1
 
@@ -83,7 +74,7 @@ class LiveViews:
             case AlertsQuestion():
                 found = self._of_alerts(asked)
             case LogQuestion():
-                found = self._log(asked)
+                found = self._log.view(asked)
             case _:
                 found = _partitions(status)
         head = {name: status[name] for name in ("worker", "healthy", "halted", "served", "partitions")}
@@ -109,20 +100,19 @@ class LiveViews:
         return not isinstance(asked, FleetQuestion) or known >= served
 
     def csv(self, asked: LiveQuestion, status: Mapping[str, Any]) -> Iterator[str]:
-        """The whole list as CSV, in parts. Raises DriftledgerError where it is not to be had."""
+        """The whole list as CSV, in parts, some of them empty. Raises DriftledgerError where it is not to be had."""
         match asked:
             case FleetQuestion():
-                return self._fleet_csv(asked, [row["partition"] for row in status["rows"]])
+                return _csv(self._fleet_rows(asked, [row["partition"] for row in status["rows"]]))
             case AlertsQuestion():
                 shelf = self._shelf()
-                return _csv(row_of(record) for record in shelf.select(asked))
+                return _csv(_in_parts(row_of(record) for record in shelf.select(asked)))
             case LogQuestion():
-                return _csv(self._log_rows(asked, LOG_CSV_MAX))
+                return _csv(self._log.parts(asked.source, None))
             case SourceQuestion():
-                question = LogQuestion(asked.source)
-                return _csv(self._rows_of(asked.partition, question, LOG_CSV_MAX)[::-1])
+                return _csv(self._log.parts(asked.source, (asked.partition,)))
             case _:
-                return _csv(_partitions(status).rows.values())
+                return _csv(_in_parts(_partitions(status).rows.values()))
 
     # ---------------------------------------------------------------------------------------------------------- views
 
@@ -152,38 +142,13 @@ class LiveViews:
         found = (now.shelf or AlertShelf()).view(asked)
         return found._replace(facts={**found.facts, "loaded": now.shelf is not None, "error": now.error})
 
-    def _log(self, asked: LogQuestion) -> View:
-        found: list[list[tuple[int, dict[str, Any]]]] = []
-        missing = []
-        for place in self._owned.progress():
-            try:
-                page = self._rows_of(place.partition, asked, asked.limit)
-            except DriftledgerError as error:
-                missing.append(str(error))
-                continue
-            found.append([(row["created_at_ms"], row) for row in page])
-        rows = {f"{row['partition']}:{row['index']}": row for row in newest_first(found, asked.limit)}
-        return View({"error": "; ".join(missing) or None}, tuple(rows), rows)
-
-    def _log_rows(self, asked: LogQuestion, limit: int) -> list[dict[str, Any]]:
-        pages = [self._rows_of(place.partition, asked, limit) for place in self._owned.progress()]
-        return newest_first([[(row["created_at_ms"], row) for row in page] for page in pages], limit)
-
-    def _rows_of(self, partition: int, asked: LogQuestion, limit: int) -> list[dict[str, Any]]:
-        """The newest entries of a partition, the oldest first."""
-        source = None if asked.source is None else asked.source.encode()
-        question = DriftQuestion(partition, source=source, newest=True, limit=limit)
-        self._owned.choose((partition,))
-        page = self._owned.ask(lambda asker: asker.queries.drift(question))
-        return [{name: row[name] for name in _LOG_FIELDS} for row in rows_in(table_of(question, page))]
-
     def _shelf(self) -> AlertShelf:
         now = self._alerts.now
         if now.shelf is None:
             raise DriftledgerError(now.error or "the alerts topic is being read. Ask again in a moment")
         return now.shelf
 
-    def _fleet_csv(self, asked: FleetQuestion, served: Sequence[int]) -> Iterator[str]:
+    def _fleet_rows(self, asked: FleetQuestion, served: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
         fleet = self.fleet()
         missing, known = self._boards.missing(), {board.partition for board in fleet.boards}
         unknown = [p for p in served if p not in known and (not asked.partitions or p in asked.partitions)]
@@ -191,8 +156,7 @@ class LiveViews:
             told = ", ".join(f"{p} ({missing[p]})" if p in missing else str(p) for p in unknown)
             raise DriftledgerError(f"the sources of these partitions are not known now: {told}. Ask again in a moment")
         places = fleet.select(asked)
-        parts = (fleet.rows(places[first : first + _ROWS_AT_ONCE]) for first in range(0, len(places), _ROWS_AT_ONCE))
-        return _csv(row for part in parts for row in part)
+        return (fleet.rows(places[first : first + _ROWS_AT_ONCE]) for first in range(0, len(places), _ROWS_AT_ONCE))
 
 
 def _partitions(status: Mapping[str, Any]) -> View:
@@ -201,13 +165,18 @@ def _partitions(status: Mapping[str, Any]) -> View:
     return View({name: status[name] for name in names}, tuple(rows), rows)
 
 
-def _csv(rows: Any) -> Iterator[str]:
-    """A line of names, then the rows, in parts; nothing of no rows."""
+def _in_parts(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
     rest = iter(rows)
-    first = next(rest, None)
-    if first is None:
-        return
-    yield csv_line(first)
-    yield csv_line(first.values())
     while part := list(islice(rest, _ROWS_AT_ONCE)):
-        yield "".join(csv_line(row.values()) for row in part)
+        yield part
+
+
+def _csv(parts: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    """A line of names, then the rows, a text for each part; nothing of no rows."""
+    named = False
+    for part in parts:
+        lines = [csv_line(row.values()) for row in part]
+        if part and not named:
+            lines.insert(0, csv_line(part[0]))
+            named = True
+        yield "".join(lines)

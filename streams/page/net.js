@@ -49,10 +49,16 @@ export async function get(path, options = {}) {
   throw new RefusedError(answer.status, message);
 }
 
-/** Save what a path answers as a file. */
+/** Save what a path answers as a file; raises RefusedError where it breaks off: a part of it is no file. */
 export async function save(path, name) {
   const answer = await get(path);
-  const url = URL.createObjectURL(await answer.blob());
+  let content;
+  try {
+    content = await answer.blob();
+  } catch {
+    throw new RefusedError(answer.status, "the file broke off before its end. Ask again in a moment");
+  }
+  const url = URL.createObjectURL(content);
   const link = document.createElement("a");
   link.href = url;
   link.download = name;

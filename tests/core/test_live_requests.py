@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientPayloadError, ClientSession, web
 
-from streams import live_requests
+from schemas.errors import UnreachableError
+from streams import live_log, live_requests
 from streams.live_boards import LiveBoards
 from streams.live_requests import LiveRequests
 from streams.live_view import View, applied
@@ -377,6 +378,53 @@ def test_the_whole_list_is_a_file(tmp_path: Path) -> None:
         assert len(await _csv(server, "status")) == 3
         assert await _csv(server, "fleet?search=nobody") == []
         shown.cancel()
+
+    serve(scenario, tmp_path / "lane-0")
+
+
+def test_the_file_of_the_log_goes_back_to_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page by page, partitions in one order, whatever a page has; names of chunks and of what is in none."""
+    counts = (10_400, 700)
+    of_source = 9
+
+    async def scenario(server: Server) -> None:
+        for partition, count in enumerate(counts):
+            server.tick(*(f"s{number}" for number in range(count - of_source)), partition=partition)
+            server.tick("rare", count=of_source, partition=partition)
+        names, *rows = await _csv(server, "log")
+        assert len(rows) == sum(counts)
+        times = [int(row[names.index("created_at_ms")]) for row in rows]
+        assert times == sorted(times, reverse=True)
+        for partition, count in enumerate(counts):
+            indexes = [int(row[1]) for row in rows if row[0] == str(partition)]
+            assert indexes == list(range(count, 0, -1))
+        rare = [row for row in rows if row[names.index("source")] == "rare"]
+        for held in (live_log.LOG_ROWS_HELD, 10, 1):
+            monkeypatch.setattr(live_log, "LOG_ROWS_HELD", held)
+            assert (await _csv(server, "log?source=rare"))[1:] == rare
+        assert await _csv(server, "source?source=rare&partition=1") == [names, *rare[:of_source]]
+
+    serve(scenario, tmp_path / "lane-0")
+
+
+def test_a_file_that_cannot_be_ended_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short one that looks whole would be taken for the log."""
+    monkeypatch.setattr(live_log, "LOG_ROWS_HELD", 8)
+
+    async def scenario(server: Server) -> None:
+        server.tick("a", count=10)
+        asked = server.requests._views._log._go_on
+
+        def go_on(reading: Any, *rest: Any) -> None:
+            if reading.before < 5:
+                raise UnreachableError("its store was closed")
+            asked(reading, *rest)
+
+        monkeypatch.setattr(server.requests._views._log, "_go_on", go_on)
+        async with server.client.get("/csv/log") as answer:
+            assert answer.status == 200
+            with pytest.raises(ClientPayloadError):
+                await answer.text()
 
     serve(scenario, tmp_path / "lane-0")
 
