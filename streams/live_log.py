@@ -1,9 +1,11 @@
 """The drift log as a page shows it, and as a file: the newest entry first, out of pages of the hot tiers.
 
 Problem: a page of a hot tier ends after so many entries, and after so many chunks also where they have little or
-nothing of what is asked for. A log is longer than memory.
+nothing of what is asked for: the last entry of a source that is silent may be many pages back. A log is longer than
+memory.
 
-How: each partition is read backward, and for a file asked on from where its last page ended until the log begins.
+How: each partition is read backward, and asked on from where its last page ended. A view gives that VIEW_MS, the
+partitions by turns, and says in `stopped` how far it came; a file goes on until the log begins.
 
 GUARANTEE a file has every entry of its partitions up to the one that was the last of each when it was first read, or
 it breaks off. GUARANTEE of a file LOG_ROWS_HELD rows are held, however slow its reader is.
@@ -14,14 +16,16 @@ partition): behind a clock that stepped back it may mix them differently from a 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle.drift_arrow import table_of
 from lifecycle.drift_question import DriftQuestion
 from lifecycle.rows import rows_in
+from schemas.clock import SystemTime
 from schemas.errors import DriftledgerError
-from schemas.instants import INT64_MAX
+from schemas.instants import INT64_MAX, NS_PER_MS
 from streams.live_view import View
 from streams.order import newest_first
 
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
+#: After which a view begins no further page: views of other pages wait for it.
+VIEW_MS: Final = 500
 #: Of all partitions of a file, some 1 KB each. Partitions are 1,024 at most.
 LOG_ROWS_HELD: Final = 16_384
 #: Rows of a file that are handed on at once.
@@ -42,6 +48,8 @@ _FIELDS: Final = (
     "partition", "index", "sequence", "created_at_ms", "drift_delta_ms", "severity", "cause", "offset_ms", "bound_ms",
     "source", "reading", "anchor_timestamp", "phase_lock_hash",
 )  # fmt: skip
+#: Pages are made in true time, whatever dates the events.
+_system: Final = SystemTime()
 
 
 @dataclass(slots=True)
@@ -75,17 +83,27 @@ class LiveLog:
         self._owned = owned
 
     def view(self, asked: LogQuestion) -> View:
-        """The newest entries. Its fact `error`: which partitions cannot be asked now."""
+        """The newest entries. Its facts: `error`, of partitions that cannot be asked now, and `stopped`.
+
+        stopped: by partition, the index down to which it was read, where there may be older ones that belong here.
+        """
+        deadline_ns = _system.monotonic_ns() + VIEW_MS * NS_PER_MS
         readings = [_Reading(place.partition) for place in self._owned.progress()]
         missing = []
-        for reading in readings:
+        waiting = deque(readings)
+        while waiting and (waiting[0].before == INT64_MAX or _system.monotonic_ns() < deadline_ns):
+            reading = waiting.popleft()
             try:
                 self._go_on(reading, asked.source, asked.limit)
             except DriftledgerError as error:
                 missing.append(str(error))
+                continue
+            if reading.more and len(reading.rows) < asked.limit:
+                waiting.append(reading)
         found = [[(row["created_at_ms"], row) for _, row in reading.rows] for reading in readings]
         rows = {f"{row['partition']}:{row['index']}": row for row in newest_first(found, asked.limit)}
-        return View({"error": "; ".join(missing) or None}, tuple(rows), rows)
+        stopped = {str(reading.partition): reading.before for reading in waiting}
+        return View({"error": "; ".join(missing) or None, "stopped": stopped}, tuple(rows), rows)
 
     def parts(self, source: str | None, partitions: Sequence[int] | None) -> Iterator[list[Row]]:
         """All entries, the newest first, in parts; one is empty where a page was read and nothing can be told yet.

@@ -24,6 +24,13 @@ function estimate(row) {
   return [format.fixed(row.offset_ms, 0, true), h("span", { class: "error" }, ` ± ${format.fixed(row.bound_ms, 0)}`)];
 }
 
+/** Of partitions that are longer than can be looked through each second: how far that was. */
+function stopped(indexes) {
+  const entries = Object.entries(indexes).map((place) => place.join(":"));
+  if (!entries.length) return null;
+  return `Looked back as far as entry ${entries.join(", ")} and not beyond: there may be older ones. The CSV goes back to the beginning.`;
+}
+
 export class LogView {
   constructor(page, state) {
     this.page = page;
@@ -58,9 +65,11 @@ export class LogView {
 
   show(view) {
     this.table.update(view.order, view.rows);
-    this.note.hidden = view.order.length > 0 && !view.facts.error;
+    const nothing = this.state.source ? "No entry of this source is hot." : "No entry yet.";
+    const note = [view.facts.error, stopped(view.facts.stopped)].filter(Boolean).join(" ");
+    this.note.hidden = view.order.length > 0 && !note;
     this.table.element.hidden = view.order.length === 0;
-    text(this.note, view.facts.error || (this.state.source ? "No entry of this source is hot." : "No entry yet."));
+    text(this.note, note || nothing);
     text(this.age, `the newest ${view.order.length} entries, the newest first, of the partitions served here`);
   }
 

@@ -16,11 +16,14 @@ from urllib.parse import quote
 
 import pytest
 
+from lifecycle import drift_rows
 from schemas.clock import SystemTime
-from streams import live_boards
+from streams import live_boards, live_log
 from streams.boards import make_board
 from tests.browser.chromium import Tab, chromium
 from tests.browser.serving import HOSTILE, KNOWN, Fleet, Served, fleet_of, sending, served
+from tests.core.judge_oracle import START_MS, control
+from tests.core.live_lane import Sent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -488,6 +491,26 @@ def test_the_drift_log_has_cause_and_estimate(tmp_path: Path) -> None:
         await tab.until(f"{LIVE} && {ROWS} === 12")
         assert (await texts(tab, "tbody .c-cause"))[0] in ("BEHIND", "UNKNOWN")
         assert re.fullmatch(r"\u2212[67],\d{3} ± \d+", (await texts(tab, "tbody .c-clock"))[0])
+
+    browse(tmp_path, scenario)
+
+
+def test_the_drift_log_says_how_far_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is not to its beginning: rather than that there is no entry of a source."""
+    monkeypatch.setattr(drift_rows, "CHUNKS_MAX", 2)
+    monkeypatch.setattr(live_log, "VIEW_MS", 0)
+    note = "document.querySelector('section > .note')"
+
+    async def scenario(tab: Tab, server: Served) -> None:
+        for number in range(8):
+            at_ms = START_MS + number * 3_600_000
+            server.lane.send(0, [Sent("busy" if number else "silent", 0, at_ms)])
+            server.lane.take(0, [control("Anchor", at_ms, source="a", anchor_timestamp=None)])
+        await tab.open(address(server, "#/log?source=silent"))
+        await tab.until(f"{LIVE} && !{note}.hidden && {note}.textContent.includes('as far as entry 0:')")
+        await tab.open(address(server, "#/log?source=nobody-anywhere"))
+        monkeypatch.setattr(live_log, "VIEW_MS", 60_000)
+        await tab.until(f"{LIVE} && {note}.textContent === 'No entry of this source is hot.'")
 
     browse(tmp_path, scenario)
 

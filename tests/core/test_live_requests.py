@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import ClientPayloadError, ClientSession, web
 
+from lifecycle import drift_rows
 from schemas.errors import UnreachableError
 from streams import live_log, live_requests
 from streams.live_boards import LiveBoards
 from streams.live_requests import LiveRequests
 from streams.live_view import View, applied
 from streams.live_views import LiveViews
-from tests.core.judge_oracle import START_MS
+from tests.core.judge_oracle import START_MS, control
 from tests.core.live_lane import LiveLane, Sent
 
 if TYPE_CHECKING:
@@ -239,6 +240,36 @@ def test_the_drift_log_is_the_newest_entries_of_the_hot_tier(tmp_path: Path) -> 
         async with server.stream("log?source=b") as stream:
             view = await stream.next()
             assert {row["source"] for row in view.rows.values()} == {"b"}
+
+    serve(scenario, tmp_path / "lane-0")
+
+
+def test_a_source_that_is_silent_for_long_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind more chunks than a page looks into; or it is said how far that was."""
+    monkeypatch.setattr(drift_rows, "CHUNKS_MAX", 3)
+    monkeypatch.setattr(live_log, "VIEW_MS", _GIVEN_UP_S * 1_000)
+    chunks, apart_ms = 20, 3_600_000
+
+    async def scenario(server: Server) -> None:
+        server.tick("silent", count=2)
+        for number in range(chunks):
+            at_ms = START_MS + (number + 1) * apart_ms
+            server.lane.take(0, [control("Anchor", at_ms, source="a", anchor_timestamp=None)])
+            server.lane.send(0, [Sent("busy", 0, at_ms)])
+        async with server.stream("log?source=silent") as stream:
+            view = await stream.next()
+            assert [view.rows[key]["index"] for key in view.order] == [2, 1]
+            assert view.facts["stopped"] == {}
+        monkeypatch.setattr(live_log, "VIEW_MS", 0)
+        async with server.stream("log?source=silent") as stream:
+            view = await stream.next()
+            assert view.order == ()
+            (stopped,) = view.facts["stopped"].items()
+            assert stopped[0] == "0"
+            assert 2 < stopped[1] < 2 + 2 * chunks
+        async with server.stream("log?limit=2") as stream:
+            view = await stream.next()
+            assert (len(view.order), view.facts["stopped"]) == (2, {})
 
     serve(scenario, tmp_path / "lane-0")
 
