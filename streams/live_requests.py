@@ -7,10 +7,13 @@ there. Every HEARTBEAT_S at least something comes, a comment if nothing changed.
     200   the stream, or the file
     400   a parameter is wrong: "error" names it and says what to give
     404   no such view
-    503   STREAMS_MAX streams are open already, or the list is not to be had now: "error" says why
+    503   STREAMS_MAX streams are open already, FILES_MAX files are being sent already (Retry-After says when to ask
+          again), or the list is not to be had now: "error" says why
 
 GUARANTEE memory is bounded: of a stream the last VIEWS_KEPT views are kept, of RESUMED_MAX streams that ended likewise;
-a reader that is slow gets the newest view, never a backlog, and one that takes nothing for WRITE_TIMEOUT_S is given up.
+of each of FILES_MAX files what `live_views` and `live_log` hold, and one part of it as text. A reader that is slow gets
+the newest view, never a backlog, and one that takes nothing for WRITE_TIMEOUT_S is given up.
+GUARANTEE files keep no stream waiting: they are made on a thread of their own, part by part in turn.
 GUARANTEE a file is whole, or it breaks off: then the last chunk of the answer is missing, and a client says so.
 GUARANTEE LINGER_S after the last stream ended, lanes and the alerts topic are watched no more.
 GUARANTEE a view that cannot be made ends no stream: it is logged, an event `failed` says so, and it is tried again.
@@ -52,6 +55,10 @@ T = TypeVar("T")
 
 #: A browser opens six connections to one host, a page takes one of them.
 STREAMS_MAX: Final = 32
+#: Files that are sent at a time: each holds some 20 MB while its reader takes it.
+FILES_MAX: Final = 4
+#: When to ask again for a file that was refused; most take less.
+RETRY_AFTER_S: Final = 5
 HEARTBEAT_S: Final = 1.0
 WRITE_TIMEOUT_S: Final = 30.0
 LINGER_S: Final = 30.0
@@ -97,11 +104,13 @@ class LiveRequests:
         self._streams: dict[int, _Stream] = {}
         self._ended: OrderedDict[int, _Stream] = OrderedDict()
         self._users = 0
+        self._files = 0
         self._rest: asyncio.TimerHandle | None = None
         self._stopping = False
         #: What is in memory is answered at once; the hot tiers may keep one waiting.
         self._quick = ThreadPoolExecutor(1, "live")
         self._slow = ThreadPoolExecutor(1, "live-log")
+        self._of_files = ThreadPoolExecutor(1, "live-csv")
 
     def add_to(self, application: web.Application) -> None:
         """Serve the paths."""
@@ -113,7 +122,7 @@ class LiveRequests:
         self._stopping = True
         self._tell()
         self._forget()
-        for threads in (self._quick, self._slow):
+        for threads in (self._quick, self._slow, self._of_files):
             threads.shutdown(wait=False, cancel_futures=True)
 
     # -------------------------------------------------------------------------------------------------------- streams
@@ -168,7 +177,7 @@ class LiveRequests:
         """The next event of a stream; nothing where its page has what there is."""
         try:
             looked = partial(self._views.view, stream.asked, self._status())
-            view = await self._run(looked, slow=isinstance(stream.asked, LogQuestion))
+            view = await _run(self._slow if isinstance(stream.asked, LogQuestion) else self._quick, looked)
         except Exception as error:
             told, stream.failed = stream.failed, repr(error)
             if told == stream.failed:
@@ -221,18 +230,26 @@ class LiveRequests:
         view = request.match_info["view"]
         if asked is None:
             return refuse(404, f"there is no view {view!r:.40}. There are {', '.join(VIEWS)}")
+        if self._files >= FILES_MAX:
+            busy = refuse(
+                503, f"{FILES_MAX} files of this worker are being saved already. Ask again when one has ended"
+            )
+            busy.headers["Retry-After"] = str(RETRY_AFTER_S)
+            return busy
+        self._files += 1
         try:
             self._begin(asked)
             status = self._status()
             await self._until_ready(asked, status)
-            parts = await self._run(partial(self._views.csv, asked, status), slow=True)
-            first = await self._run(partial(next, parts, None), slow=True)
+            parts = await _run(self._of_files, partial(self._views.csv, asked, status))
+            first = await _run(self._of_files, partial(next, parts, None))
             headers = {"Content-Disposition": f'attachment; filename="driftledger-{view}.csv"'}
             response = web.StreamResponse(headers={"Content-Type": "text/csv; charset=utf-8", **headers})
             await self._write(request, response, first, parts)
         except DriftledgerError as error:
             return refuse(503, str(error))
         finally:
+            self._files -= 1
             self._end()
         return response
 
@@ -247,7 +264,7 @@ class LiveRequests:
                 if part:
                     async with asyncio.timeout(WRITE_TIMEOUT_S):
                         await response.write(part.encode())
-                part = await self._run(partial(next, parts, None), slow=True)
+                part = await _run(self._of_files, partial(next, parts, None))
             await response.write_eof()
         except (DriftledgerError, TimeoutError, ConnectionError) as error:  # the end is missing: that is how it is told
             if isinstance(error, DriftledgerError):
@@ -295,8 +312,9 @@ class LiveRequests:
             if self._stopping or not isinstance(stream.asked, LogQuestion | StatusQuestion):
                 stream.news.set()
 
-    async def _run(self, function: Callable[[], T], *, slow: bool) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._slow if slow else self._quick, function)
+
+async def _run(threads: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, function)
 
 
 def _on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

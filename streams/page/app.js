@@ -215,19 +215,24 @@ class Page {
     if (event.key === "p") this.pause(!this.paused);
   }
 
+  /** A button, and a line that says why there is no file. */
   csvButton(path, name) {
+    const why = h("p", { class: "unsaved", role: "status", hidden: true });
     const button = h("button", { type: "button", class: "csv", title: "Save the whole list as a CSV file", onclick: async () => {
       button.disabled = true;
+      why.hidden = true;
+      text(button, "CSV …");
       try {
         await save(path(), `driftledger-${name}.csv`);
         text(button, "CSV");
       } catch (error) {
         text(button, "CSV failed");
-        button.title = error instanceof RefusedError ? error.message : "the worker does not answer";
+        text(why, `No file was saved: ${format.plain(error instanceof RefusedError ? error.message : "the worker does not answer")}.`);
+        why.hidden = false;
       }
       button.disabled = false;
     } }, "CSV");
-    return button;
+    return [button, why];
   }
 }
 

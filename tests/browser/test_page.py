@@ -18,7 +18,8 @@ import pytest
 
 from lifecycle import drift_rows
 from schemas.clock import SystemTime
-from streams import live_boards, live_log
+from schemas.errors import UnreachableError
+from streams import live_boards, live_log, live_requests
 from streams.boards import make_board
 from tests.browser.chromium import Tab, chromium
 from tests.browser.serving import HOSTILE, KNOWN, Fleet, Served, fleet_of, sending, served
@@ -26,7 +27,7 @@ from tests.core.judge_oracle import START_MS, control
 from tests.core.live_lane import Sent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     Scenario = Callable[[Tab, Served], Awaitable[None]]
 
@@ -513,6 +514,40 @@ def test_the_drift_log_says_how_far_it_looked(tmp_path: Path, monkeypatch: pytes
         await tab.until(f"{LIVE} && {note}.textContent === 'No entry of this source is hot.'")
 
     browse(tmp_path, scenario)
+
+
+def test_a_file_that_is_not_saved_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the worker's words, or that it broke off; and the next one is saved."""
+    button, why = "document.querySelector('.csv')", "document.querySelector('.unsaved')"
+
+    async def scenario(tab: Tab, server: Served) -> None:
+        fleet_of(server.lane, 5).begin(3, over_s=20)
+        for path in ("#/log", "#/status"):
+            await tab.open(address(server, path))
+            await tab.until(f"{LIVE} && {ROWS} > 2")
+            with monkeypatch.context() as patched:
+                patched.setattr(live_requests, "FILES_MAX", 0)
+                await tab.evaluate(f"{button}.click()")
+                await tab.until(
+                    f"!{why}.hidden && {why}.textContent.includes('are being saved already. Ask again when')"
+                )
+                assert await tab.evaluate(f"{button}.textContent") == "CSV failed"
+            for width in (360, 1_280):
+                await tab.size(width, 800)
+                assert await tab.evaluate(SIDEWAYS) <= 0
+            await tab.evaluate(f"{button}.click()")
+            await tab.until(f"{why}.hidden && {button}.textContent === 'CSV'")
+        with monkeypatch.context() as patched:
+            patched.setattr(server.requests._views, "csv", lambda *_: _breaking_off())
+            await tab.evaluate(f"{button}.click()")
+            await tab.until(f"!{why}.hidden && {why}.textContent.includes('broke off before its end')")
+
+    browse(tmp_path, scenario, troubles=1)
+
+
+def _breaking_off() -> Iterator[str]:
+    yield "a,b\r\n"
+    raise UnreachableError("its store was closed")
 
 
 def _memory(folder: Path, warm_s: float, watched_s: float) -> None:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import socket
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tests.core.judge_oracle import START_MS, control
 from tests.core.live_lane import LiveLane, Sent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
 
@@ -380,6 +381,73 @@ async def _given_up(server: Server, names: list[str]) -> None:
         while server.requests._streams:
             server.tick(*names)
             await asyncio.sleep(0.01)
+
+
+def test_files_are_bounded_and_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever asks for one too many is told when to come again; a place is free when its reader has gone."""
+    monkeypatch.setattr(live_requests, "FILES_MAX", 2)
+    names = [f"source-{number:04d}-{'x' * 200}" for number in range(4_000)]
+
+    async def scenario(server: Server) -> None:
+        server.tick(*names)
+        url = server.client._base_url
+        assert url is not None
+        with socket.socket() as one, socket.socket() as other:
+            for path, reader in (("log", one), ("log?source=x", other)):
+                reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
+                reader.connect((url.host, url.port))
+                with monkeypatch.context() as patched:
+                    if reader is other:
+                        patched.setattr(server.requests._views, "csv", lambda *_: _nothing())
+                    reader.sendall(f"GET /csv/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+                    assert (await asyncio.get_running_loop().run_in_executor(None, reader.recv, 12)) == b"HTTP/1.1 200"
+            for path in ("log", "status", "fleet"):
+                async with server.client.get(f"/csv/{path}") as answer:
+                    told = (await answer.json())["error"]
+                    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+                    assert told == "2 files of this worker are being saved already. Ask again when one has ended"
+            async with server.stream("log?limit=1") as stream:
+                await stream.next()
+                server.tick("a")
+                assert (await stream.next()).facts["error"] is None
+        async with asyncio.timeout(_GIVEN_UP_S):
+            while server.requests._files:  # noqa: ASYNC110 - the server is asked
+                await asyncio.sleep(0.01)
+        assert len(await _csv(server, "status")) == 3
+
+    serve(scenario, tmp_path / "lane-0")
+
+
+def _nothing() -> Iterator[str]:
+    """Of a list in which nothing is found, however long it is."""
+    while True:
+        threading.Event().wait(0.01)
+        yield ""
+
+
+def test_a_file_that_takes_long_keeps_no_stream_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not even that of the log."""
+    end = threading.Event()
+
+    async def scenario(server: Server) -> None:
+        server.tick("a")
+
+        def csv(*_: Any) -> Iterator[str]:
+            end.wait(2 * _GIVEN_UP_S)
+            yield "a,b\r\n"
+
+        monkeypatch.setattr(server.requests._views, "csv", csv)
+        saved = asyncio.create_task(_csv(server, "log"))
+        async with asyncio.timeout(_GIVEN_UP_S):
+            while not server.requests._files:  # noqa: ASYNC110 - the server is asked
+                await asyncio.sleep(0.01)
+        async with server.stream("log") as stream:
+            assert len((await stream.next()).order) == 1
+        assert not saved.done()
+        end.set()
+        assert await saved == [["a", "b"]]
+
+    serve(scenario, tmp_path / "lane-0")
 
 
 async def _csv(server: Server, path: str) -> list[list[str]]:
