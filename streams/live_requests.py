@@ -2,7 +2,8 @@
 
 /live is a stream of server-sent events, each of which says what changed (see live_view.py); the parameters are those of
 lifecycle/live_questions.py. Who comes back with the id of the last event that he has, in Last-Event-ID, goes on from
-there. Every HEARTBEAT_S at least something comes, a comment if nothing changed. /csv is the whole list as text/csv.
+there. After HEARTBEAT_S in which nothing changed a comment comes, at the next look, which is LOOK_S later at most.
+/csv is the whole list as text/csv.
 
     200   the stream, or the file
     400   a parameter is wrong: "error" names it and says what to give

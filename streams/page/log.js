@@ -1,4 +1,4 @@
-// The drift log: the newest verdicts, bound to the chain; never older than three seconds, or it says so.
+// The drift log: the newest verdicts, bound to the chain, as they were a second ago.
 
 import { dated, h, severity, text } from "./dom.js";
 import { cause, sourceLink } from "./fleet.js";

@@ -3,7 +3,7 @@
 import { keep, kept } from "./kept.js";
 
 const key = "driftledger-token";
-/** At least a comment comes every second: what is shown is older than that only if nothing comes. */
+/** Where nothing changes a comment comes, two seconds after what came before as a rule: after this one is missing. */
 const lateMs = 3000;
 const silentMs = 10000;
 const waits = [500, 1000, 2000, 4000, 5000];
