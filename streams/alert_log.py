@@ -2,7 +2,8 @@
 
 Problem: an alert is several records (opened, changed, closed) in the partition of its source, each exactly once to a
 read_committed reader. To see the last of them a reader goes back from the end; to know what is open it must read all
-that is kept, because an alert may have been opened long ago.
+that is kept, because an alert may have been opened long ago. Of what was
+closed meanwhile it holds as much as is asked for.
 
 A record that is no alert is skipped, with a line in the log that says where it stands: only lanes may write there, but
 one foreign record must not hide what they wrote.
@@ -12,6 +13,7 @@ HAZARD the topic keeps 30 days: an alert whose last record is older is open and 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -47,18 +49,22 @@ def newest_alerts(
 
 def open_alerts(ledger: Ledger, *, source: str | None = None, partition: int | None = None) -> list[AlertRecord]:
     """The last record of each alert that is not closed, newest first."""
-    of_each: list[list[AlertRecord]] = []
-    topic = ledger.names.drift_alerts
-    for p in ledger.chosen(partition):
-        last: dict[str, AlertRecord] = {}  # an alert is in one partition
-        bounds = ledger.log.bounds(topic, p)
-        for message in ledger.log.scan(topic, p, bounds.start, bounds.stable_end):
-            record = _record(message)
-            if record is not None and source in (None, record.alert["source"]):
-                last.pop(record.alert["alert_id"], None)  # so that the order is that of the last records
-                last[record.alert["alert_id"]] = record
-        of_each.append([record for record in last.values() if record.alert["state"] != CLOSED])
+    of_each = [_last(ledger, p, source, 0)[0] for p in ledger.chosen(partition)]
     return newest_first(map(_placed, of_each), sum(map(len, of_each)))
+
+
+def last_records(ledger: Ledger, closed_max: int) -> list[AlertRecord]:
+    """The last record of each alert, in order of append time: of all that are open, and of the newest closed ones.
+
+    closed_max: how many of these, and how many are held of any but one partition meanwhile.
+    """
+    is_open: list[AlertRecord] = []
+    closed: list[AlertRecord] = []
+    for p in ledger.chosen(None):
+        still_open, since_closed = _last(ledger, p, None, closed_max)
+        is_open += still_open
+        closed = sorted([*closed, *since_closed], key=_recorded_at)[-closed_max:]
+    return sorted([*is_open, *closed], key=_recorded_at)
 
 
 def alerts_between(
@@ -118,6 +124,30 @@ def follow(ledger: Ledger, positions: dict[int, int], *, source: str | None = No
                 yield record
     finally:
         consumer.close()
+
+
+def _last(
+    ledger: Ledger, partition: int, source: str | None, closed_max: int
+) -> tuple[list[AlertRecord], list[AlertRecord]]:
+    """The last record of each alert of a partition, in order: of those that are open, and of the newest closed ones."""
+    topic = ledger.names.drift_alerts
+    bounds = ledger.log.bounds(topic, partition)
+    is_open: dict[str, AlertRecord] = {}  # an alert is in one partition
+    closed: deque[AlertRecord] = deque(maxlen=closed_max)
+    for message in ledger.log.scan(topic, partition, bounds.start, bounds.stable_end):
+        record = _record(message)
+        if record is None or source not in (None, record.alert["source"]):
+            continue
+        is_open.pop(record.alert["alert_id"], None)  # so that the order is that of the last records
+        if record.alert["state"] == CLOSED:
+            closed.append(record)
+        else:
+            is_open[record.alert["alert_id"]] = record
+    return list(is_open.values()), list(closed)
+
+
+def _recorded_at(record: AlertRecord) -> int:
+    return record.recorded_at_ms
 
 
 def _newest(ledger: Ledger, partition: int, most: int, source: str | None) -> list[AlertRecord]:

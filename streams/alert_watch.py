@@ -17,7 +17,7 @@ import structlog
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError
 from schemas.instants import NS_PER_MS
-from streams.alert_log import ends, follow, newest_alerts, open_alerts
+from streams.alert_log import ends, follow, last_records
 from streams.alert_shelf import CLOSED_MAX, AlertShelf
 from streams.queries import Ledger
 
@@ -78,9 +78,7 @@ class AlertWatch:
     def _read(self, ledger: Ledger, ended: threading.Event) -> None:
         positions = ends(ledger)
         shelf = AlertShelf()
-        for record in reversed(newest_alerts(ledger, CLOSED_MAX)):
-            shelf.apply(record)
-        for record in reversed(open_alerts(ledger)):
+        for record in last_records(ledger, CLOSED_MAX):
             shelf.apply(record)
         self._publish(ended, Alerts(shelf.copy()))
         clock, changed, published_ns = time_source(), False, 0
