@@ -62,6 +62,10 @@ class AlertShelf:
         other._open, other._closed = dict(self._open), dict(self._closed)
         return other
 
+    def is_full(self) -> bool:
+        """Whether there may be more closed ones than are kept."""
+        return len(self._closed) == CLOSED_MAX
+
     def select(self, asked: AlertsQuestion) -> list[AlertRecord]:
         """Those asked for: open ones first, the worst first and of those the newest; then closed ones, newest first."""
         shown: list[AlertRecord] = []
@@ -78,6 +82,7 @@ class AlertShelf:
         shown = found[asked.offset : asked.offset + min(asked.limit, ROWS_MAX)]
         rows = {record.alert["alert_id"]: row_of(record) for record in shown}
         facts = {"found": len(found), "offset": asked.offset, "open": len(self._open), "closed": len(self._closed)}
+        facts["full"] = self.is_full()
         return View(facts, tuple(rows), rows)
 
 

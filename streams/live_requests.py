@@ -244,7 +244,8 @@ class LiveRequests:
             await self._until_ready(asked, status)
             parts = await _run(self._of_files, partial(self._views.csv, asked, status))
             first = await _run(self._of_files, partial(next, parts, None))
-            headers = {"Content-Disposition": f'attachment; filename="driftledger-{view}.csv"'}
+            name = f"driftledger-{view}{self._views.newest_alone(asked)}.csv"
+            headers = {"Content-Disposition": f'attachment; filename="{name}"'}
             response = web.StreamResponse(headers={"Content-Type": "text/csv; charset=utf-8", **headers})
             await self._write(request, response, first, parts)
         except DriftledgerError as error:

@@ -7,7 +7,7 @@ Facts that every view has, for the page's head:
     why its sources are not among these)
 
 GUARANTEE what is not there is said, never left out in silence: `error` says why a list is not to be had now, and a file
-that would be short is none, or breaks off.
+that would be short is none, or breaks off. Of closed alerts CLOSED_MAX are kept: the view says so, and its file's name.
 HAZARD a view is of this worker's partitions; but for alerts, which are the ledger's.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from lifecycle.live_questions import LogQuestion, SourceQuestion
 from lifecycle.owned import OwnedPartitions
 from schemas.errors import DriftledgerError
-from streams.alert_shelf import AlertShelf, AlertsQuestion, row_of
+from streams.alert_shelf import CLOSED_MAX, AlertShelf, AlertsQuestion, row_of
 from streams.boards import clock_of
 from streams.csv_text import csv_line
 from streams.fleet_view import Fleet, FleetQuestion
@@ -113,6 +113,12 @@ class LiveViews:
                 return _csv(self._log.parts(asked.source, (asked.partition,)))
             case _:
                 return _csv(_in_parts(_partitions(status).rows.values()))
+
+    def newest_alone(self, asked: LiveQuestion) -> str:
+        """What the name of its file says where that may not have all there is; empty where it has."""
+        shelf = self._alerts.now.shelf
+        cut = isinstance(asked, AlertsQuestion) and asked.open is not True and shelf is not None and shelf.is_full()
+        return f"-newest-{CLOSED_MAX}-closed" if cut else ""
 
     # ---------------------------------------------------------------------------------------------------------- views
 

@@ -34,7 +34,7 @@ export class AlertsView {
     this.note = h("p", { class: "note", role: "status" }, "Loading …");
     this.element = h("section", { "aria-labelledby": "title", class: "alerts" },
       h("div", { class: "head" }, h("h1", { id: "title" }, "Alerts"), (this.tally = h("p", { class: "sub" }))),
-      h("div", { class: "bar" }, this.search, h("div", { class: "chips", role: "group", "aria-label": "State" }, this.kinds.map((kind) => kind.button)), page.csvButton(() => this.path("csv"), "alerts")),
+      h("div", { class: "bar" }, this.search, h("div", { class: "chips", role: "group", "aria-label": "State" }, this.kinds.map((kind) => kind.button)), page.csvButton(() => this.path("csv"))),
       this.note, this.table.element);
   }
 
@@ -61,7 +61,8 @@ export class AlertsView {
     const { facts } = view;
     const counts = { "": facts.open + facts.closed, 1: facts.open, 0: facts.closed };
     for (const kind of this.kinds) text(kind.count, facts.loaded ? format.count(counts[kind.value]) : "");
-    text(this.tally, facts.loaded ? `${format.count(facts.open)} open${facts.found > view.order.length ? `; the first ${view.order.length} of ${format.count(facts.found)} are shown` : ""}` : "");
+    const kept = facts.full ? `; of those that were closed the newest ${format.count(facts.closed)}` : "";
+    text(this.tally, facts.loaded ? `${format.count(facts.open)} open${kept}${facts.found > view.order.length ? `; the first ${view.order.length} of ${format.count(facts.found)} are shown` : ""}` : "");
     this.table.update(view.order, view.rows);
     this.note.hidden = view.order.length > 0;
     this.table.element.hidden = view.order.length === 0;

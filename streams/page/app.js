@@ -216,14 +216,14 @@ class Page {
   }
 
   /** A button, and a line that says why there is no file. */
-  csvButton(path, name) {
+  csvButton(path) {
     const why = h("p", { class: "unsaved", role: "status", hidden: true });
     const button = h("button", { type: "button", class: "csv", title: "Save the whole list as a CSV file", onclick: async () => {
       button.disabled = true;
       why.hidden = true;
       text(button, "CSV …");
       try {
-        await save(path(), `driftledger-${name}.csv`);
+        await save(path());
         text(button, "CSV");
       } catch (error) {
         text(button, "CSV failed");

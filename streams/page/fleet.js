@@ -69,7 +69,7 @@ export class FleetView {
     this.next = h("button", { type: "button", onclick: () => this.turn(1) }, "Next");
     this.element = h("section", { "aria-labelledby": "title" },
       h("div", { class: "head" }, h("h1", { id: "title" }, "Fleet"), (this.tally = h("p", { class: "sub" }))),
-      h("div", { class: "bar" }, this.search, h("div", { class: "chips", role: "group", "aria-label": "Severity of the open alert" }, this.chips.map((chip) => chip.button)), this.cause, this.part, page.csvButton(() => this.path("csv"), "fleet")),
+      h("div", { class: "bar" }, this.search, h("div", { class: "chips", role: "group", "aria-label": "Severity of the open alert" }, this.chips.map((chip) => chip.button)), this.cause, this.part, page.csvButton(() => this.path("csv"))),
       this.note, this.table.element,
       h("div", { class: "pager" }, this.back, this.where, this.next));
     this.table.sorted(this.state.sort, this.state.desc === "1");

@@ -41,7 +41,7 @@ export class LogView {
     this.note = h("p", { class: "note", role: "status" }, "Loading …");
     this.element = h("section", { "aria-labelledby": "title", class: "log" },
       h("div", { class: "head" }, h("h1", { id: "title" }, "Drift log"), (this.age = h("p", { class: "sub" }))),
-      h("div", { class: "bar" }, this.source, page.csvButton(() => this.path("csv"), "log")),
+      h("div", { class: "bar" }, this.source, page.csvButton(() => this.path("csv"))),
       this.note, this.table.element);
   }
 

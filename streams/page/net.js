@@ -49,8 +49,11 @@ export async function get(path, options = {}) {
   throw new RefusedError(answer.status, message);
 }
 
-/** Save what a path answers as a file; raises RefusedError where it breaks off: a part of it is no file. */
-export async function save(path, name) {
+/**
+ * Save what a path answers as a file, by the name that the worker gives it. Raises RefusedError, too, where it breaks off: a part
+ * is no file.
+ */
+export async function save(path) {
   const answer = await get(path);
   let content;
   try {
@@ -61,7 +64,7 @@ export async function save(path, name) {
   const url = URL.createObjectURL(content);
   const link = document.createElement("a");
   link.href = url;
-  link.download = name;
+  link.download = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition"))[1];
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }

@@ -38,7 +38,7 @@ export class SourceView {
       h("p", { class: "back" }, h("a", { href: page.fleetHash() }, "← Fleet")),
       h("div", { class: "head" }, this.title, this.marks), this.words, this.facts,
       h("figure", {}, h("figcaption", {}, legend(), this.fit), this.holder, this.readout), this.note,
-      h("div", { class: "bar" }, h("h2", {}, "Events"), page.csvButton(() => this.path("csv"), "source")),
+      h("div", { class: "bar" }, h("h2", {}, "Events"), page.csvButton(() => this.path("csv"))),
       this.table.element);
     this.load();
   }

@@ -30,7 +30,7 @@ export class StatusView {
     this.halts = h("div");
     this.note = h("p", { class: "note", role: "status" }, "Loading …");
     this.element = h("section", { "aria-labelledby": "title" },
-      h("div", { class: "head" }, h("h1", { id: "title" }, "Partitions"), h("p", { class: "sub" }, "Sequence, lag and halts of the partitions that this worker serves"), page.csvButton(() => "/csv/status", "partitions")),
+      h("div", { class: "head" }, h("h1", { id: "title" }, "Partitions"), h("p", { class: "sub" }, "Sequence, lag and halts of the partitions that this worker serves"), page.csvButton(() => "/csv/status")),
       this.cards, this.halts,
       this.note, this.table.element);
   }

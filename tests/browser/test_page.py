@@ -20,11 +20,13 @@ from lifecycle import drift_rows
 from schemas.clock import SystemTime
 from schemas.errors import UnreachableError
 from streams import live_boards, live_log, live_requests
+from streams.alert_shelf import CLOSED_MAX
 from streams.boards import make_board
 from tests.browser.chromium import Tab, chromium
 from tests.browser.serving import HOSTILE, KNOWN, Fleet, Served, fleet_of, sending, served
 from tests.core.judge_oracle import START_MS, control
 from tests.core.live_lane import Sent
+from tests.core.test_alert_shelf import record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -535,14 +537,33 @@ def test_a_file_that_is_not_saved_says_why(tmp_path: Path, monkeypatch: pytest.M
             for width in (360, 1_280):
                 await tab.size(width, 800)
                 assert await tab.evaluate(SIDEWAYS) <= 0
+            await tab.evaluate("HTMLAnchorElement.prototype.click = function () { window.savedAs = this.download; }")
             await tab.evaluate(f"{button}.click()")
-            await tab.until(f"{why}.hidden && {button}.textContent === 'CSV'")
+            await tab.until(f"{why}.hidden && window.savedAs === 'driftledger-{path[2:]}.csv'")
+            await tab.until(f"{button}.textContent === 'CSV'")
         with monkeypatch.context() as patched:
             patched.setattr(server.requests._views, "csv", lambda *_: _breaking_off())
             await tab.evaluate(f"{button}.click()")
             await tab.until(f"!{why}.hidden && {why}.textContent.includes('broke off before its end')")
 
     browse(tmp_path, scenario, troubles=1)
+
+
+def test_the_alerts_say_where_they_are_not_all(tmp_path: Path) -> None:
+    """In words, and in the name of the file."""
+
+    async def scenario(tab: Tab, server: Served) -> None:
+        for number in range(CLOSED_MAX):
+            server.lane.alerts.shelf.apply(record(f"x{number}", number + 1, "CLOSED"))
+        await tab.open(address(server, "#/alerts"))
+        await tab.until(f"{LIVE} && document.querySelector('.sub').textContent.includes('closed the newest 500')")
+        await tab.evaluate("HTMLAnchorElement.prototype.click = function () { window.savedAs = this.download; }")
+        await tab.evaluate("document.querySelector('.csv').click()")
+        await tab.until("window.savedAs === 'driftledger-alerts-newest-500-closed.csv'")
+        await tab.size(360, 800)
+        assert await tab.evaluate(SIDEWAYS) <= 0
+
+    browse(tmp_path, scenario)
 
 
 def _breaking_off() -> Iterator[str]:

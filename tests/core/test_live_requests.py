@@ -16,13 +16,14 @@ from aiohttp import ClientPayloadError, ClientSession, web
 
 from lifecycle import drift_rows
 from schemas.errors import UnreachableError
-from streams import live_log, live_requests
+from streams import alert_shelf, live_log, live_requests
 from streams.live_boards import LiveBoards
 from streams.live_requests import LiveRequests
 from streams.live_view import View, applied
 from streams.live_views import LiveViews
 from tests.core.judge_oracle import START_MS, control
 from tests.core.live_lane import LiveLane, Sent
+from tests.core.test_alert_shelf import record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -479,6 +480,28 @@ def test_the_whole_list_is_a_file(tmp_path: Path) -> None:
         shown.cancel()
 
     serve(scenario, tmp_path / "lane-0")
+
+
+def test_a_file_of_alerts_that_may_have_more_is_named_so() -> None:
+    """A person sees the name, and takes the file for all there is without it."""
+
+    async def scenario(server: Server) -> None:
+        async def name(path: str) -> str:
+            async with server.client.get(f"/csv/{path}") as answer:
+                assert answer.status == 200
+                return answer.headers["Content-Disposition"].split('"')[1]
+
+        for number in range(alert_shelf.CLOSED_MAX - 1):
+            server.lane.alerts.shelf.apply(record(f"x{number}", number + 1, "CLOSED"))
+        assert await name("alerts") == "driftledger-alerts.csv"
+        server.lane.alerts.shelf.apply(record("last", 1_000, "CLOSED"))
+        assert await name("alerts") == await name("alerts?open=0") == "driftledger-alerts-newest-500-closed.csv"
+        assert await name("alerts?open=1") == "driftledger-alerts.csv"
+        assert await name("status") == "driftledger-status.csv"
+        async with server.stream("alerts?open=1") as stream:
+            assert (await stream.next()).facts["full"]
+
+    serve(scenario)
 
 
 def test_the_file_of_the_log_goes_back_to_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
