@@ -64,6 +64,11 @@ def _until(ledger: Ledger, path: str, wanted: Callable[[View], object]) -> View:
     pytest.fail(f"{path} never said it: {view}")
 
 
+def _of_fast(view: View) -> dict[str, Any]:
+    """The row of the source whose clock is wrong; on a busy machine the events of the other one may be late."""
+    return next((row for row in view.rows.values() if row["source"] == "fast"), {})
+
+
 def test_a_wrong_clock_is_seen_in_every_view(served: tuple[Ledger, Worker]) -> None:
     """The fleet, the source, its alert and its entries; what was there before anybody looked, and what comes."""
     ledger, _ = served
@@ -71,13 +76,12 @@ def test_a_wrong_clock_is_seen_in_every_view(served: tuple[Ledger, Worker]) -> N
     view = _until(ledger, "/live/fleet", lambda view: view.facts["found"] == 1)
     assert next(iter(view.rows.values()))["source"] == "steady"
     _put(ledger, "fast", 8, 9_000_000)
-    view = _until(ledger, "/live/fleet?severity=RED", lambda view: view.facts["found"] == 1)
-    row = next(iter(view.rows.values()))
-    assert (row["source"], row["state"], row["cause"]) == ("fast", "RED", "AHEAD")
+    row = _of_fast(_until(ledger, "/live/fleet?severity=RED", _of_fast))
+    assert (row["state"], row["cause"]) == ("RED", "AHEAD")
     path = f"/live/source?source=fast&partition={row['partition']}"
     assert _until(ledger, path, lambda view: view.facts["clock"]).facts["clock"]["alert"] == "RED"
-    view = _until(ledger, "/live/alerts", lambda view: view.facts["open"] == 1)
-    assert next(iter(view.rows.values()))["text"].startswith("fast is ")
+    alert = _of_fast(_until(ledger, "/live/alerts", _of_fast))
+    assert alert["text"].startswith("fast is ")
     view = _until(ledger, "/live/log?source=fast", lambda view: len(view.order) == 8)
     assert {entry["severity"] for entry in view.rows.values()} == {"RED"}
     view = _until(ledger, "/live/status", lambda view: len(view.order) == ledger.settings.partitions)

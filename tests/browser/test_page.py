@@ -238,7 +238,7 @@ def test_all_of_it_works_by_keyboard(tmp_path: Path) -> None:
         await tab.evaluate(f"{sort}.focus()")
         await tab.press("Enter")
         await tab.until("document.querySelector('th.c-source').getAttribute('aria-sort') === 'ascending'")
-        assert (await texts(tab, "tbody .source"))[0] == "sensor-00030"
+        await tab.until("document.querySelector('tbody .source').textContent === 'sensor-00030'")
         await tab.press(" ")
         await tab.until("document.querySelector('tbody .source').textContent === 'sensor-00039'")
         assert await tab.evaluate("location.hash") == "#/fleet?sort=source&desc=1&search=sensor-0003"
