@@ -17,7 +17,7 @@ from streams.live_view import View, applied
 from tests.broker.harness import Ledger, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 time = SystemTime()
 _TIMEOUT_S = 60
@@ -64,7 +64,7 @@ def _until(ledger: Ledger, path: str, wanted: Callable[[View], object]) -> View:
     pytest.fail(f"{path} never said it: {view}")
 
 
-def _of_fast(view: View) -> dict[str, Any]:
+def _of_fast(view: View) -> Mapping[str, Any]:
     """The row of the source whose clock is wrong; on a busy machine the events of the other one may be late."""
     return next((row for row in view.rows.values() if row["source"] == "fast"), {})
 
