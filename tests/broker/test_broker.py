@@ -133,6 +133,20 @@ def test_a_killed_broker_starts_again_with_what_it_acknowledged(cluster: Cluster
     assert values_of(cluster.restart(), 1000) == [b"%d" % n for n in range(1000)]
 
 
+def test_a_session_has_ended_once_that_is_in_the_controllers_log() -> None:
+    """As Kafka 4.3.0 says it. A controller that is told to stop before the last line forgets the session's end."""
+    told = (
+        "Read-write operation writeNoOpRecord(7508) will be completed when the log reaches offset 20.",
+        "Fencing broker 1 at epoch 11 because its session has timed out.",
+        "Replayed BrokerRegistrationChangeRecord modifying the registration for broker 1: BrokerRegistrationChange",
+        "Read-write operation maybeFenceStaleBroker(1942) will be completed when the log reaches offset 21.",
+        "Processed writeNoOpRecord(7508) in 30007 us",
+        "Processed maybeFenceStaleBroker(1942) in 28780 us",
+    )
+    assert [broker._is_fenced(1, "\n".join(told[:lines])) for lines in range(len(told) + 1)] == [False] * 6 + [True]
+    assert not broker._is_fenced(2, "\n".join(told))
+
+
 def test_a_paused_broker_answers_nothing_until_it_is_resumed(cluster: Cluster) -> None:
     """And it can be stopped while paused."""
     cluster.pause()
