@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Producer
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, Producer
 from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
@@ -61,7 +61,13 @@ def _wait_halted(ledger: Ledger, worker: Worker, partitions: Iterable[int]) -> d
 
 
 def _send(
-    ledger: Ledger, partition: int, count: int, transactional_id: str | None = None, *, commit: bool = True
+    ledger: Ledger,
+    partition: int,
+    count: int,
+    transactional_id: str | None = None,
+    *,
+    commit: bool = True,
+    on_delivery: Callable[[Any, Any], None] | None = None,
 ) -> None:
     """Events of one partition, each in a request of its own; in one transaction where there is an id."""
     options = {} if transactional_id is None else {"transactional.id": transactional_id}
@@ -71,7 +77,7 @@ def _send(
         producer.begin_transaction()
     for number in range(count):
         value = event_value(f"{partition}-{time.monotonic_ns()}-{number}", f"s{partition}", time.now_us())
-        producer.produce(ledger.names.input, value, f"s{partition}", partition)
+        producer.produce(ledger.names.input, value, f"s{partition}", partition, on_delivery=on_delivery)
     producer.flush(30)
     if transactional_id is not None and commit:
         producer.commit_transaction(30)
@@ -84,6 +90,22 @@ def _set(ledger: Ledger, topic: str, name: str, value: str) -> None:
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     for future in ledger.admin.incremental_alter_configs([resource]).values():
         future.result(30)
+
+
+def _set_stamp(ledger: Ledger, partition: int, value: str, stamp: int) -> int:
+    """Set whose time the input's records carry, and send to a partition until they do; how many before that did not.
+
+    The controller answers before the broker that stamps has heard of the setting.
+    """
+    _set(ledger, ledger.names.input, "message.timestamp.type", value)
+    stamps: list[int] = []
+
+    def is_stamped() -> bool:
+        _send(ledger, partition, 1, on_delivery=lambda _error, record: stamps.append(record.timestamp()[0]))
+        return stamps[-1] == stamp
+
+    wait_for(is_stamped, f"records of the input carry {value}")
+    return len(stamps) - 1
 
 
 def _run_level(ledger: Ledger) -> None:
@@ -181,15 +203,14 @@ def _records_carry_the_producers_time(bootstrap: str, prefix: str, tmp_path: Pat
         _send(ledger, partition, 10)
     with ledger.worker() as worker:
         ledger.wait_level(worker)
-        _set(ledger, ledger.names.input, "message.timestamp.type", "CreateTime")
-        _send(ledger, 2, 5)
+        before = _set_stamp(ledger, 2, "CreateTime", TIMESTAMP_CREATE_TIME)
         assert _wait_halted(ledger, worker, {2})[2].code is HaltCode.TOPIC_CHANGED
-        _set(ledger, ledger.names.input, "message.timestamp.type", "LogAppendTime")
+        _set_stamp(ledger, 2, "LogAppendTime", TIMESTAMP_LOG_APPEND_TIME)
         for partition in (0, 1):
             _send(ledger, partition, 10)
         ledger.wait_level(worker, [0, 1])
         assert check_exactly_once(ledger, [0, 1]) == 40
-        assert len(read_ledger(ledger, 2).data) == 10
+        assert len(read_ledger(ledger, 2).data) == 10 + before
 
         future = ledger.admin.create_partitions([NewPartitions(ledger.names.input, 4)])[ledger.names.input]
         future.result(30)
