@@ -44,8 +44,9 @@ SUGGESTIONS = (
     ("sequence check", "recompute every number and every hash"),
     ("status", "each partition: live? hot? how far behind?"),
 )
-#: Three times, for that many readings confirm a new severity.
-_OWN_CLOCK = """yes '{"source": "mine", "local_timestamp": 0}' | head -3"""
+#: Three times, for that many readings confirm a new severity. Ahead, which an event proves by itself: of a clock that
+#: is behind there is no alert before another event comes, fleet_hold_ms later.
+OWN_CLOCK = """yes '{"source": "mine", "local_timestamp": "2050-01-01T00:00:00Z"}' | head -3"""
 
 
 def up(
@@ -328,8 +329,8 @@ def shell_lines(options: list[str], bootstrap: str | None) -> list[str]:
         *(f"  export {key}={shlex.quote(value)}" for key, value in sorted(environment.items())),
         *(f"  # and {key}, as here" for key in secret),
         *(f"  {command} {words.ljust(width)}  # {meaning}" for words, meaning in SUGGESTIONS),
-        "  # a clock of your own, at 1970:",
-        f"  {_OWN_CLOCK} | {command} publish -",
+        "  # a clock of your own, in the year 2050; its alert is here a second later:",
+        f"  {OWN_CLOCK} | {command} publish -",
     ]
 
 

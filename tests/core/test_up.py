@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 
+from schemas.codec import Framing, encode
 from schemas.errors import BadInputError, DriftledgerError
+from schemas.event_json import event_from_document
 from streams import up
 from streams.cli import main as command
-from streams.cli.up import SUGGESTIONS, shell_lines
+from streams.cli.up import OWN_CLOCK, SUGGESTIONS, shell_lines
+from streams.definitions import JudgeSettings
+from streams.fold import Target
+from streams.judge import Judge
 from streams.up import Worker, lock, read_series
 from streams.worker_http import ask
+from tests.core.judge_oracle import Ledger, Row, definition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +163,18 @@ def test_every_suggested_command_exists() -> None:
         while hasattr(group, "commands"):
             group = group.commands[rest.pop(0)]
         assert {word for word in rest if word.startswith("-")} <= {o for p in group.params for o in p.opts}
+
+
+def test_the_suggested_clock_has_an_alert_by_its_own_events() -> None:
+    """They come at once and nothing follows: no later event has to say that it is time."""
+    lines = subprocess.run(["/bin/sh", "-c", OWN_CLOCK], capture_output=True, check=True).stdout.splitlines()
+    told = [{"event_id": f"own-{n}", "kind": "event"} | json.loads(line) for n, line in enumerate(lines)]
+    rows = [Row(encode("Event", event_from_document(event), Framing.SINGLE_OBJECT)) for event in told]
+    judge, ledger = Judge(), Ledger([definition(JudgeSettings()), *rows])
+    (entries,) = ledger.batches(iter([len(rows) + 1]))
+    ((_, record),) = judge.step(judge.new_state(0), entries).messages(Target.DRIFT_ALERTS)
+    alert = json.loads(record)
+    assert (alert["state"], alert["source"]) == ("OPENED", "mine")
 
 
 def test_a_secret_is_not_among_the_suggested_lines(monkeypatch: pytest.MonkeyPatch) -> None:
