@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from streams.cli.context import WRONG, settings_of
+from streams.cli.listing import Listing
 from streams.cli.output import Output, OutputOption, emit
 
-app = typer.Typer(help="The embedded Apache Kafka: real, on loopback, kept in the data folder.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Listing, help="The embedded Apache Kafka: real, on loopback, kept in the data folder.", no_args_is_help=True
+)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import typer
 
 from schemas.errors import BadInputError
 from streams.cli.context import WRONG
+from streams.cli.listing import Listing
 from streams.cli.output import Output, OutputOption, emit
 from streams.cli.progress import entries_progress
 from streams.cli.ranges import PartitionOption, opened
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from streams.comparison import DefinitionCheck
     from streams.queries import Ledger
 
-app = typer.Typer(help="Compute results again from the raw events, and compare: aggregates.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Listing, help="Compute results again from the raw events, and compare: aggregates.", no_args_is_help=True
+)
 
 _COLUMNS = (
     "partition", "definition", "version", "result", "windows", "results", "events", "sums", "percentiles", "late",

@@ -11,6 +11,7 @@ import typer
 
 from streams.cli.drift_hot import FromLedgerOption, hot_rows
 from streams.cli.drift_sources import sources
+from streams.cli.listing import Listing
 from streams.cli.output import Output, OutputOption, emit, emit_lines
 from streams.cli.ranges import (
     DEFAULT_LAST,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from streams.queries import Ledger
     from streams.warning_log import DriftWarning
 
-app = typer.Typer(help="Whose clock is off: sources, anchor, verify, log, warnings, alerts.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Listing, help="Whose clock is off: sources, anchor, verify, log, warnings, alerts.", no_args_is_help=True
+)
 
 app.command()(sources)
 

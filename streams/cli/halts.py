@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from schemas.errors import BadInputError
+from streams.cli.listing import Listing
 from streams.cli.output import Output, OutputOption, emit
 from streams.cli.ranges import opened
 
-app = typer.Typer(help="Halted partitions: list, lift.", no_args_is_help=True)
+app = typer.Typer(cls=Listing, help="Halted partitions: list, lift.", no_args_is_help=True)
 
 _COLUMNS = ("partition", "lane", "code", "halted_at", "detail", "remedy")
 

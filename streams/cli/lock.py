@@ -10,13 +10,14 @@ import typer
 from schemas.errors import UnreachableError
 from streams.cli.context import UNREACHABLE, WRONG
 from streams.cli.drift import CLI_SOURCE
+from streams.cli.listing import Listing
 from streams.cli.output import Output, OutputOption, emit, printable
 from streams.cli.ranges import opened
 
 if TYPE_CHECKING:
     from streams.lock_log import Outcome
 
-app = typer.Typer(help="Locks: engage, release, status.", no_args_is_help=True)
+app = typer.Typer(cls=Listing, help="Locks: engage, release, status.", no_args_is_help=True)
 
 PartitionOption = Annotated[int | None, typer.Option("--partition", "-p", help="Only this one; all unless given.")]
 SourceOption = Annotated[str | None, typer.Option(help="Only this source, in its partition.")]

@@ -14,7 +14,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,12 +37,29 @@ from streams.cli import (
     worker,
 )
 from streams.cli.context import FINE, UNREACHABLE, USAGE, WRONG, Asked
+from streams.cli.listing import Listing
 
 #: 128 and the number of SIGPIPE.
 CLOSED_PIPE = 141
 
+#: The commands as they are needed, one after the other, and as the README has them.
+_ORDER = (
+    "up", "broker", "topics", "publish", "put", "worker", "sequence", "drift", "get", "range", "aggregate", "windows",
+    "aggregates", "check", "lock", "status", "halts",
+)  # fmt: skip
+
+
+class _Ordered(Listing):
+    """Typer has all groups behind all single commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names as `_ORDER` has them."""
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
 app = typer.Typer(
     name="driftledger",
+    cls=_Ordered,
     help="A ledger for event streams whose clocks cannot be trusted.",
     epilog="Settings: DRIFTLEDGER_* variables, then driftledger.toml. Exit codes: 0 fine, 1 found something wrong, "
     "2 usage, 3 cannot reach what it needs, 130 Ctrl-C, 141 the reader of stdout went away.",
@@ -53,7 +70,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# One line each. Groups: app.add_typer(module.app, name=...). Single commands: app.command(name)(module.function).
+# One line each, and a name in _ORDER. Groups: app.add_typer(module.app, name=...). Single commands:
+# app.command(name)(module.function).
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(sequence.app, name="sequence")

@@ -8,6 +8,7 @@ import typer
 
 from schemas.errors import HaltError
 from streams.cli.context import WRONG
+from streams.cli.listing import Listing
 from streams.cli.output import Output, OutputOption, emit, emit_lines
 from streams.cli.progress import entries_progress
 from streams.cli.ranges import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from streams.continuity import PartitionCheck
     from streams.queries import Ledger
 
-app = typer.Typer(help="Sequence and chain of a ledger: max, range, check.", no_args_is_help=True)
+app = typer.Typer(cls=Listing, help="Sequence and chain of a ledger: max, range, check.", no_args_is_help=True)
 
 _LINE_COLUMNS = ("sequence", "authority_timestamp", "source", "kind", "value", "event_id", "fault")
 

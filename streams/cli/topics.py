@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.context import WRONG, settings_of
+from streams.cli.listing import Listing
 from streams.cli.output import Output, OutputOption, emit
 
 if TYPE_CHECKING:
     from schemas.topics import Difference
 
-app = typer.Typer(help="The topics of a ledger: create, check, inspect.", no_args_is_help=True)
+app = typer.Typer(cls=Listing, help="The topics of a ledger: create, check, inspect.", no_args_is_help=True)
 
 
 @app.command()

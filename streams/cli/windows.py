@@ -8,10 +8,11 @@ import typer
 
 from lifecycle.parameters import utf8_of
 from schemas.errors import BadInputError
+from streams.cli.listing import Listing
 from streams.cli.output import Output, OutputOption, emit
 from streams.cli.ranges import PartitionOption, opened
 
-app = typer.Typer(invoke_without_command=True)
+app = typer.Typer(cls=Listing, invoke_without_command=True)
 
 _COLUMNS = ("window", "partition", "version", "kind", "size_ms", "frame", "by", "suspended")
 _FIELDS = (

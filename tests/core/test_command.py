@@ -55,6 +55,28 @@ def test_every_command_explains_itself(words: list[str], capsys: pytest.CaptureF
     assert "Commands:" in out or "Example" in out
 
 
+def test_commands_are_listed_in_the_order_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    """And both have all of them."""
+    _, table = (REPOSITORY / "README.md").read_text().split("| command | does |")
+    rows = [line.split(" | ")[0] for line in table.partition("\n\n")[0].splitlines()[2:]]
+    in_readme = [name for row in rows for words in re.findall("`(.+?)`", row) for name in words.split()[0].split("\\|")]
+    assert command.main(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2].partition("Settings:")[0]
+    assert re.findall(r"^  (\w+)", listed, flags=re.MULTILINE) == in_readme
+    assert {words[0] for words in all_commands() if words} == set(in_readme)
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_no_line_of_a_list_of_commands_is_cut_off(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on in the next one."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert command.main([*words, "--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2]
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
 @pytest.mark.parametrize("words", all_commands(), ids=" ".join)
 def test_no_example_is_broken_on_a_narrow_terminal(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
