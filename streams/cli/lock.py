@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -160,8 +161,13 @@ def _tell(found: list[Outcome], output: Output) -> None:
 
 
 def _user() -> str:
-    """Who runs this command, as far as the environment says it."""
-    return os.environ.get("USER") or os.environ.get("LOGNAME") or "operator"
+    """Who runs this command, by the environment, else by the system; an id may have no name there."""
+    if named := os.environ.get("USER") or os.environ.get("LOGNAME"):
+        return named
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "operator"
 
 
 def _given(**options: Any) -> dict[str, Any]:

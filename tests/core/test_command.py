@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -212,6 +213,45 @@ def test_what_became_of_a_lock_is_told(
     assert captured.err == told
     options = {"partition": None, "source": "pump-7", "clock": "CLI"}
     assert asked == [("it is set", "ada", options)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "user", "actor"),
+    [
+        ({"USER": "ada", "LOGNAME": "bob"}, "root", "ada"),
+        ({"LOGNAME": "bob"}, "root", "bob"),
+        ({}, "root", "root"),
+        ({}, None, "operator"),
+    ],
+)
+def test_a_lock_says_who_by_the_environment_else_by_the_system(
+    environment: dict[str, str], user: str | None, actor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where neither has a name, as in some containers, it is the operator."""
+    asked: list[str] = []
+
+    class Locked:
+        def __init__(self, _ledger: None) -> None:
+            pass
+
+        def engage(self, *who: str, **_options: Any) -> list[Outcome]:
+            asked.extend(who)
+            return []
+
+    def known(_uid: int) -> Any:
+        if user is None:
+            raise KeyError
+        return SimpleNamespace(pw_name=user)
+
+    monkeypatch.setattr(lock, "opened", lambda _context: contextlib.nullcontext())
+    monkeypatch.setattr("streams.lock_log.LockLog", Locked)
+    monkeypatch.setattr("pwd.getpwuid", known)
+    for name in ("USER", "LOGNAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert command.main(["lock", "engage", "--reason", "r", "--output", "jsonl"]) == 0
+    assert asked == ["r", actor]
 
 
 def test_what_is_locked_is_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
