@@ -147,6 +147,10 @@ class Worker:
                     self._address = orjson.loads(line[line.index(b"{") :])["health"].removesuffix("/health")
         return self._address
 
+    def compiles(self) -> bool:
+        """Whether it found no kernels and compiles them, or did: the log says that, too."""
+        return b'"kernels_compiling"' in self.log.read_bytes()
+
     def health(self) -> Health | None:
         """What /health answers now, None where nothing does."""
         address = self.address()

@@ -29,8 +29,6 @@ _HEALTH_INTERVAL_NS = 1_000_000_000
 #: One question to the hot tier in so long.
 _QUESTION_INTERVAL_NS = 5_000_000_000
 _POLL_S = 0.25
-#: A worker that finds its kernels compiled listens sooner.
-_COMPILING_AFTER_NS = 6_000_000_000
 _LABEL_WIDTH = 9
 _NAME = "driftledger"
 
@@ -197,14 +195,13 @@ class _Run:
 
     def _wait_for_worker(self, worker: Worker) -> int | None:
         """Until it listens; its exit code if it ends before."""
-        began_ns = self._time.monotonic_ns()
         told = False
         with self._busy("starting the worker") as busy:
             while worker.address() is None and not self._interruption.requested:
                 code = worker.exit_code()
                 if code is not None:
                     return code
-                if not told and self._time.monotonic_ns() - began_ns > _COMPILING_AFTER_NS:
+                if not told and worker.compiles():
                     told = True
                     busy("the worker compiles its kernels: once, about 40 seconds on two cores")
                 self._time.sleep_s(_POLL_S)

@@ -76,6 +76,22 @@ def test_a_worker_that_does_not_stop_is_ended(
     assert worker.exit_code() == 137
 
 
+@pytest.mark.parametrize("event", ["kernels_compiling", "http_listening_soon"])
+def test_a_worker_compiles_where_its_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil, event: str
+) -> None:
+    """One that only takes long to begin does not."""
+    logs = (
+        f"import structlog; from streams.cli import main; main._log_to_stderr(); structlog.get_logger().info('{event}')"
+    )
+    monkeypatch.setattr(up, "_COMMAND", ("-c", logs))
+    worker = Worker(tmp_path, "127.0.0.1:1", [])
+    assert not worker.compiles()
+    wait_until(lambda: worker.exit_code() is not None, 30, "it ends")
+    assert event in worker.log_tail()
+    assert worker.compiles() == (event == "kernels_compiling")
+
+
 def test_the_log_of_a_worker_has_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:
