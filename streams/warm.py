@@ -5,6 +5,7 @@ state of the sources and each place they stand in, in two processes beside one a
 result, in about two seconds.
 
 GUARANTEE several workers that start at once compile once: one does, the others wait.
+GUARANTEE what compiles ends with the worker that waits for it, however that ends.
 GUARANTEE what stands in the cache was made by one process for each function. numba numbers the files of a function
 without a lock, so two that write there at once could exchange what they compiled for different types. Each writes into
 a folder of its own, and whole functions are moved.
@@ -151,7 +152,8 @@ def _compile(made: Path) -> None:
 
 
 def _start(half: str, folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "streams.warm", half]
+    launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("launcher.py"))]
+    command = [*launcher, str(os.getpid()), f"{folder}.pid", sys.executable, "-m", "streams.warm", half]
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 

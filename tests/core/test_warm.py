@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import os
 import shutil
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from numba import config
 from numba.core.registry import CPUDispatcher
@@ -23,7 +25,7 @@ from streams import sequence, warm
 from streams.folds import FOLDS, States
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Called from Python by commands alone.
@@ -100,6 +102,25 @@ def test_who_cannot_compile_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(DriftledgerError, match=r"the kernels did not compile: (?s:.*)no-such-half"):
         warm.prepare()
     assert [file.name for file in tmp_path.iterdir()] == ["compiling.lock"]
+
+
+def test_a_worker_that_is_killed_while_it_compiles_leaves_nothing_that_compiles(
+    tmp_path: Path, wait_until: Callable[[Callable[[], object], float, str], None]
+) -> None:
+    """As where Ctrl-C ends `up` within the first minute of a clone."""
+    code = f"from pathlib import Path; from streams import warm; warm._compile(Path({str(tmp_path)!r}))"
+    worker = psutil.Popen([sys.executable, "-c", code], cwd=ROOT)
+    halves: list[psutil.Process] = []
+    try:
+        wait_until(lambda: len(worker.children()) == len(warm.HALVES), 60, "both compile")
+        halves = worker.children()
+        worker.kill()
+        worker.wait()
+        wait_until(lambda: not any(half.is_running() for half in halves), 5, "neither does")
+    finally:
+        for process in [worker, *halves]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def test_workers_that_start_at_once_compile_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
