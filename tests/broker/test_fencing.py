@@ -14,12 +14,18 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from streams.log import Bounds
+
+
+def _bounds(ledger: Ledger) -> dict[int, Bounds]:
+    """Of each ledger partition."""
+    with ledger.log() as log:
+        return {p: log.bounds(ledger.names.sequenced, p) for p in ledger.partitions}
+
 
 def _open_transactions(ledger: Ledger) -> list[int]:
     """Ledger partitions on which a transaction is open."""
-    with ledger.log() as log:
-        bounds = {p: log.bounds(ledger.names.sequenced, p) for p in ledger.partitions}
-    return [p for p, bound in bounds.items() if bound.stable_end < bound.end]
+    return [p for p, bound in _bounds(ledger).items() if bound.stable_end < bound.end]
 
 
 def _shared(ledger: Ledger, workers: list[Worker]) -> bool:
@@ -40,10 +46,12 @@ def _with_a_successor(bootstrap: str, prefix: str, tmp_path: Path) -> None:
     with ledger.worker(Blow(Point.PRODUCED, 12, "SIGSTOP"), deliver_first=True) as sleeper:
         sleeper.wait_stopped()
         assert _open_transactions(ledger)
+        stood = _bounds(ledger)
         with ledger.worker() as successor:
             successor.wait_live(lanes=4)
             ledger.wait_level(successor)
-            assert not _open_transactions(ledger)
+            # The successor has transactions of its own, with each heartbeat one.
+            assert all(bound.stable_end >= stood[p].end for p, bound in _bounds(ledger).items())
             assert check_exactly_once(ledger) == 20_000
 
             load.send(20_000)
