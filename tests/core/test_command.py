@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -33,6 +33,9 @@ from streams.severity import Severity
 from streams.whole_windows import WholeWindow
 from streams.window_admin import WindowInForce
 from streams.windows import WindowDefinition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -67,25 +70,29 @@ def test_commands_are_listed_in_the_order_of_the_readme(capsys: pytest.CaptureFi
     assert {words[0] for words in all_commands() if words} == set(in_readme)
 
 
-@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
-def test_no_line_of_a_list_of_commands_is_cut_off(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It goes on in the next one."""
+@pytest.fixture
+def narrow_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
+    """The help of a command as a terminal of 80 columns has it."""
     monkeypatch.setenv("COLUMNS", "80")
-    assert command.main([*words, "--help"]) == 0
-    listed = capsys.readouterr().out.partition("Commands:")[2]
+
+    def help_of(words: list[str]) -> str:
+        assert command.main([*words, "--help"]) == 0
+        return capsys.readouterr().out
+
+    return help_of
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_no_line_of_a_list_of_commands_is_cut_off(words: list[str], narrow_help: Callable[[list[str]], str]) -> None:
+    """It goes on in the next one."""
+    listed = narrow_help(words).partition("Commands:")[2]
     assert [line for line in listed.splitlines() if line.endswith("...")] == []
 
 
 @pytest.mark.parametrize("words", all_commands(), ids=" ".join)
-def test_no_example_is_broken_on_a_narrow_terminal(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_example_is_broken_on_a_narrow_terminal(words: list[str], narrow_help: Callable[[list[str]], str]) -> None:
     """Each can be copied: a line, and a command in each line."""
-    monkeypatch.setenv("COLUMNS", "80")
-    assert command.main([*words, "--help"]) == 0
-    _, found, examples = capsys.readouterr().out.partition("  Example")
+    _, found, examples = narrow_help(words).partition("  Example")
     examples = re.split(r"^(?:Arguments|Options):", examples, flags=re.MULTILINE)[0]
     lines = [line for line in examples.splitlines()[1:] if line.strip()]
     assert bool(lines) == bool(found)
