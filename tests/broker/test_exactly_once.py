@@ -87,6 +87,7 @@ def _kill_over_and_over(ledger: Ledger, kills: int, events: int) -> Load:
 
 def _finish(ledger: Ledger) -> None:
     with ledger.worker() as worker:
+        worker.wait_live(ledger.settings.lanes)  # the one before it may have left nothing to do
         ledger.wait_level(worker)
         _check_hot(ledger)
         worker.stop()
@@ -94,7 +95,7 @@ def _finish(ledger: Ledger) -> None:
 
 def _check_hot(ledger: Ledger) -> None:
     """What the worker serves from its hot tier is the ledger, with the verdicts of another judge, row for row."""
-    [worker] = find_workers(ledger.settings)
+    [worker] = wait_for(lambda: find_workers(ledger.settings), "a worker answers")
     for partition in ledger.partitions:
         (
             sequence, index, input_offset, authority_ms, severity, flags, fault, chain_hash, cause, offset_us, bound_us,
