@@ -287,7 +287,7 @@ def test_a_changed_window_that_waits_for_its_turn_is_not_told_again(kafka: Any, 
             with closing(lane_of(with_windows(first, *windows).settings, 0)) as lane:
                 lane.open()
             assert len(_says(first)) == len(before) + more
-    past.send(100)
+    past.send(300)
     sequence(first.settings)
     assert check_against_the_twin(first) > 50
     in_force = {name: body for _, name, body in definitions(first)}
