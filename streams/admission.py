@@ -27,9 +27,10 @@ from streams.log import offset_of, wait_stable
 from streams.sequence import Head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from schemas.topics import TopicNames
+    from streams.cuts import Cut
     from streams.ledger_reader import Tail
     from streams.log import Log, TopicFacts
 
@@ -106,11 +107,12 @@ _COUNT_REMEDY = (
 
 def admit(
     log: Log, names: TopicNames, partition: int, now: Deployment, *, known_index: int, stable_timeout_ms: int,
-    write_control: Callable[[int, bytes], int],
+    write_control: Callable[[int, bytes], int], cut: Cut | None = None,
 ) -> Admitted:  # fmt: skip
     """Check a partition and return where to go on.
 
-    known_index: the highest ledger index any progress record or snapshot speaks of, 0 for none.
+    known_index: the highest ledger index any progress record or snapshot speaks of, 0 for none. cut: the last that is
+    noted.
     write_control(partition, value) appends to the control topic and returns once it is acknowledged. Raises HaltError.
     """
     if not wait_stable(log, names.sequenced, partition, stable_timeout_ms):
@@ -129,7 +131,7 @@ def admit(
         detail = f"{names.sequenced}[{partition}] ends at index {tail.head.index}, but {known_index} was committed"
         raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, "Restore the end of the ledger topic from a copy")
     check_outputs(names, partition, tail.head, caused)
-    genesis = _first_entry(log, names, partition)
+    genesis = _genesis(log, names, partition, cut)
     _compare(partition, genesis, now)
     resume = _check_input(log, names, partition, tail, int(genesis["base_offset"]))
     _check_control(log, names, partition, tail)
@@ -212,19 +214,23 @@ def check_outputs(names: TopicNames, partition: int, head: Head, caused: list[Ca
             raise HaltError(partition, HaltCode.LEDGER_TAIL_LOST, detail, remedy)
 
 
-def _first_entry(log: Log, names: TopicNames, partition: int) -> dict[str, Any]:
-    """The GENESIS body of a ledger partition."""
+def _genesis(log: Log, names: TopicNames, partition: int, cut: Cut | None) -> Mapping[str, Any]:
+    """The GENESIS body of a ledger partition, or what a cut took over from it."""
     message = log.first(names.sequenced, partition)
     entry = decode_entry(partition, message.value() if message else None)
     kind, body = read_control(entry["value"])
+    if cut is not None and 1 < entry["index"] <= cut.before_index:
+        return cut.genesis
     if entry["index"] != 1 or kind != "Genesis":
         detail = f"{names.sequenced}[{partition}] begins at index {entry['index']}, not with GENESIS"
+        if cut is not None:
+            detail += f", and cuts took the entries before {cut.before_index} alone"
         remedy = "The start of the ledger was deleted: restore it, and set retention.ms=-1 (`driftledger topics check`)"
         raise HaltError(partition, HaltCode.LEDGER_BROKEN, detail, remedy)
     return body
 
 
-def _compare(partition: int, genesis: dict[str, Any], now: Deployment) -> None:
+def _compare(partition: int, genesis: Mapping[str, Any], now: Deployment) -> None:
     if genesis["topic_id"] != now.input_id:
         detail = f"input topic {genesis['topic']} was id {genesis['topic_id']} at genesis and is {now.input_id} now"
         remedy = "The topic was deleted and made again. Begin a new ledger under another name, or restore the old topic"

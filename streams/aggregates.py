@@ -13,6 +13,7 @@ HAZARD the topic keeps 30 days: a window whose last record is older is not there
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -25,6 +26,7 @@ from streams.control import read_control
 from streams.ledger_reader import decode_entry
 from streams.log import offset_of
 from streams.order import merge, newest_first
+from streams.snapshots import read_snapshots
 from streams.windows import Function, WindowDefinition, read_entry
 
 if TYPE_CHECKING:
@@ -332,13 +334,19 @@ def last_revisions(records: Iterable[AggregateRecord]) -> list[AggregateRecord]:
 
 
 def definition_at(ledger: Ledger, partition: int, version: int, name: str) -> WindowDefinition | None:
-    """The definition that the ledger's entry of that index puts in force; None where it is none of that name."""
+    """The definition that the ledger's entry of that index puts in force; None where it is none of that name.
+
+    Of an entry that was cut it is what derive's snapshots have in force since; None where it was replaced, too.
+    """
     tail = ledger.tail(partition)
     if tail is None or not 1 <= version <= tail.head.index:
         return None
     offset = ledger.offset_of(partition, tail, version, "index")
     message = next(ledger.log.scan(ledger.names.sequenced, partition, offset, tail.offset + 1))
-    kind, body = read_control(decode_entry(partition, message.value())["value"])
+    entry = decode_entry(partition, message.value())
+    if entry["index"] > version:
+        return _in_force(ledger, partition, version, name)
+    kind, body = read_control(entry["value"])
     if kind != "Definition":
         return None
     try:
@@ -346,6 +354,19 @@ def definition_at(ledger: Ledger, partition: int, version: int, name: str) -> Wi
     except BadInputError:  # derive passes it over, so does everybody
         return None
     return definition if definition is not None and definition.name == name else None
+
+
+def _in_force(ledger: Ledger, partition: int, version: int, name: str) -> WindowDefinition | None:
+    from streams.derive import Derive  # noqa: PLC0415 - a compiler, which whoever lists results does not need
+
+    derive, lane = Derive(), ledger.lane_of(partition)
+    for packed in read_snapshots(ledger.log, ledger.names.snapshots, lane, (derive.name,), partition):
+        if packed.version == derive.version:
+            state = packed.loaded(partial(derive.load, partition))
+            run = None if state is None else state.running.get(name)
+            if run is not None and run.version == version:
+                return run.definition
+    return None
 
 
 def _since(ledger: Ledger, first_ms: int, partition: int | None) -> dict[int, int]:

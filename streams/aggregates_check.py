@@ -24,9 +24,12 @@ from streams import aggregates
 from streams.comparison import Comparison
 from streams.control import read_control
 from streams.definitions import JudgeSettings
+from streams.judge import Judge
+from streams.judge_states import reader_of, snapshots_of
 from streams.ledger_reader import decode_entry
 from streams.log import offset_of
 from streams.queries import CLOCK_ALLOWANCE_MS
+from streams.restore import restore
 from streams.values import ControlBody, judge_settings_in
 
 if TYPE_CHECKING:
@@ -154,8 +157,12 @@ def _define(ledger: Ledger, comparison: Comparison, partition: int, first_index:
 
 
 def _first_settings(ledger: Ledger, partition: int) -> JudgeSettings:
-    """The judge's, of the partition's beginning; those that are set where it has none."""
+    """The judge's, of the partition's beginning, or of where it was cut; those that are set where it has none."""
     topic = ledger.names.sequenced
+    tail, index = ledger.tail(partition), ledger.first(partition).index
+    if tail is not None and index > 1:
+        reader = reader_of(ledger, partition, tail)
+        return restore(Judge(), partition, snapshots_of(ledger, partition), index, reader).settings
     bounds = ledger.log.bounds(topic, partition)
     until = min(bounds.start + _BEGINNING_OFFSETS, bounds.stable_end)
     for message in ledger.log.scan(topic, partition, bounds.start, until):

@@ -3,7 +3,8 @@
 Problem: "nothing was lost, doubled or changed" must be a thing that anybody can recompute, not a promise. Three proofs,
 in one pass over both logs, natively:
 
-    numbers   index and sequence contiguous, offsets rising, from GENESIS (index 1) or from a sequence on
+    numbers   index and sequence contiguous, offsets rising, from GENESIS (index 1), where the ledger was cut from its
+              first entry, or from a sequence on
     chain     every value hash and chain hash computed anew (sequence.verify)
     input     the readable records of the input partition, from GENESIS' base offset on, are the DATA entries: same
               value hash, key, headers and append time, and the sequence is the record's rank
@@ -12,14 +13,16 @@ GUARANTEE a partition without findings is whole as far as it was checked; a chan
 found at its own index or at the one after.
 HAZARD the chain shows changes made after an entry was written by those who did not rewrite everything behind it.
 Against someone who did, only the input, or a head that was kept elsewhere, speaks.
-HAZARD a check that begins at a sequence takes the entry before it for granted.
+GUARANTEE a ledger that does not begin with GENESIS is whole only where an entry of it, a CUT, says so.
+HAZARD a check that begins at a sequence takes the entry before it for granted. So does one of a ledger that was cut,
+unless the last cut took just what is gone: then it has the chain hash before the first entry.
 HAZARD records that retention has removed from the input cannot be compared: `gone` counts their entries.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -27,18 +30,20 @@ from schemas.columns import slice_rows
 from schemas.errors import BadInputError, HaltError, UnreachableError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of
 from streams.compare_kernel import UNKNOWN_RANK, Met, compare_input
-from streams.control import read_control
+from streams.control import control_values, is_cut, read_control
+from streams.cuts import covers, cut_in
 from streams.ledger_reader import STALL_TIMEOUT_MS, decode_entry, head_after, open_reader
 from streams.log import offset_of
 from streams.records import Records, allocate_records, bound_labels, slice_records
 from streams.sequence import Break, Head, head_of, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from schemas.columns import Entries
+    from streams.cuts import Cut
     from streams.ledger_reader import EntryBatch, Tail
     from streams.queries import Ledger
     from streams.rdkafka import Batch, NativeConsumer
@@ -49,6 +54,7 @@ _FETCH_ROWS: Final = 5_000
 _FETCH_WAIT_MS: Final = 200
 
 _RESTORE: Final = "Restore the ledger topic from a copy; no lane may write it until then"
+_START_REMEDY: Final = "Its start was deleted: restore it, and see `driftledger topics check` for the retention"
 _COMPARE: Final = "One of the two was changed by another hand: compare both with a copy"
 
 
@@ -92,7 +98,8 @@ class PartitionCheck(NamedTuple):
     """What was checked of a partition and found wrong.
 
     entries: checked. compared: DATA entries that met their input record. gone: those whose record retention removed.
-    note: why the input was not compared, "" where it was. head: of the last entry; None for an empty partition.
+    note: from where it was checked, where entries were cut; why the input was not compared; "" for neither. head: of
+    the last entry; None for an empty partition.
     """
 
     partition: int
@@ -126,6 +133,8 @@ def check_partition(
         return PartitionCheck(partition, 0, 0, None, 0, 0, "the partition is empty", [])
     if not 1 <= start <= max(tail.head.sequence, 1):
         raise BadInputError(f"partition {partition} has the sequences 1 to {tail.head.sequence}, not {start}")
+    if start > 1:
+        ledger.check_kept(partition, start)
     check = _Check(ledger, partition, tail)
     try:
         check.run(start, progress)
@@ -146,6 +155,9 @@ class _Check:
         self._ledger, self._partition, self._tail = ledger, partition, tail
         self._head = Head()
         self._input: _Input | None = None
+        #: As it is noted, where the first entries are gone, and whether an entry said so.
+        self._cut: Cut | None = None
+        self._cut_is_said = False
         self._numbers = np.array([UNKNOWN_RANK, 0, 0], np.int64)
         self._context = np.empty(SHA256_CONTEXT_BYTES, np.uint8)
         self._digest = np.empty(32, np.uint8)
@@ -161,6 +173,7 @@ class _Check:
     def run(self, start: int, progress: Callable[[int, int], None]) -> None:
         begin, self._head = self._begin(start)
         self._open_input()
+        self._cut_is_said = self._cut is None or start > 1
         total = self._tail.head.index - self._head.index
         last_offset = begin - 1
         try:
@@ -170,6 +183,7 @@ class _Check:
                 last_offset = int(batch.offsets[-1])
                 self._verify(batch)
                 self._compare(batch)
+                self._look_for_cut(batch)
                 self.entries += batch.entries.index.size
                 progress(self.entries, total)
                 if len(self.findings) >= FINDINGS_MAX:
@@ -177,6 +191,16 @@ class _Check:
         except HaltError as halt:  # the reader's word for a record that is no entry; nothing goes on here
             detail = f"{halt.detail}; nothing behind it was checked"
             self._find(Wrong.MALFORMED, self._head.index + 1, self._head.sequence, last_offset + 1, detail, _RESTORE)
+            return
+        if not self._cut_is_said:
+            detail = f"the ledger begins with index {self.first_index}, and no CUT in it says so"
+            self._find(Wrong.START_LOST, self.first_index, 0, begin, detail, _START_REMEDY)
+
+    def _look_for_cut(self, batch: EntryBatch) -> None:
+        """A cut that takes what is gone, in an entry."""
+        if not self._cut_is_said:
+            cuts = (cut_in(*read_control(value)) for _, value in control_values(batch.entries) if is_cut(value))
+            self._cut_is_said = any(cut is not None and covers(cut, self.first_index) for cut in cuts)
 
     def close(self) -> None:
         if self._input is not None:
@@ -188,7 +212,13 @@ class _Check:
         """Ledger offset to read from, and the head that the entry there must follow."""
         ledger, partition = self._ledger, self._partition
         topic = ledger.names.sequenced
-        if start > 1:
+        kept = ledger.first(partition)
+        cut = ledger.cut(partition) if kept.index > 1 else None
+        if covers(cut, kept.index):
+            self._cut = cut
+            if cut is not None:
+                self.note = f"entries 1 to {kept.index - 1} are in archives, which `lifecycle run verify` proves"
+        if start > kept.sequence or (start > 1 and self._cut is None):
             offset = ledger.offset_of(partition, self._tail, start)
             entry = decode_entry(partition, next(ledger.log.scan(topic, partition, offset, offset + 1)).value())
             index = entry["index"]
@@ -202,12 +232,27 @@ class _Check:
         first = ledger.log.first(topic, partition)
         offset = 0 if first is None else offset_of(first)
         entry = decode_entry(partition, first.value() if first else None)
+        if self._cut is not None:
+            return offset, self._head_before(entry)
         kind, _ = read_control(entry["value"])
         if entry["index"] != 1 or kind != "Genesis":
             detail = f"the ledger begins with index {entry['index']}, not with GENESIS at 1"
-            remedy = "Its start was deleted: restore it, and see `driftledger topics check` for the retention"
-            self._find(Wrong.START_LOST, entry["index"], entry["sequence"], offset, detail, remedy)
+            self._find(Wrong.START_LOST, entry["index"], entry["sequence"], offset, detail, _START_REMEDY)
         return offset, Head()
+
+    def _head_before(self, entry: Mapping[str, Any]) -> Head:
+        """Of the first entry of a ledger that was cut, as far as that is known."""
+        cut, is_data = self._cut, entry["kind"] == "DATA"
+        chain_hash = b""
+        if cut is not None and cut.before_index == entry["index"]:
+            chain_hash = cut.chain_hash
+        return Head(
+            entry["index"] - 1,
+            entry["sequence"] - is_data,
+            entry["input_offset"] - is_data,
+            entry["control_offset"] - (not is_data),
+            chain_hash,
+        )
 
     def _open_input(self) -> None:
         """Read the input beside the ledger, if it is the one the ledger was written from."""
@@ -215,15 +260,18 @@ class _Check:
         topic = ledger.names.input
         facts = ledger.log.topic(topic)
         if facts is None or partition >= facts.partitions:
-            self.note = f"input {topic}[{partition}] does not exist: nothing to compare with"
+            self._tell(f"input {topic}[{partition}] does not exist: nothing to compare with")
             return
         first = ledger.log.first(ledger.names.sequenced, partition)
+        genesis: Mapping[str, Any]
         kind, genesis = read_control(decode_entry(partition, first.value() if first else None)["value"])
-        if kind != "Genesis":
-            self.note = "GENESIS is gone, so the input that was sequenced is not known: not compared"
+        if self._cut is not None:
+            genesis = self._cut.genesis
+        elif kind != "Genesis":
+            self._tell("GENESIS is gone, so the input that was sequenced is not known: not compared")
             return
         if genesis["topic_id"] != facts.topic_id:
-            self.note = f"input {topic} is another topic than the one that was sequenced: not compared"
+            self._tell(f"input {topic} is another topic than the one that was sequenced: not compared")
             detail = f"input {topic} had id {genesis['topic_id']} at GENESIS and has {facts.topic_id} now"
             remedy = "It was deleted and made again: begin a new ledger under another name, or restore the topic"
             self._find(Wrong.INPUT_RECREATED, 1, 0, offset_of(first) if first else 0, detail, remedy)
@@ -235,11 +283,16 @@ class _Check:
             self._numbers[0] = self._head.sequence
         self._input = _Input(ledger.bootstrap, topic, partition, max(begin, bounds.start), end)
 
+    def _tell(self, note: str) -> None:
+        self.note = f"{self.note}; {note}" if self.note else note
+
     # ------------------------------------------------------------------------------------------------------- per batch
 
     def _verify(self, batch: EntryBatch) -> None:
         """Numbers and chain; after a wrong entry it goes on as if that one were right."""
         row, rows = 0, batch.entries.index.size
+        if not self._head.chain_hash:  # nothing says what it follows
+            self._head, row = head_of(batch.entries, 0), 1
         while row < rows and len(self.findings) < FINDINGS_MAX:
             self._head, bad, what = verify(self._head, slice_rows(batch.entries, row, rows))
             if bad < 0:

@@ -64,6 +64,8 @@ HEARTBEAT_BRANCH: Final = _HEARTBEAT >> 1
 _LOCK: Final = encode_control(
     "Lock", {"engaged": False, "scope": None, "halts": [], "source": "", "client_timestamp": 0}, "", ""
 )[_KIND_AT]
+#: The branch of a Cut as a long of one byte.
+_CUT: Final = 7 << 1
 
 
 class RoundTrip(NamedTuple):
@@ -81,6 +83,11 @@ def is_heartbeat(value: bytes) -> bool:
 def is_lock(value: bytes) -> bool:
     """Whether a control record engages or releases a lock, told as `is_heartbeat` does."""
     return len(value) > _KIND_AT and value[_KIND_AT] == _LOCK
+
+
+def is_cut(value: bytes) -> bool:
+    """Whether a control record tells of a cut, told as `is_heartbeat` does."""
+    return len(value) > _KIND_AT and value[_KIND_AT] == _CUT
 
 
 def control_values(entries: Entries, start: int = 0) -> list[tuple[int, bytes]]:

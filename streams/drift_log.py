@@ -104,7 +104,11 @@ class Verification(NamedTuple):
 
 
 class DriftLog:
-    """The drift log of one opened ledger. tell: is told where judge's word is not to be had, see `judged_log`."""
+    """The drift log of one opened ledger.
+
+    tell: is told where judge's word is not to be had, see `judged_log`, and where what is asked for begins before the
+    ledger does since it was cut.
+    """
 
     def __init__(self, ledger: Ledger, tell: Callable[[str], None] = lambda _: None) -> None:
         self._ledger, self._tell = ledger, tell
@@ -235,6 +239,12 @@ class DriftLog:
         if halt is not None:
             raise HaltedError(written, halt)
 
+    def _tell_of_cut(self, partition: int, begin: int) -> None:
+        """begin: where it was read from, to find what there is before as well."""
+        first = self._ledger.first(partition)
+        if first.index > 1 and begin <= first.offset:
+            self._tell(f"entries 1 to {first.index - 1} of partition {partition} are in archives alone, and not listed")
+
     def _between(self, partition: int, first_ms: int, last_ms: int, source: str | None) -> Iterator[DriftEntry]:
         ledger = self._ledger
         tail = ledger.tail(partition)
@@ -242,8 +252,9 @@ class DriftLog:
             return
         logger = DriftLogger(partition, ledger.framing(partition), source)
         log = judged_log.JudgedLog(ledger, partition, self._tell)
-        begun = False
-        for batch in ledger.batches(partition, tail, ledger.since(partition, first_ms)):
+        begun, begin = False, ledger.since(partition, first_ms)
+        self._tell_of_cut(partition, begin)
+        for batch in ledger.batches(partition, tail, begin):
             if not begun:
                 log.begin(tail, int(batch.entries.index[0]) - 1)
             begun = True
@@ -268,6 +279,8 @@ class DriftLog:
                 earlier = (earlier + logger.newest(batch.entries, most))[-most:]
             found = (earlier + found)[-most:]
             end, window = begin, window * _WINDOW_GROWTH
+        if len(found) < most:
+            self._tell_of_cut(partition, end)
         return judged_log.judged(ledger, partition, tail, found, self._tell)
 
     def _write(

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from schemas.columns import Entries
     from schemas.topics import TopicNames
     from streams.admission import Deployment
+    from streams.cuts import Cut
     from streams.derived import Derived
     from streams.fold_progress import FoldProgress
     from streams.folds import Configured, Counted, Folds, Note, States
@@ -227,7 +228,7 @@ class Lane:
             snapshots = read_snapshots(log, self._names.snapshots, self.number)
             used: list[Packed] = []
             self._standing = Standing(recorded.folds)
-            tails = {partition: self._open_partition(log, partition, now, snapshots) for partition in free}
+            tails = {p: self._open_partition(log, p, now, snapshots, recorded.cuts.get(p)) for p in free}
             if self._configured is not None:
                 for part in self.parts.values():
                     tail = tails[part.number]
@@ -474,7 +475,9 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------------------------ open
 
-    def _open_partition(self, log: Log, partition: int, now: Deployment, snapshots: list[Packed]) -> Tail | None:
+    def _open_partition(
+        self, log: Log, partition: int, now: Deployment, snapshots: list[Packed], cut: Cut | None
+    ) -> Tail | None:
         bound = self._standing.bound(partition)
         beyond = (s for s in snapshots if s.partition == partition and s.index > bound)
         known = next((s.index for s in beyond if s.is_whole()), bound)
@@ -486,6 +489,7 @@ class Lane:
             known_index=known,
             stable_timeout_ms=self._settings.transaction_timeout_ms,
             write_control=self._write_control,
+            cut=cut,
         )
         tail = admitted.tail
         part = Part(partition, admitted.head, admitted.resume_offset, admitted.leader_epoch)

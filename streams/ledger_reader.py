@@ -74,6 +74,12 @@ def read_tail(log: Log, topic: str, partition: int) -> Tail | None:
     return Tail(head_after(entry), offset_of(message), entry["authority_timestamp"])
 
 
+def first_index(log: Log, topic: str, partition: int) -> int:
+    """Of the first entry that the ledger still has, 1 where it has none."""
+    message = log.first(topic, partition)
+    return 1 if message is None else int(decode_entry(partition, message.value())["index"])
+
+
 def find_offset(log: Log, topic: str, partition: int, tail: Tail, field: str, wanted: int) -> int:
     """Offset of the first entry whose `field` is at least wanted; tail.offset + 1 where none is.
 

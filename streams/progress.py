@@ -3,8 +3,8 @@
 Partition = lane. Key = fold name: a Progress record (fold_progress.py), written inside the lane's transactions with the
 outputs it speaks of. Key = halt/PARTITION: a Halt record, written outside transactions (there is no producer left to
 trust when a partition halts); a null value lifts it. Key = lock/PARTITION or lock/PARTITION/SOURCE: a Lock record
-(locks.py), in the transaction of the LOCK entry that it tells of; a null value releases it. Compacted: the last record
-of a key stands.
+(locks.py), in the transaction of the LOCK entry that it tells of; a null value releases it. Key = cut/PARTITION: the
+Control record of the last CUT entry (cuts.py), once that is in the ledger. Compacted: the last record of a key stands.
 
 Of locks judge's state is the truth; what stands here is for everybody who must know of them at once.
 """
@@ -19,6 +19,7 @@ from confluent_kafka import KafkaException, Producer
 from schemas.clock import source as time_source
 from schemas.codec import DecodeError, decode, encode
 from schemas.errors import HaltCode, HaltError, UnreachableError
+from streams.cuts import CUT_KEY, cut_of
 from streams.fold_progress import FoldProgress
 from streams.locks import lock_from
 from streams.log import offset_of
@@ -26,6 +27,7 @@ from streams.log import offset_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from streams.cuts import Cut
     from streams.locks import Lock
     from streams.log import Log
 
@@ -42,6 +44,8 @@ class LaneState(NamedTuple):
     halts: dict[int, HaltError]
     halted_at_us: dict[int, int]
     locks: list[Lock]
+    #: By partition.
+    cuts: Mapping[int, Cut] = {}
 
 
 class LaneNotes:
@@ -72,12 +76,16 @@ def read_lane(log: Log, topic: str, lane: int) -> LaneState:
 
 
 def _state_of(topic: str, lane: int, last: Mapping[str, tuple[int, bytes | None]]) -> LaneState:
-    state = LaneState({}, {}, {}, [])
+    cuts: dict[int, Cut] = {}
+    state = LaneState({}, {}, {}, [], cuts)
     for key, (offset, value) in last.items():
         if value is None:
             continue
         try:
-            _take(state, key, value)
+            if key.startswith(CUT_KEY):
+                cuts[int(key.removeprefix(CUT_KEY))] = cut_of(value)
+            else:
+                _take(state, key, value)
         except (DecodeError, ValueError) as error:
             detail = f"{topic}[{lane}]@{offset} cannot be read: {error}"
             _logger.warning("progress_unreadable", key=key, detail=detail)
@@ -139,6 +147,11 @@ def lift_halt(bootstrap: str, topic: str, lane: int, partition: int) -> None:
     produce_durably(bootstrap, topic, lane, [(f"{_HALT}{partition}".encode(), None)])
 
 
+def record_cut(bootstrap: str, topic: str, lane: int, partition: int, value: bytes) -> None:
+    """Note the control record of a CUT entry. Raises UnreachableError where the broker does not take it."""
+    produce_durably(bootstrap, topic, lane, [(f"{CUT_KEY}{partition}".encode(), value)])
+
+
 def produce_durably(
     bootstrap: str,
     topic: str,
@@ -178,6 +191,8 @@ def produce_durably(
         left = producer.flush(_DELIVERY_TIMEOUT_S + 1)
     except KafkaException as error:
         raise UnreachableError(f"{topic}[{partition}] at {bootstrap} took no record: {error}") from error
+    finally:
+        del producer  # an error keeps this frame, and where that is garbage the client may not be (see `log`)
     if errors or left:
         reason = errors[0] if errors else "no answer"
         raise UnreachableError(f"{topic}[{partition}] at {bootstrap} took no record: {reason}")

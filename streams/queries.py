@@ -6,13 +6,15 @@ that is. So everything is read from the ledger itself, read_committed, with assi
 GUARANTEE what is answered was committed; the order is that of the sequence.
 HAZARD while a lane's transaction is open the entries behind it are not visible yet: an answer is at most one
 transaction old.
+HAZARD where the beginning of a ledger was cut, `framing` is what the cut says; events before are in archives alone, and
+no answer here has them: `first` says where it begins.
 HAZARD `framing` is that of the partition's first judge DEFINITION. A ledger whose framing was changed later shows the
 values of a range that begins after the change as unreadable; the sequence and the chain do not depend on it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -24,13 +26,15 @@ from schemas.instants import INT64_MAX
 from schemas.topics import topic_names
 from streams.control import read_control
 from streams.ledger_reader import decode_entry, find_offset, read_entries, read_tail
-from streams.log import Log
+from streams.log import Log, offset_of
+from streams.progress import read_lane
 from streams.values import ControlBody, decode_values, event_row, judge_settings_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Self
 
+    from streams.cuts import Cut
     from streams.ledger_reader import EntryBatch, Tail
     from streams.settings import Settings
 
@@ -42,6 +46,14 @@ _BEGINNING_OFFSETS: Final = 16
 FOLLOW_INTERVAL_S: Final = 0.5
 #: How far the clocks of two brokers of a cluster may lie apart before `since` begins too late.
 CLOCK_ALLOWANCE_MS: Final = 60_000
+
+
+class First(NamedTuple):
+    """The first entry of a partition: its index, the first sequence there is or will come, its ledger offset."""
+
+    index: int  # type: ignore[assignment] # hides tuple.index, which nobody asks this for
+    sequence: int
+    offset: int
 
 
 class Ledger:
@@ -85,6 +97,20 @@ class Ledger:
         self._check_partition(partition)
         return read_tail(self.log, self.names.sequenced, partition)
 
+    def first(self, partition: int) -> First:
+        """Where a partition begins."""
+        self._check_partition(partition)
+        message = self.log.first(self.names.sequenced, partition)
+        if message is None:
+            return First(1, 1, 0)
+        entry = decode_entry(partition, message.value())
+        return First(entry["index"], entry["sequence"] + (entry["kind"] != "DATA"), offset_of(message))
+
+    def cut(self, partition: int) -> Cut | None:
+        """The last cut of a partition that is noted."""
+        self._check_partition(partition)
+        return read_lane(self.log, self.names.progress, self.lane_of(partition)).cuts.get(partition)
+
     def get_max_sequence(self, partition: int) -> int:
         """The last sequence of a partition, 0 if it is empty. Raises HaltError where the tail is no entry."""
         tail = self.tail(partition)
@@ -93,14 +119,17 @@ class Ledger:
     def get_events_by_sequence_range(self, partition: int, start: int, end: int) -> Iterator[dict[str, Any]]:
         """The DATA entries with start <= sequence <= end, in order, as far as there are any.
 
-        Each is a dict of values.EVENT_FIELDS. Raises BadInputError for a range that is none.
+        Each is a dict of values.EVENT_FIELDS. Raises BadInputError for a range that is none, or begins
+        before the ledger does since it was cut.
         """
         self.check_range(partition, start, end)
+        self.check_kept(partition, start)
         return self._events(partition, start, end)
 
     def follow_events(self, partition: int, start: int) -> Iterator[dict[str, Any]]:
         """As get_events_by_sequence_range from start on, but going on with what comes, for ever."""
         self.check_range(partition, start)
+        self.check_kept(partition, start)
         return self._coming_events(partition, start)
 
     def _events(self, partition: int, start: int, end: int) -> Iterator[dict[str, Any]]:
@@ -134,9 +163,11 @@ class Ledger:
     def verify_sequence_continuity(self, partition: int, start: int, end: int) -> tuple[bool, list[int]]:
         """Whether start to end stand in the ledger, each once and in order, and which of them do not, sorted.
 
-        Raises BadInputError for a range that is none, or of which more than MISSING_MAX numbers are missing.
+        Raises BadInputError for a range that is none, that begins before the ledger does since it was cut, or of which
+        more than MISSING_MAX numbers are missing.
         """
         self.check_range(partition, start, end)
+        self.check_kept(partition, start)
         tail = self.tail(partition)
         found: list[Any] = [np.zeros(0, np.int64)]
         if tail is not None:
@@ -210,8 +241,17 @@ class Ledger:
     def framing(self, partition: int) -> Framing:
         """The framing in force at the partition's beginning; that of the settings where there is no beginning."""
         if partition not in self._framings:
-            self._framings[partition] = self._first_framing(partition) or Framing(self.settings.framing)
+            self._framings[partition] = (
+                self._cut_framing(partition) or self._first_framing(partition) or Framing(self.settings.framing)
+            )
         return self._framings[partition]
+
+    def _cut_framing(self, partition: int) -> Framing | None:
+        """What a cut has noted where the first DEFINITION is gone."""
+        if self.first(partition).index == 1:
+            return None
+        cut = self.cut(partition)
+        return None if cut is None else cut.framing
 
     def _first_framing(self, partition: int) -> Framing | None:
         topic = self.names.sequenced
@@ -235,6 +275,16 @@ class Ledger:
         if not 0 <= partition < self.partitions:
             raise BadInputError(
                 f"there is no partition {partition}: {self.names.sequenced} has 0 to {self.partitions - 1}. Name one"
+            )
+
+    def check_kept(self, partition: int, start: int) -> None:
+        """Raise BadInputError for a sequence that was cut: an answer without it would look whole."""
+        first = self.first(partition)
+        if first.index > 1 and start < first.sequence:
+            raise BadInputError(
+                f"partition {partition} of the ledger begins at sequence {first.sequence} (entry {first.index}), not "
+                f"{start}: what was before is in archives. Begin there, or ask for older events with "
+                f"`{self.settings.command} query range`"
             )
 
     def check_range(self, partition: int, start: int, end: int | None = None) -> None:

@@ -87,7 +87,11 @@ class _Versions:
 
 
 def _begun_us(ledger: Ledger, partition: int, version: int) -> int:
-    """Authority time at which the definition at that index came into force; INT64_MIN where no event was before."""
+    """Authority time at which the definition at that index came into force; INT64_MIN where no event was before.
+
+    Of an entry that was cut it is at the latest that of the first entry that stayed: of windows that began before that
+    nobody can say any more that they were seen whole.
+    """
     tail = ledger.tail(partition)
     if tail is None:
         return INT64_MIN
@@ -97,7 +101,7 @@ def _begun_us(ledger: Ledger, partition: int, version: int) -> int:
     for message in ledger.log.scan(topic, partition, offset, tail.offset + 1):
         entry = decode_entry(partition, message.value())
         latest_ms = max(latest_ms, entry["authority_timestamp"])
-        if entry["index"] == version:
+        if entry["index"] >= version:
             return latest_ms * _US_PER_MS if entry["sequence"] else INT64_MIN
     return INT64_MIN
 

@@ -98,19 +98,22 @@ def list_range(
     with opened(context) as ledger:
         chosen = only_partition(ledger, partition)
         if follow:
-            start = _start(ledger.get_max_sequence(chosen), last) if first is None else first
+            start = _start(ledger, chosen, ledger.get_max_sequence(chosen), last) if first is None else first
             emit_lines(ledger.follow_events(chosen, start), _LINE_COLUMNS, EVENT_FIELDS, output)
             return
         highest = ledger.get_max_sequence(chosen)
         rows = _range(ledger, chosen, highest, first, to, last)
         if not emit(rows, EVENT_COLUMNS if output is Output.TABLE else EVENT_FIELDS, output):
-            there = f"has the sequences 1 to {highest}" if highest else "is empty; `driftledger status` tells why"
+            begins = ledger.first(chosen).sequence
+            there = (
+                f"has the sequences {begins} to {highest}" if highest else "is empty; `driftledger status` tells why"
+            )
             typer.echo(f"nothing is in that range: partition {chosen} {there}", err=True)
 
 
-def _start(highest: int, last: int | None) -> int:
-    """The first of the last sequences."""
-    return max(1, highest - (last or DEFAULT_LAST) + 1)
+def _start(ledger: Ledger, partition: int, highest: int, last: int | None) -> int:
+    """The first of the last sequences that are there."""
+    return max(ledger.first(partition).sequence, highest - (last or DEFAULT_LAST) + 1)
 
 
 def _range(
@@ -119,7 +122,7 @@ def _range(
     if first is None and to is None:
         if highest == 0:
             return iter(())
-        first = _start(highest, last)
+        first = _start(ledger, partition, highest, last)
     start = 1 if first is None else first
     return ledger.get_events_by_sequence_range(partition, start, max(highest, start) if to is None else to)
 
@@ -134,6 +137,8 @@ def check(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Recompute numbers and chain of the ledger, and compare it with the input as far as that is kept.
+
+    Where its first entries were cut it begins behind them, and says so.
 
     Exit code 0: whole. 1: a gap, a broken chain or an entry that is not its input record; each is told on stderr with
     where, what and what to do.

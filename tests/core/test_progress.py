@@ -41,7 +41,7 @@ class _Message(NamedTuple):
         return self.its_value
 
 
-class _Log:
+class Records:
     """A partition that is appended to; how many records were read."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class _Log:
 
 def test_locks_stand_beside_halts_and_progress_until_they_are_released() -> None:
     """The last record of each key; a source may have any name."""
-    log = _Log()
+    log = Records()
     log.records = [
         message_of(LockChange(3, None, WHOLE)),
         (b"halt/3", encode("Halt", HALT)),
@@ -77,7 +77,7 @@ def test_locks_stand_beside_halts_and_progress_until_they_are_released() -> None
 
 def test_a_partition_is_read_on_and_not_again() -> None:
     """But for one that was made anew, which is read from its beginning."""
-    log, notes = _Log(), LaneNotes("progress", 0)
+    log, notes = Records(), LaneNotes("progress", 0)
     log.records = [message_of(LockChange(3, None, WHOLE)), message_of(LockChange(3, "a/b", PUMP))]
     assert notes.read(cast("Log", log)).locks == [WHOLE, PUMP]
     log.records.append(message_of(LockChange(3, None, None)))
