@@ -15,6 +15,8 @@ setting, each difference with its remedy in words. Nothing here talks to a broke
     dead_letters    {prefix}.{ledger}.dead.letters as input        N, 1:1      delete   30 d       DeadLetter
     progress        {prefix}.{ledger}.progress     fold; halt/p..  one a lane  compact  last       Progress, Halt, Lock
     snapshots       {prefix}.{ledger}.snapshots    fold/p/slot/n   one a lane  compact  last       SnapshotHead, chunks
+    manifest        {prefix}.{ledger}.manifest     p               1           delete   unlimited  Commit
+    jobs            {prefix}.{ledger}.jobs         job             1           delete   30 d       Job
 
 p is a partition, n the number of a chunk or "head"; docs/formats.md says who writes what. All are LogAppendTime: the
 broker, not a client, dates their records. N is fixed when the ledger begins.
@@ -51,12 +53,17 @@ _PROGRESS_SEGMENT_BYTES: Final = 8 * 1_048_576
 #: Several snapshots of a usual state (tens of megabytes).
 _SNAPSHOT_SEGMENT_BYTES: Final = 64 * 1_048_576
 _COMPACTED_SEGMENT_MS: Final = 10 * _MINUTE_MS
+#: A commit of the manifest is no longer than this: 3,000 files that come (2.5 KB each), 80,000 that go (105 B), or less
+#: of both. A year of files by the hour, joined to one, is 8,784 that go.
+COMMIT_BYTES_MAX: Final = 8 * 1_048_576
+#: What Kafka puts around one record: the batch's header, the record's own, its key.
+_FRAME_BYTES: Final = 65_536
 _NAME_CHARACTERS_MAX: Final = 249
 _NAME_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + "._-")
 
 
 class TopicNames(NamedTuple):
-    """The nine topics of a ledger."""
+    """The eleven topics of a ledger."""
 
     input: str
     control: str
@@ -67,6 +74,8 @@ class TopicNames(NamedTuple):
     dead_letters: str
     progress: str
     snapshots: str
+    manifest: str
+    jobs: str
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -86,6 +95,8 @@ class Count(enum.StrEnum):
 
     PARTITION = "partition"
     LANE = "lane"
+    #: It has one.
+    LEDGER = "ledger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +114,8 @@ class Topic:
     retention_ms_min: int = UNLIMITED
     #: Takes whole batches of a lane in one request, the longest value among them.
     holds_batches: bool = False
+    #: Its longest record, where that is not Kafka's own limit for a topic.
+    record_bytes_max: int | None = None
     #: The user's own topic: its size and durability are the user's choice.
     foreign: bool = False
     #: Given at creation and not compared: these cost, they do not lose.
@@ -172,6 +185,15 @@ TABLE: Final = (
         cleanup=Cleanup.COMPACT,
         segment_bytes=_SNAPSHOT_SEGMENT_BYTES,
     ),
+    Topic("manifest", "partition", "Commit", count=Count.LEDGER, record_bytes_max=COMMIT_BYTES_MAX),
+    Topic(
+        "jobs",
+        "job",
+        "Job",
+        count=Count.LEDGER,
+        retention_ms=30 * _DAY_MS,
+        retention_ms_min=30 * _DAY_MS,
+    ),
 )
 
 
@@ -232,11 +254,12 @@ def specs(
     names: TopicNames, partitions: int, lanes: int, replication_factor: int, max_value_bytes: int
 ) -> list[TopicSpec]:
     """The topics of a ledger, in the order of the table."""
+    counts = {Count.PARTITION: partitions, Count.LANE: lanes, Count.LEDGER: 1}
     return [
         TopicSpec(
             name,
             topic,
-            lanes if topic.count is Count.LANE else partitions,
+            counts[topic.count],
             replication_factor,
             _config(topic, replication_factor, max_value_bytes),
         )
@@ -256,6 +279,8 @@ def _config(topic: Topic, replication_factor: int, max_value_bytes: int) -> dict
     }
     if topic.holds_batches or topic.foreign:
         config["max.message.bytes"] = str(max_value_bytes + ENTRY_HEADROOM_BYTES)
+    if topic.record_bytes_max is not None:
+        config["max.message.bytes"] = str(topic.record_bytes_max + _FRAME_BYTES)
     if topic.segment_bytes is not None:
         config["segment.bytes"] = str(topic.segment_bytes)
         config["segment.ms"] = str(_COMPACTED_SEGMENT_MS)
@@ -281,7 +306,7 @@ def compare(spec: TopicSpec, found: FoundTopic | None) -> list[Difference]:
         ),
         *_compare_retention(spec, found),
     ]
-    if spec.topic.holds_batches:
+    if spec.topic.holds_batches or spec.topic.record_bytes_max is not None:
         differences += _compare_least(spec, found, "max.message.bytes", refused=True)
     if not spec.topic.foreign:
         differences += _compare_durability(spec, found)
@@ -291,12 +316,15 @@ def compare(spec: TopicSpec, found: FoundTopic | None) -> list[Difference]:
 def _compare_partitions(spec: TopicSpec, found: FoundTopic) -> list[Difference]:
     if found.partitions == spec.partitions:
         return []
-    setting = "lanes" if spec.topic.count is Count.LANE else "partitions"
-    remedy = (
-        f"Counts are fixed when the ledger begins. If it began with {found.partitions}, set {setting} = "
-        f"{found.partitions} (driftledger.toml or DRIFTLEDGER_{setting.upper()}); if the topic was changed since, "
-        "begin a new ledger under another name"
-    )
+    if spec.topic.count is Count.LEDGER:
+        remedy = "It has one in each ledger, and Kafka lowers no count: begin a new ledger under another name"
+    else:
+        setting = "lanes" if spec.topic.count is Count.LANE else "partitions"
+        remedy = (
+            f"Counts are fixed when the ledger begins. If it began with {found.partitions}, set {setting} = "
+            f"{found.partitions} (driftledger.toml or DRIFTLEDGER_{setting.upper()}); if the topic was changed since, "
+            "begin a new ledger under another name"
+        )
     return [Difference(spec.name, "partitions", str(spec.partitions), str(found.partitions), remedy, refused=True)]
 
 

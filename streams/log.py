@@ -9,6 +9,9 @@ HAZARD while a transaction is open on a partition its committed tail beyond that
 HAZARD AdminClient.list_offsets may end the process (librdkafka 2.16.0): where the client does not know a partition's
 leader, the caller's thread and the client's own hold the same request for an instant, and the one that is done frees
 it. So offsets are asked for through consumers, whose calls wait for the leader in the caller's thread.
+HAZARD an AdminClient answers in a thread of its own, where Python may come to collect garbage. If it is in that itself
+the process ends, for it may not be ended there. So whoever has one lets go of it, and it is in no cycle of references:
+a future that has failed has its error, that has the frames it came through, and these the future and the client.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ class Log:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._admin = self._client()
+        self._admin: AdminClient | None = None
         self._consumers: dict[Isolation, Consumer] = {}
         #: Topics whose leaders the reader has been told of.
         self._known: set[str] = set()
@@ -76,16 +79,17 @@ class Log:
     def cluster_id(self) -> str:
         """Kafka's id of the cluster."""
         return str(
-            self._ask(lambda: self._admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S).result()).cluster_id
+            self._ask(lambda: self._client().describe_cluster(request_timeout=REQUEST_TIMEOUT_S).result()).cluster_id
         )
 
     def topic(self, name: str) -> TopicFacts | None:
         """Id and partition count, None where there is no such topic."""
-        futures = self._admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)
+        futures = self._client().describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)
         try:
             found = futures[name].result()
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                error.__traceback__ = None  # the future has it, and its frames have the client
                 return None
             raise self._unreachable(error) from error
         return TopicFacts(str(found.topic_id), len(found.partitions))
@@ -126,7 +130,7 @@ class Log:
     def retention_ms(self, topic: str) -> int:
         """How long a topic keeps a record, -1 for ever."""
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        futures = self._admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)
+        futures = self._client().describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)
         return int(self._ask(futures[resource].result, topic)["retention.ms"].value)
 
     def last(self, topic: str, partition: int) -> Message | None:
@@ -177,7 +181,8 @@ class Log:
             self._leave(consumer)
 
     def close(self) -> None:
-        """End the readers."""
+        """End the clients; a question after that begins others."""
+        self._admin = None
         for consumer in self._consumers.values():
             consumer.close()
         self._consumers.clear()
@@ -217,11 +222,12 @@ class Log:
             raise self._unreachable(error, topic) from error
 
     def _client(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
+        if self._admin is None:
+            self._admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
+        return self._admin
 
     def _unreachable(self, error: KafkaException, topic: str | None = None) -> UnreachableError:
         # They keep what they knew of leaders for minutes, and a broker that came back refuses that: new ones ask again.
-        self._admin = self._client()
         self.close()
         if topic is not None and error.args[0].code() in _UNKNOWN:
             return UnreachableError(

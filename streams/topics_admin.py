@@ -1,8 +1,8 @@
 """Topics on a real cluster: found, compared with the table, created.
 
 Problem: what schemas/topics.py wants must be made true, and a ledger must not begin beside a topic that breaks it. So
-`create` first looks at all seven, creates nothing when one that exists would be refused, lets the broker validate what
-is missing, and only then creates it; it returns when every partition of every topic has a leader that serves it.
+`create` first looks at all of them, creates nothing when one that exists would be refused, lets the broker validate
+what is missing, and only then creates it; it returns when every partition of every topic has a leader that serves it.
 
 GUARANTEE creating again is harmless: what exists is compared, never altered.
 GUARANTEE any number of processes may create at once: each topic is created by one of them, and all return.
@@ -15,7 +15,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from schemas import clock
@@ -180,6 +180,16 @@ class TopicsAdmin:
             for p in topic.partitions
         ]
 
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        """Have a partition begin at an offset: what stands before it is gone for ever."""
+        futures = self._admin.delete_records(
+            [TopicPartition(topic, partition, offset)],
+            request_timeout=REQUEST_TIMEOUT_S,
+            operation_timeout=REQUEST_TIMEOUT_S,
+        )
+        for future in futures.values():
+            self._answer(f"{topic}[{partition}]", future)
+
     # ------------------------------------------------------------------------------------------------------ questions
 
     def _split(self, wanted: Sequence[TopicSpec]) -> tuple[dict[str, FoundTopic], list[TopicSpec]]:
@@ -278,6 +288,7 @@ class TopicsAdmin:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise self._failed(f"topic {name}", error) from error
+            error.__traceback__ = None  # the future has it, and its frames have the client: see `log`
             return None
 
     def _answer(self, what: str, future: Future[Answer]) -> Answer:

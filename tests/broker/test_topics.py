@@ -73,15 +73,15 @@ def jsonl(text: str) -> list[dict[str, Any]]:
 
 
 def test_created_topics_are_as_the_table_wants_them(admin: TopicsAdmin, settings: Settings) -> None:
-    """All nine, with the counts of the settings, and no difference when checked at once."""
+    """All eleven, with the counts of the settings, and no difference when checked at once."""
     wanted = specs_of(settings)
     creation = admin.create(wanted)
     assert creation.created == [spec.name for spec in wanted]
     assert creation.differences == []
     assert admin.check(wanted) == []
     found = admin.find(names(settings))
-    assert [topic.partitions if topic else None for topic in found.values()] == [3] * 7 + [2] * 2
-    assert len({topic.topic_id for topic in found.values() if topic}) == 9
+    assert [topic.partitions if topic else None for topic in found.values()] == [3] * 7 + [2] * 2 + [1] * 2
+    assert len({topic.topic_id for topic in found.values() if topic}) == 11
 
 
 def test_creating_again_changes_nothing(admin: TopicsAdmin, settings: Settings) -> None:
@@ -133,9 +133,13 @@ def test_more_copies_than_brokers_are_refused_before_anything_is_created(
         ("input", "message.timestamp.type", "CreateTime", True),
         ("input", "cleanup.policy", "compact", True),
         ("sequenced", "retention.ms", "1000", True),
+        ("sequenced", "retention.bytes", "1000000", True),
         ("sequenced", "max.message.bytes", "1000", True),
         ("control", "retention.ms", "1000", False),
         ("progress", "cleanup.policy", "delete", True),
+        ("manifest", "retention.ms", "1000", True),
+        ("manifest", "retention.bytes", "1000000", True),
+        ("jobs", "retention.ms", "1000", False),
     ],
 )
 def test_a_setting_altered_by_hand_is_found(
@@ -182,7 +186,7 @@ def test_the_commands_create_check_and_inspect(
 ) -> None:
     """Missing, created, as wanted, altered: exit codes 1, 0, 0, 1 and rows for each."""
     assert main(["topics", "check", "--output", "jsonl"]) == 1
-    assert [row["found"] for row in jsonl(capsys.readouterr().out)] == ["missing"] * 9
+    assert [row["found"] for row in jsonl(capsys.readouterr().out)] == ["missing"] * 11
     assert main(["topics", "inspect", "--output", "jsonl"]) == 1
     assert "missing: " in capsys.readouterr().err
 
@@ -193,10 +197,10 @@ def test_the_commands_create_check_and_inspect(
 
     assert main(["topics", "check"]) == 0
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "all 9 topics are as they must be\n")
+    assert (told.out, told.err) == ("", "all 11 topics are as they must be\n")
     assert main(["topics", "inspect", "--output", "jsonl"]) == 0
     rows = jsonl(capsys.readouterr().out)
-    assert len(rows) == 7 * 3 + 2 * 2
+    assert len(rows) == 7 * 3 + 2 * 2 + 2
     assert {row["end_offset"] for row in rows} == {0}
 
     alter(names(settings).control, "retention.ms", "1000")
@@ -216,7 +220,7 @@ def test_counts_given_to_create_are_to_be_set_for_good(settings: Settings, capsy
     """The command says so, for every other command reads the settings."""
     assert main(["topics", "create", "--partitions", "2", "--output", "jsonl"]) == 0
     told = capsys.readouterr()
-    assert {row["partitions"] for row in jsonl(told.out)} == {2}
+    assert [row["partitions"] for row in jsonl(told.out)] == [2] * 9 + [1] * 2
     assert told.err.startswith("note: set partitions = 2 (driftledger.toml or DRIFTLEDGER_PARTITIONS)")
     assert settings.partitions == 3
     assert main(["topics", "check", "--output", "jsonl"]) == 1
@@ -267,6 +271,25 @@ def test_a_worker_is_told_of_unfit_topics_in_one_line(
     )
 
 
+@pytest.mark.parametrize("role", ["sequenced", "manifest"])
+@pytest.mark.parametrize(("key", "value"), [("retention.ms", "31536000000"), ("retention.bytes", "1000000000000")])
+def test_no_worker_starts_where_kafka_deletes_what_nothing_else_may(
+    settings: Settings,
+    admin: TopicsAdmin,
+    kafka: Any,
+    alter: Callable[[str, str, str], None],
+    role: str,
+    key: str,
+    value: str,
+) -> None:
+    """The ledger is cut by a job, on proof, and the manifest never: a limit of either, however far off, is refused."""
+    admin.create(specs_of(settings))
+    topic = getattr(names(settings), role)
+    alter(topic, key, value)
+    with pytest.raises(DriftledgerError, match=f"not as it must be: {topic}"):
+        check_topics(settings, kafka.bootstrap)
+
+
 def test_a_lost_topic_is_made_again_only_when_asked(
     admin: TopicsAdmin, kafka: Any, settings: Settings, wait_until: Callable[..., None]
 ) -> None:
@@ -284,6 +307,24 @@ def test_a_lost_topic_is_made_again_only_when_asked(
     assert before is not None
     assert after is not None
     assert after.topic_id != before.topic_id
+
+
+def test_a_ledger_of_before_gets_the_topics_that_it_lacks(
+    admin: TopicsAdmin, kafka: Any, settings: Settings, wait_until: Callable[..., None]
+) -> None:
+    """A worker is told of them, with the remedy; the remedy makes these alone."""
+    wanted = specs_of(settings)
+    admin.create([spec for spec in wanted if spec.topic.role not in ("manifest", "jobs")])
+    lacking = [names(settings).manifest, names(settings).jobs]
+    with pytest.raises(DriftledgerError) as refused:
+        check_topics(settings, kafka.bootstrap)
+    assert str(refused.value) == (
+        f"the topics do not fit the ledger; missing: {', '.join(lacking)}. `driftledger topics create` makes what is "
+        "missing"
+    )
+    assert admin.create(wanted).created == lacking
+    wait_until(lambda: not admin.check(wanted), 10, "all are there")
+    check_topics(settings, kafka.bootstrap)
 
 
 def test_a_topic_that_goes_while_it_is_asked_about_is_not_there(

@@ -249,7 +249,7 @@ def test_killed_it_leaves_no_orphan_and_the_next_one_goes_on_with_its_data(
 
     again = start()
     wait_until(lambda: again.ended() or "| sequence " in again.output(), FIRST_ALERTS_S, "partitions are served")
-    assert "0 created, 9 there before" in again.output(), again.errors.read_text()
+    assert "0 created, 11 there before" in again.output(), again.errors.read_text()
     line = next(line for line in again.output().splitlines() if "| sequence " in line)
     assert any(int(part.partition(":")[2]) > 0 for part in line.split("|")[1].split()[1:])
     again.process.send_signal(signal.SIGTERM)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import BadInputError
 from schemas.topics import (
+    COMMIT_BYTES_MAX,
     ENTRY_HEADROOM_BYTES,
     TABLE,
     FoundTopic,
@@ -50,7 +51,7 @@ ALL: Final = pytest.mark.parametrize("role", TopicNames._fields)
 
 
 def test_our_topics_are_named_after_prefix_and_ledger() -> None:
-    """The nine names, dots between the words."""
+    """The eleven names, dots between the words."""
     assert topic_names("driftledger", "events") == (
         "driftledger.events",
         "driftledger.events.control",
@@ -61,6 +62,8 @@ def test_our_topics_are_named_after_prefix_and_ledger() -> None:
         "driftledger.events.dead.letters",
         "driftledger.events.progress",
         "driftledger.events.snapshots",
+        "driftledger.events.manifest",
+        "driftledger.events.jobs",
     )
 
 
@@ -93,14 +96,15 @@ def test_every_topic_is_dated_by_the_broker_and_keeps_what_is_acknowledged(role:
 
 
 def test_partitions_follow_the_input_and_lanes_have_one_each() -> None:
-    """Seven topics run beside the input one to one, two belong to lanes."""
-    assert [spec.partitions for spec in SPECS] == [12] * 7 + [3] * 2
+    """Seven topics run beside the input one to one, two belong to lanes, two to the ledger's jobs."""
+    assert [spec.partitions for spec in SPECS] == [12] * 7 + [3] * 2 + [1] * 2
 
 
 def test_only_what_can_be_rebuilt_is_compacted() -> None:
-    """Progress and snapshots; events, entries and outputs never are. The ledger is kept for ever."""
-    assert [spec.config["cleanup.policy"] for spec in SPECS] == ["delete"] * 7 + ["compact"] * 2
-    assert wanted("sequenced").config["retention.ms"] == "-1"
+    """Progress and snapshots; events, entries and outputs never are. The ledger and the manifest are kept for ever."""
+    assert [spec.config["cleanup.policy"] for spec in SPECS] == ["delete"] * 7 + ["compact"] * 2 + ["delete"] * 2
+    assert wanted("sequenced").config["retention.ms"] == wanted("manifest").config["retention.ms"] == "-1"
+    assert wanted("jobs").config["retention.ms"] == str(30 * DAY_MS)
     assert wanted("control").config["retention.ms"] == str(30 * DAY_MS)
 
 
@@ -109,6 +113,18 @@ def test_topics_that_lanes_write_take_a_batch_with_the_longest_value() -> None:
     roomy = str(1_000_000 + ENTRY_HEADROOM_BYTES)
     holding = [role for role in TopicNames._fields if wanted(role).config.get("max.message.bytes") == roomy]
     assert holding == ["input", "sequenced", "drift_alerts", "drift_estimates", "aggregates", "dead_letters"]
+
+
+def test_the_manifest_takes_the_longest_commit_and_what_kafka_puts_around_it() -> None:
+    """Whatever values the ledger keeps; a topic that takes less is refused."""
+    spec = wanted("manifest")
+    least = int(spec.config["max.message.bytes"])
+    assert least - COMMIT_BYTES_MAX == 65_536
+    assert "max.message.bytes" not in wanted("jobs").config
+    assert compare(spec, altered(spec, max_message_bytes=str(least + 1))) == []
+    (difference,) = compare(spec, altered(spec, max_message_bytes=str(least - 1)))
+    assert difference.refused
+    assert difference.wanted == f"at least {least}"
 
 
 def test_one_broker_is_a_majority_of_itself() -> None:
@@ -141,7 +157,9 @@ def test_another_partition_count_is_refused(role: str) -> None:
         (difference,) = compare(spec, replace(as_created(spec), partitions=count))
         assert difference.refused
         assert (difference.setting, difference.found) == ("partitions", str(count))
-        assert f"{'lanes' if role in ('progress', 'snapshots') else 'partitions'} = {count}" in difference.remedy
+        setting = {"progress": "lanes", "snapshots": "lanes", "manifest": "", "jobs": ""}.get(role, "partitions")
+        told = f"{setting} = {count}" if setting else "begin a new ledger under another name"
+        assert told in difference.remedy
 
 
 @ALL
@@ -164,10 +182,11 @@ def test_create_time_is_refused(role: str) -> None:
     assert spec.name in difference.remedy
 
 
+@pytest.mark.parametrize("role", ["sequenced", "manifest"])
 @pytest.mark.parametrize("setting", ["retention.ms", "retention.bytes"])
-def test_any_limit_on_the_ledger_is_refused(setting: str) -> None:
+def test_any_limit_on_the_ledger_and_its_manifest_is_refused(role: str, setting: str) -> None:
     """However large, it deletes the truth one day."""
-    spec = wanted("sequenced")
+    spec = wanted(role)
     (difference,) = compare(spec, altered(spec, **{setting: str(2**62)}))
     assert difference.refused
     assert difference.wanted == "unlimited (-1)"
@@ -188,6 +207,8 @@ def test_any_limit_on_the_ledger_is_refused(setting: str) -> None:
         ("input", DAY_MS - 1, True),
         ("input", -1, False),
         ("progress", 1, False),
+        ("jobs", 7 * DAY_MS, True),
+        ("jobs", 30 * DAY_MS, False),
     ],
 )
 def test_a_retention_below_the_tables_is_a_risk_and_a_longer_one_is_fine(

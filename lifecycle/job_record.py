@@ -1,0 +1,217 @@
+"""What a job tells of a run of it: one record whenever something of it changed, and a beat while it works.
+
+Each record is whole: whoever has the last one of a run knows all of it. docs/lifecycle.md has the fields.
+
+    planned --> running --> done | failed | cancelled
+        `------------------------^
+
+GUARANTEE `decode` gives a Job or raises JobRecordError. Fields that it does not know are let pass: a later release may
+tell more.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from schemas.errors import DriftledgerError
+from schemas.instants import INT64_MAX, format_us
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: A run that has not been heard of for so long, and has no end, is lost: it beats three times in that time.
+LOST_MS: Final = 15_000
+#: Of what went wrong, and of names.
+_TEXT_CHARACTERS_MAX: Final = 4_000
+_RECORD_BYTES_MAX: Final = 65_536
+
+
+class JobRecordError(DriftledgerError):
+    """A record of the jobs topic that is none."""
+
+
+class State(enum.StrEnum):
+    """How a run stands."""
+
+    #: It has said that it will begin, and asks whether it may.
+    PLANNED = "planned"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    #: It was ended by who began it, or did not begin because another ran.
+    CANCELLED = "cancelled"
+    #: In no record: what is told of a run that has no end and is not heard of any more.
+    LOST = "lost"
+
+
+ENDED: Final = frozenset({State.DONE, State.FAILED, State.CANCELLED})
+
+
+class Progress(NamedTuple):
+    """How far a run is: done of so many (None: nobody knows) of a unit, as rows or files."""
+
+    done: int
+    of: int | None
+    unit: str
+
+
+class Did(NamedTuple):
+    """What a run has done so far. added, dropped: files of the archive."""
+
+    rows: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    added: int = 0
+    dropped: int = 0
+    commits: int = 0
+
+
+class Job(NamedTuple):
+    """One record. id: of the run, a UUIDv7; host, pid: of its process; at_us: when this was told, by its clock.
+
+    lease: it holds the manifest's, or asks for it. beats: how often it has told that it runs; 0 is the first time.
+    """
+
+    id: str
+    job: str
+    state: State
+    host: str
+    pid: int
+    at_us: int
+    started_us: int
+    ended_us: int | None = None
+    lease: bool = False
+    beats: int = 0
+    progress: Progress | None = None
+    did: Did = Did()
+    error: str | None = None
+    remedy: str | None = None
+
+    @property
+    def by(self) -> str:
+        """Who runs it."""
+        return f"{self.host}:{self.pid}"
+
+    def row(self) -> dict[str, Any]:
+        """For a listing."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "job": self.job,
+            "state": self.state,
+            "by": self.by,
+            "started": format_us(self.started_us),
+            "ended": None if self.ended_us is None else format_us(self.ended_us),
+            "progress": None if self.progress is None else _told(self.progress),
+        }
+        return row | self.did._asdict() | {"error": self.error, "remedy": self.remedy}
+
+
+class Heard(NamedTuple):
+    """A record and where it stands. appended_ms: when the broker took it."""
+
+    offset: int
+    appended_ms: int
+    job: Job
+
+
+def encode(job: Job) -> bytes:
+    """As it stands in the topic: one JSON object. What is too long of error and remedy is cut."""
+    document = job._asdict() | {
+        "progress": None if job.progress is None else job.progress._asdict(),
+        "did": job.did._asdict(),
+        "error": _cut(job.error),
+        "remedy": _cut(job.remedy),
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def decode(content: bytes) -> Job:
+    """A record of the topic. Raises JobRecordError."""
+    try:
+        if len(content) > _RECORD_BYTES_MAX:
+            raise ValueError(f"it has {len(content):,} bytes, more than {_RECORD_BYTES_MAX:,}")  # noqa: TRY301
+        document = json.loads(content)
+        return _job(document)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise JobRecordError(f"a record of a job is none: {type(error).__name__} {error}") from error
+
+
+def folded(heard: Iterable[Heard]) -> dict[str, Heard]:
+    """The last record of each run, in the order of these; an end stands, whatever is told behind it."""
+    last: dict[str, Heard] = {}
+    for each in heard:
+        before = last.get(each.job.id)
+        if before is not None and before.job.state in ENDED:
+            continue
+        last.pop(each.job.id, None)
+        last[each.job.id] = each
+    return last
+
+
+def told(heard: Heard, now_ms: int) -> Job:
+    """The run as it stands then: LOST where it has no end and has not been heard of for LOST_MS."""
+    if heard.job.state in ENDED or now_ms - heard.appended_ms <= LOST_MS:
+        return heard.job
+    return heard.job._replace(state=State.LOST)
+
+
+def lives(heard: Heard, now_ms: int) -> bool:
+    """Whether a run works, as far as anybody knows."""
+    return told(heard, now_ms).state in (State.PLANNED, State.RUNNING)
+
+
+def _told(progress: Progress) -> str:
+    of = "" if progress.of is None else f" of {progress.of:,}"
+    return f"{progress.done:,}{of} {progress.unit}"
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= _TEXT_CHARACTERS_MAX else text[: _TEXT_CHARACTERS_MAX - 1] + "…"
+
+
+def _job(document: Any) -> Job:
+    state = State(document["state"])
+    if state is State.LOST:
+        raise ValueError("a run that tells that it is lost")
+    progress = document["progress"]
+    return Job(
+        _text(document["id"]),
+        _text(document["job"]),
+        state,
+        _text(document["host"]),
+        _count(document["pid"]),
+        _count(document["at_us"]),
+        _count(document["started_us"]),
+        None if document["ended_us"] is None else _count(document["ended_us"]),
+        _truth(document["lease"]),
+        _count(document["beats"]),
+        None if progress is None else _progress(progress),
+        Did(*(_count(document["did"][name]) for name in Did._fields)),
+        None if document["error"] is None else _text(document["error"]),
+        None if document["remedy"] is None else _text(document["remedy"]),
+    )
+
+
+def _progress(document: Any) -> Progress:
+    of = document["of"]
+    return Progress(_count(document["done"]), None if of is None else _count(of), _text(document["unit"]))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _TEXT_CHARACTERS_MAX:
+        raise ValueError(f"{value!r:.80} is no text, or too long")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not -INT64_MAX <= value <= INT64_MAX:
+        raise ValueError(f"{value!r:.80} is no number of 64 bits")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r:.80} is neither true nor false")  # noqa: TRY004 - all that is wrong is one error
+    return value
