@@ -17,7 +17,7 @@ Layouts; numbers are little-endian:
 
     section    "DLC1", column u8, rows u32, length u32 of the body, body, checksum u32
     header     "DLH2", length u32 of the body, body, checksum u32
-    applied    "DLA3", index, sequence, chunks, order_ms i64, checksum u32
+    applied    "DLA4", index, sequence, chunks, order_ms i64, checksum u32
 
     checksum   CRC-32 of the key (partition i32, first_sequence i64, column u8) and of all bytes before it
 
@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from lifecycle.packing import DamagedError, Reader, Texts, pack_ints, pack_texts, texts_of
-from schemas.errors import DriftledgerError
+from schemas.errors import DriftledgerError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,10 +51,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "HASH_BYTES", "NOTHING", "NO_LOCAL", "ROWS", "ROW_COLUMNS", "TEXT_BYTES", "Applied", "ChunkDamagedError",
-    "Column", "Header", "ReadingCode", "Readings", "Rows", "Stats", "StoreDamagedError", "Texts", "decode_applied",
-    "decode_column", "decode_header", "decode_readings", "decode_rows", "encode_applied", "encode_column",
-    "encode_header", "encode_header_of", "encode_readings", "encode_rows",
+    "HASH_BYTES", "NOTHING", "NO_LOCAL", "ROWS", "ROW_COLUMNS", "TEXT_BYTES", "Applied", "ChunkAwayError",
+    "ChunkBytes", "ChunkDamagedError", "Column", "Header", "Line", "Read", "ReadingCode", "Readings", "Rows", "Stats",
+    "StoreDamagedError", "Texts", "check_section", "decode_applied", "decode_column", "decode_header",
+    "decode_readings", "decode_rows", "encode_applied", "encode_column", "encode_header", "encode_header_of",
+    "encode_readings", "encode_rows", "first_index_in", "read_section",
 ]  # fmt: skip
 
 #: Rows of a full chunk: columns of 64 KiB, so that a query of one source reads little, and a header per 8,192 events.
@@ -85,6 +86,18 @@ class ChunkDamagedError(StoreDamagedError):
         self.first_sequence = first_sequence
         self.part = part
         self.detail = detail
+
+
+class ChunkAwayError(UnreachableError):
+    """A chunk lies elsewhere, as it should: nothing is damaged. Attributes: partition, first_sequence."""
+
+    def __init__(self, partition: int, first_sequence: int) -> None:
+        super().__init__(
+            f"the chunk at sequence {partition}:{first_sequence} is not in the hot store, which does not miss it. Read "
+            "it from its archive"
+        )
+        self.partition = partition
+        self.first_sequence = first_sequence
 
 
 class Rows(NamedTuple):
@@ -125,6 +138,13 @@ class Readings(NamedTuple):
     reading: NDArray[np.uint8]  # ReadingCode
     source: Texts
     chain_hash: NDArray[np.uint8]  # [n, 32]
+
+
+class Read(NamedTuple):
+    """A column of a chunk. values: an array, Texts, or of READINGS Readings; nbytes: how many were read for it."""
+
+    values: Any
+    nbytes: int
 
 
 class ReadingCode(enum.IntEnum):
@@ -183,6 +203,26 @@ class Header(NamedTuple):
     sources: tuple[bytes, ...]
     kinds: tuple[bytes, ...]
     stats: Stats
+
+
+class ChunkBytes(NamedTuple):
+    """A chunk as it is stored: header, and the section of each column, READINGS only where there are any."""
+
+    first_sequence: int
+    header: bytes
+    sections: Mapping[Column, bytes]
+
+
+class Line(NamedTuple):
+    """A chunk's place. number: of the partition's chunks since sequence 1; held: 1, or 0 for away."""
+
+    number: int
+    first_sequence: int
+    last_sequence: int
+    first_index: int
+    last_index: int
+    rows: int
+    held: int
 
 
 class Applied(NamedTuple):
@@ -247,7 +287,7 @@ _APPLIED: Final = struct.Struct("<4s4q")
 _CHECKSUM: Final = struct.Struct("<I")
 _SECTION_MAGIC: Final = b"DLC1"
 _HEADER_MAGIC: Final = b"DLH2"
-_APPLIED_MAGIC: Final = b"DLA3"
+_APPLIED_MAGIC: Final = b"DLA4"
 #: In place of a column, in the checksums of a header and of an applied record.
 _OF_HEADER: Final = 0
 _OF_APPLIED: Final = 255
@@ -311,6 +351,24 @@ def decode_readings(partition: int, first_sequence: int, readings: int, section:
     return Readings(index, sequence, authority_ms, asserted_us, reading.astype(np.uint8), source, chain_hash)
 
 
+def check_section(partition: int, first_sequence: int, column: Column, rows: int, section: bytes) -> None:
+    """That bytes are the section of that column, without decoding it; rows: as in read_section.
+
+    Raises ChunkDamagedError.
+    """
+    try:
+        _opened(partition, first_sequence, column, rows, section)
+    except DamagedError as error:
+        raise ChunkDamagedError(partition, first_sequence, column.name, str(error)) from error
+
+
+def read_section(partition: int, first_sequence: int, column: Column, rows: int, section: bytes) -> Read:
+    """Any column, decoded; rows: of READINGS, how many they are. Raises ChunkDamagedError."""
+    if column is Column.READINGS:
+        return Read(decode_readings(partition, first_sequence, rows, section), len(section))
+    return Read(decode_column(partition, first_sequence, column, rows, section), len(section))
+
+
 def encode_header(header: Header) -> bytes:
     """Its bytes."""
     return encode_header_of(header, texts_of(list(header.sources)), texts_of(list(header.kinds)))
@@ -348,6 +406,16 @@ def decode_header(partition: int, first_sequence: int, content: bytes) -> Header
         raise ChunkDamagedError(partition, first_sequence, "the header", str(error)) from error
     fields: list[Any] = [*numbers, *names, _stats_in(ints)]
     return Header(*fields)
+
+
+def first_index_in(partition: int, first_sequence: int, content: bytes) -> int:
+    """Of the header under that key: where its entries begin. Raises ChunkDamagedError."""
+    try:
+        body = _checked(partition, first_sequence, _OF_HEADER, content)
+    except DamagedError as error:
+        raise ChunkDamagedError(partition, first_sequence, "the header", str(error)) from error
+    numbers: tuple[int, ...] = _NUMBERS.unpack_from(body, _HEADER.size)
+    return numbers[Header._fields.index("first_index")]
 
 
 def encode_applied(partition: int, applied: Applied) -> bytes:

@@ -8,7 +8,8 @@ Framings (a setting of each topic, never guessed from the bytes):
     single_object   +----+----+---------------------+------------------+
                     | C3 | 01 | fingerprint, 8 LE   | Avro binary body |    Avro specification, "single-object encoding"
                     +----+----+---------------------+------------------+
-                    the fingerprint is CRC-64-AVRO of the schema's parsing canonical form
+                    the fingerprint is CRC-64-AVRO of the schema's parsing canonical form; of a Control that of the
+                    schema as it was when its kind came to it, so that kinds that come later change no bytes of others
     json            UTF-8 JSON. Event: see event_json.py. DriftAlert and Aggregate: their fields in the order of the
                     schema, enums as their symbols, instants as integers in the unit of the schema; fields with a
                     default may be absent.
@@ -60,6 +61,9 @@ RECORDS = {
 #: Records whose JSON is the fields of their schema.
 _PLAIN_JSON = frozenset({"DriftAlert", "DriftEstimate", "Aggregate"})
 
+#: Kinds that a Control had at first; each that came since has the fingerprint of the schema up to it.
+_FIRST_KINDS = 7
+
 _MARKER = b"\xc3\x01"
 _PREFIX_BYTES = 10
 _NAMESPACE = "driftledger.v1."
@@ -84,9 +88,17 @@ class _Codec(NamedTuple):
 
     schema: Any  # as fastavro parses it, without logical types
     prefix: bytes
+    later: dict[int, bytes]  # of a Control: prefixes of kinds that came later, by branch
     shape: Shape
     defaults: dict[str, Any]
     body_defaults: dict[str, dict[str, Any]]  # of a Control: those of each kind
+
+    def prefix_of(self, data: bytes) -> bytes:
+        """What the bytes of a record begin with. data: with room for a prefix, whatever stands there."""
+        if not self.later:
+            return self.prefix
+        # A branch is a zigzag varint, and of one byte.
+        return self.later.get(data[_PREFIX_BYTES] >> 1 if len(data) > _PREFIX_BYTES else 0, self.prefix)
 
 
 def _without_logical_types(schema: Any) -> Any:
@@ -106,11 +118,20 @@ def _codec(record: str) -> _Codec:
     branches = plain["fields"][0]["type"] if record == "Control" else []
     return _Codec(
         schema=fastavro.parse_schema(plain),
-        prefix=_MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(written), "CRC-64-AVRO")),
+        prefix=_prefix(written, _FIRST_KINDS if branches else None),
+        later={branch: _prefix(written, branch + 1) for branch in range(_FIRST_KINDS, len(branches))},
         shape=Shape(plain, _LIMITS),
         defaults=_defaults(plain),
         body_defaults={branch["name"]: _defaults(branch) for branch in branches},
     )
+
+
+def _prefix(written: Any, branches: int | None) -> bytes:
+    """branches: how many of the first field's there are, None for all."""
+    if branches is not None:
+        first, *others = written["fields"]
+        written = {**written, "fields": [{**first, "type": first["type"][:branches]}, *others]}
+    return _MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(written), "CRC-64-AVRO"))
 
 
 def _defaults(plain: Any) -> dict[str, Any]:
@@ -122,7 +143,7 @@ def _defaults(plain: Any) -> dict[str, Any]:
 
 
 def single_object_prefix(record: str) -> bytes:
-    """C3 01 and the fingerprint: the ten bytes that every value of the record begins with."""
+    """C3 01 and the fingerprint: the ten bytes that every value of the record begins with, but for later kinds."""
     return _codec(record).prefix
 
 
@@ -162,6 +183,8 @@ def _encode_body(codec: _Codec, record: str, value: dict[str, Any]) -> bytes:
     except (ValidationError, ValueError, OverflowError) as error:
         raise BadInputError(f"cannot encode this {record}: {error}") from error
     written = target.getvalue()
+    if codec.later:
+        written = codec.prefix_of(written) + written[_PREFIX_BYTES:]
     codec.shape.check(written, _PREFIX_BYTES)
     return written
 
@@ -184,8 +207,9 @@ def _decode_body(codec: _Codec, record: str, data: bytes) -> dict[str, Any]:
         raise DecodeError(record, Fault.UNKNOWN_FRAMING, f"it begins with {data[:2].hex(' ')}, not with c3 01")
     if len(data) < _PREFIX_BYTES:
         raise DecodeError(record, Fault.TRUNCATED, f"{len(data)} bytes are fewer than the prefix has")
-    if data[:_PREFIX_BYTES] != codec.prefix:
-        found, expected = data[2:_PREFIX_BYTES].hex(), codec.prefix[2:].hex()
+    prefix = codec.prefix_of(data)
+    if data[:_PREFIX_BYTES] != prefix:
+        found, expected = data[2:_PREFIX_BYTES].hex(), prefix[2:].hex()
         raise DecodeError(record, Fault.WRONG_FINGERPRINT, f"written with schema {found}, expected {expected}")
     codec.shape.check(data, _PREFIX_BYTES)
     source = io.BytesIO(data)

@@ -130,7 +130,7 @@ def _put_be8(target: int, value: int) -> None:
 
 
 @kernel
-def _put_long(target: int, value: int) -> int:
+def put_long(target: int, value: int) -> int:
     """Avro's zigzag varint; returns the address after it."""
     rest = (value << 1) ^ (value >> 63)
     while True:
@@ -156,11 +156,11 @@ def _put_headers(target: int, headers: int, length: int) -> int:
     """Canonical headers to an Avro array; returns the address after it."""
     if length:
         count = _read_be4(headers)
-        target = _put_long(target, count)
+        target = put_long(target, count)
         source = headers + 4
         for _ in range(count):
             size = _read_be4(source)
-            target = _put_long(target, size)
+            target = put_long(target, size)
             copy(target, source + 4, size)
             target += size
             source += 4 + size
@@ -170,7 +170,7 @@ def _put_headers(target: int, headers: int, length: int) -> int:
             target += 1
             if present:
                 size = _read_be4(source)
-                target = _put_long(target, size)
+                target = put_long(target, size)
                 copy(target, source + 4, size)
                 target += size
                 source += 4 + size
@@ -225,6 +225,35 @@ def _link(entries: Entries, row: int, template: int, context: int, digest: int) 
 
 
 @kernel
+def _put_entry(at: int, entries: Entries, row: int, value_hashes: int, chain_hashes: int, frame: int) -> int:
+    """An entry as it stands in the ledger topic; returns the address after it."""
+    state = entries.value_state[row]
+    copy(at, frame, 10)
+    at += 10
+    store_u8(at, entries.kind[row] * 2)
+    at = put_long(at + 1, entries.index[row])
+    at = put_long(at, entries.sequence[row])
+    at = put_long(at, entries.input_offset[row])
+    at = put_long(at, entries.control_offset[row])
+    at = put_long(at, int(entries.leader_epoch[row]))
+    at = put_long(at, entries.authority_ms[row])
+    store_u8(at, entries.authority_kind[row] * 2)
+    store_u8(at + 1, state * 2)
+    at = put_long(at + 2, entries.value_length[row])
+    copy(at, value_hashes + row * HASH_BYTES, HASH_BYTES)
+    copy(at + HASH_BYTES, chain_hashes + row * HASH_BYTES, HASH_BYTES)
+    at = _put_headers(at + 2 * HASH_BYTES, entries.headers_address[row], entries.headers_length[row])
+    if state != PRESENT:
+        store_u8(at, 0)
+        return at + 1
+    length = entries.value_length[row]
+    store_u8(at, 2)
+    at = put_long(at + 1, length)
+    copy(at, entries.value_address[row], length)
+    return int(at + length)
+
+
+@kernel
 def _advance(
     records: Records,
     kind: int,
@@ -276,29 +305,7 @@ def _advance(
         _link(entries, row, template, context, chain_hashes + row * HASH_BYTES)
         copy(template, chain_hashes + row * HASH_BYTES, HASH_BYTES)
         starts[row] = at - encoded
-        copy(at, frame, 10)
-        at += 10
-        store_u8(at, kind * 2)
-        at = _put_long(at + 1, index)
-        at = _put_long(at, sequence)
-        at = _put_long(at, input_offset)
-        at = _put_long(at, control_offset)
-        at = _put_long(at, int(entries.leader_epoch[row]))
-        at = _put_long(at, entries.authority_ms[row])
-        store_u8(at, APPENDED * 2)
-        store_u8(at + 1, state * 2)
-        at = _put_long(at + 2, length)
-        copy(at, value_hashes + row * HASH_BYTES, HASH_BYTES)
-        copy(at + HASH_BYTES, chain_hashes + row * HASH_BYTES, HASH_BYTES)
-        at = _put_headers(at + 2 * HASH_BYTES, records.headers_address[row], records.headers_length[row])
-        if state == PRESENT:
-            store_u8(at, 2)
-            at = _put_long(at + 1, length)
-            copy(at, records.value_address[row], length)
-            at += length
-        else:
-            store_u8(at, 0)
-            at += 1
+        at = _put_entry(at, entries, row, value_hashes, chain_hashes, frame)
     starts[records.offset.size] = at - encoded
     numbers[0], numbers[1], numbers[2], numbers[3] = index, sequence, input_offset, control_offset
 
@@ -341,6 +348,52 @@ def advance(head: Head, records: Records, kind: int, value_bytes_max: int) -> tu
     index, sequence, input_offset, control_offset = numbers.tolist()
     chain_hash = template[:HASH_BYTES].tobytes()
     return Head(index, sequence, input_offset, control_offset, chain_hash), Sequenced(entries, encoded, starts, memory)
+
+
+@kernel
+def _relink(entries: Entries, value_hashes: int, chain_hashes: int, template: int, context: int) -> None:
+    for row in range(entries.index.size):
+        if entries.value_state[row] == PRESENT:
+            sha256_init(context)
+            sha256_update(context, entries.value_address[row], entries.value_length[row])
+            sha256_final(value_hashes + row * HASH_BYTES, context)
+        _link(entries, row, template, context, chain_hashes + row * HASH_BYTES)
+        copy(template, chain_hashes + row * HASH_BYTES, HASH_BYTES)
+
+
+def relink(before: bytes, entries: Entries) -> bytes:
+    """Fill in the hashes of entries that come from elsewhere than the ledger; returns the chain hash of the last.
+
+    before: the chain hash that they follow. value_hash is filled in where the value is there, chain_hash in all.
+    """
+    template = _TEMPLATE.copy()
+    template[:HASH_BYTES] = np.frombuffer(before, np.uint8)
+    context = np.empty(SHA256_CONTEXT_BYTES, np.uint8)
+    hashes = (address_of(entries.value_hash), address_of(entries.chain_hash))
+    _relink(entries, *hashes, address_of(template), address_of(context))
+    return template[:HASH_BYTES].tobytes()
+
+
+@kernel
+def _encode(
+    entries: Entries, value_hashes: int, chain_hashes: int, frame: int, encoded: int, starts: NDArray[np.int64]
+) -> None:
+    at = encoded
+    for row in range(entries.index.size):
+        starts[row] = at - encoded
+        at = _put_entry(at, entries, row, value_hashes, chain_hashes, frame)
+    starts[entries.index.size] = at - encoded
+
+
+def encode(entries: Entries) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Entries as they stand in the ledger topic: entry i is encoded[starts[i]:starts[i + 1]]."""
+    rows = entries.index.size
+    values = np.where(entries.value_state == PRESENT, entries.value_length, 0)
+    room = int(values.sum() + _HEADERS_FACTOR * entries.headers_length.sum()) + rows * _ENTRY_OVERHEAD_BYTES
+    encoded, starts = np.empty(room, np.uint8), np.empty(rows + 1, np.int64)
+    hashes = (address_of(entries.value_hash), address_of(entries.chain_hash))
+    _encode(entries, *hashes, address_of(_FRAME), address_of(encoded), starts)
+    return encoded, starts
 
 
 class Break(enum.IntEnum):

@@ -31,6 +31,7 @@ import structlog
 from numba import config
 
 from lifecycle import store_dump
+from lifecycle.archive_warm import warm_archives
 from lifecycle.query_warm import warm_queries
 from lifecycle.store import Store
 from schemas.canonical import EntryKind
@@ -209,6 +210,7 @@ def _warm_ledger() -> None:
     told[0, WHY] = WHY_KNOWN
     estimate_messages(0, told)
     warm_queries(sequenced.entries, judged)
+    warm_archives(sequenced.entries, judged)
     warm_kernels()
     nothing = np.zeros(0, np.int64)
     decode_entries(nothing, nothing, nothing, nothing, allocate_entries(0), Scratch())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Called from Python by commands alone.
-OF_COMMANDS = {"compare_input", "mark_source", "_verify"}
+OF_COMMANDS = {"compare_input", "mark_source"}
 #: In the cache because other kernels call them, for the same types.
 OF_KERNELS = {
     "agree",

@@ -1,0 +1,432 @@
+"""Archives from what is hot, from shorter archives, and the proof of one: entry by entry, in bounded memory.
+
+Problem: a range of a partition's entries becomes a file that must give each of them back, and later one with others.
+All of it is done a row group at a time, whatever its length.
+
+    Builder.add      chunks of the hot tier and the entries of the ledger that they are of: from both, a row group
+    join             archives of neighbouring ranges as one, small row groups gathered to larger ones
+    check_joined     compares that one with what it was made of, as both are read from disk
+    prove            makes every entry of an archive again, and compares their chain and Merkle tree with its facts
+
+GUARANTEE Builder takes only entries that follow each other and whose chain holds (ChainError says where it does not),
+and join only archives that do. What either writes says of itself what it was made of; whether the file holds that is
+what `prove` finds out, from the file alone.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from lifecycle.archive import ArchiveWriter
+from lifecycle.archive_facts import Compression, Facts
+from lifecycle.archive_index import Blob
+from lifecycle.archive_table import ROWS_MAX, control_of, control_table, data_of, data_table, same_rows
+from lifecycle.chunks import ROW_COLUMNS, Column, Rows, decode_header, decode_rows
+from lifecycle.event_bytes import EventColumns
+from lifecycle.merkle_kernel import SpanBuilder
+from lifecycle.packing import DamagedError, Texts, texts_of
+from lifecycle.sealing import Numbers, behind, entries_of, interleaved, sealing_of, taken
+from schemas.canonical import EntryKind
+from schemas.codec import single_object_prefix
+from schemas.columns import allocate_entries, slice_rows
+from schemas.errors import DriftledgerError
+from streams.sequence import Break, head_of, relink, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from lifecycle.archive import ArchiveFile
+    from lifecycle.chunks import ChunkBytes
+    from schemas.columns import Entries
+    from streams.sequence import Head
+
+
+Item = TypeVar("Item")
+
+
+class ChainError(DriftledgerError):
+    """Entries do not follow those before them: the ledger that they come from is not whole."""
+
+
+@dataclass(slots=True)
+class _Range:
+    """What is known of all entries that were added. None, and empty, before the first."""
+
+    before: Head
+    order_ms: int
+    head: Head
+    authority_ms: list[int] = field(default_factory=list)
+
+
+class Builder:
+    """One archive of a partition, from the entry after a head on. order_ms: running maximum of authority time there."""
+
+    def __init__(
+        self, fresh: Path, partition: int, before: Head, order_ms: int, compression: Compression = Compression.LZ4
+    ) -> None:
+        self._partition = partition
+        self._range = _Range(before, order_ms, before)
+        self._writer = ArchiveWriter(fresh, compression)
+        self._spans = SpanBuilder(before.index)
+        self._control: list[pa.Table] = []
+        self._control_before: tuple[int, bytes] = (0, b"")
+        self._blobs: list[Blob] = []
+        self._checker = ThreadPoolExecutor(1, f"archive-{partition}")
+
+    def add(self, chunks: Sequence[ChunkBytes], entries: Entries) -> None:
+        """Chunks of ROWS_MAX rows at most, and all entries that are in them. Raises ChainError, ChunkDamagedError."""
+        before = self._range.head
+        # Half of the work, and it needs no lock of Python.
+        checking = self._checker.submit(self._check, before, entries)
+        try:
+            last_sequence = self._write(chunks, entries, before)
+        finally:
+            after = checking.result()
+        if last_sequence != after.sequence:
+            raise self._differ(before, after)
+        for chunk in chunks:
+            self._blobs.append(Blob(chunk.first_sequence, chunk.header, chunk.sections.get(Column.READINGS, b"")))
+        self._range.head = after
+        self._range.authority_ms += [int(entries.authority_ms.min()), int(entries.authority_ms.max())]
+
+    def _check(self, before: Head, entries: Entries) -> Head:
+        """That entries follow a head; returns that after them, with their hashes in the tree."""
+        after, row, why = verify(before, entries)
+        if why is not Break.NONE:
+            raise ChainError(
+                f"entry {int(entries.index[row])} of partition {self._partition} does not follow the one before it: "
+                f"{why.name}. Nothing is archived from here on; `driftledger sequence check` says more"
+            )
+        self._spans.add(entries.chain_hash)
+        return after
+
+    def _write(self, chunks: Sequence[ChunkBytes], entries: Entries, before: Head) -> int:
+        """A row group; returns the last sequence in the chunks."""
+        rows, sources, kinds = gathered(self._partition, chunks)
+        data = _only(entries, EntryKind.DATA)
+        if not np.array_equal(data.index, rows.index):
+            raise self._differ(before, head_of(entries, entries.index.size - 1))
+        sealing = sealing_of(data, columns_of(rows, texts_of(sources), texts_of(kinds)))
+        place = before.index + 1, before.chain_hash
+        self._writer.add(data_table(rows, sealing, sources, kinds), *place, is_data=True)
+        control = _only(entries, EntryKind.CONTROL)
+        if control.index.size:
+            numbers = Numbers(control.sequence, control.index, control.input_offset, control.authority_ms)
+            self._add_control(control_table(numbers, sealing_of(control, None)), *place)
+        return int(rows.sequence[-1])
+
+    def _differ(self, before: Head, after: Head) -> ChainError:
+        return ChainError(
+            f"the hot tier and the ledger of partition {self._partition} differ between entries {before.index + 1} "
+            f"and {after.index}. Have the hot tier made anew, then seal again"
+        )
+
+    def close(self) -> tuple[str, bytes, Facts]:
+        """End the file, and have it on disk: the name it is to have, the bytes of its index, and its facts."""
+        self._checker.shutdown()
+        self._write_control()
+        span, found = self._spans.span(), self._range
+        facts = Facts(
+            partition=self._partition,
+            first_index=found.before.index + 1,
+            last_index=found.head.index,
+            first_sequence=found.before.sequence + 1,
+            last_sequence=found.head.sequence,
+            input_offset_before=found.before.input_offset,
+            control_offset_before=found.before.control_offset,
+            input_offset=found.head.input_offset,
+            control_offset=found.head.control_offset,
+            authority_ms_min=min(found.authority_ms),
+            authority_ms_max=max(found.authority_ms),
+            order_ms=found.order_ms,
+            chain_before=found.before.chain_hash.hex(),
+            chain_after=found.head.chain_hash.hex(),
+            merkle_root=span.root().hex(),
+            merkle=tuple((level, node.hex()) for level, node in span.nodes),
+            event_fingerprint=single_object_prefix("Event").hex(),
+            entry_fingerprint=single_object_prefix("LedgerEntry").hex(),
+        )
+        return *self._writer.close(facts, self._blobs), facts
+
+    def abandon(self) -> None:
+        """End it without an archive."""
+        self._checker.shutdown()
+        self._writer.abandon()
+
+    def _add_control(self, table: pa.Table, first_index: int, chain_before: bytes) -> None:
+        if not self._control:
+            self._control_before = first_index, chain_before
+        self._control.append(table)
+        if sum(map(len, self._control)) >= ROWS_MAX:
+            self._write_control()
+
+    def _write_control(self) -> None:
+        tables, self._control = self._control, []
+        if tables:
+            self._writer.add(_as_one(tables), *self._control_before, is_data=False)
+
+
+def join(
+    fresh: Path, archives: Sequence[tuple[ArchiveFile, Sequence[Blob]]], compression: Compression
+) -> tuple[str, bytes, Facts]:
+    """Archives of neighbouring ranges as one: name, bytes of the index and facts, as of `Builder.close`.
+
+    Raises ChainError where they are not neighbours, DamagedError for one that is damaged.
+    """
+    facts = [archive.facts for archive, _ in archives]
+    for one, other in pairwise(facts):
+        if one.head != other.head_before or one.partition != other.partition:
+            raise ChainError(f"index {other.first_index} of partition {other.partition} does not follow {one.head}")
+    writer = ArchiveWriter(fresh, compression)
+    try:
+        for is_data in (True, False):
+            for table, first_index, chain_before in _ahead(_portions(archives, is_data=is_data)):
+                writer.add(table, first_index, chain_before, is_data=is_data)
+    except BaseException:
+        writer.abandon()
+        raise
+    span = facts[0].span
+    for other in facts[1:]:
+        span = span.joined(other.span)
+    first, last = facts[0], facts[-1]
+    joined = first._replace(
+        last_index=last.last_index,
+        last_sequence=last.last_sequence,
+        input_offset=last.input_offset,
+        control_offset=last.control_offset,
+        authority_ms_min=min(each.authority_ms_min for each in facts),
+        authority_ms_max=max(each.authority_ms_max for each in facts),
+        chain_after=last.chain_after,
+        merkle_root=span.root().hex(),
+        merkle=tuple((level, node.hex()) for level, node in span.nodes),
+    )
+    return *writer.close(joined, [blob for _, blobs in archives for blob in blobs]), joined
+
+
+def check_joined(archives: Sequence[tuple[ArchiveFile, Sequence[Blob]]], joined: ArchiveFile) -> None:
+    """That a file holds what others do, row by row, as it is read from disk. Raises DamagedError.
+
+    So what is proved of these holds for it, at a fraction of what a proof takes.
+    """
+    for is_data in (True, False):
+        groups = iter(np.flatnonzero(joined.table.is_data == is_data).tolist())
+        for table, first_index, chain_before in _ahead(_portions(archives, is_data=is_data)):
+            group = next(groups, None)
+            if group is None or not same_rows(table, joined.read(group)):
+                raise DamagedError(f"the rows from index {first_index} on are not those that were written")
+            place = int(joined.table.first_index[group]), joined.table.chain_before[group].tobytes()
+            if place != (first_index, chain_before):
+                raise DamagedError(f"the row group at index {first_index} says that it begins at {place[0]}")
+        if next(groups, None) is not None:
+            raise DamagedError("it has more row groups than were written")
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same, each made while the one before it is used."""
+    with ThreadPoolExecutor(1, "archive-ahead") as pool:
+        pending = pool.submit(next, items, None)
+        while (item := pending.result()) is not None:
+            pending = pool.submit(next, items, None)
+            yield item
+
+
+def _portions(
+    archives: Sequence[tuple[ArchiveFile, Sequence[Blob]]], *, is_data: bool
+) -> Iterator[tuple[pa.Table, int, bytes]]:
+    """Row groups of a kind as one, with the first index and the chain hash before it."""
+    held: list[pa.Table] = []
+    place = 0, b""
+    for archive, _ in archives:
+        table = archive.table
+        for group in np.flatnonzero(table.is_data == is_data).tolist():
+            if held and sum(map(len, held)) + int(table.rows[group]) > ROWS_MAX:
+                yield _as_one(held), *place
+                held = []
+            if not held:
+                place = int(table.first_index[group]), table.chain_before[group].tobytes()
+            held.append(archive.read(group))
+    if held:
+        yield _as_one(held), *place
+
+
+class Proof(NamedTuple):
+    """What an archive holds, by its entries."""
+
+    head: Head
+    entries: int
+    merkle_root: str
+
+
+def prove(archive: ArchiveFile) -> Proof:
+    """Make all entries of an archive again. Raises DamagedError where they are not what its facts say."""
+    for _ in proved_groups(archive):
+        pass
+    facts = archive.facts
+    return Proof(facts.head, facts.entries, facts.merkle_root)
+
+
+class Group(NamedTuple):
+    """A row group of DATA, made again: its entries, CONTROL among them, with their hashes, and what they were made of.
+
+    first_index, chain_before: the place that it says it has. names: of sources, then of kinds.
+    """
+
+    first_index: int
+    chain_before: bytes
+    entries: Entries
+    rows: Rows
+    names: tuple[Texts, Texts]
+
+
+def proved_groups(archive: ArchiveFile) -> Iterator[Group]:
+    """The row groups of DATA of an archive, each valid until the next; at the end the archive is proved.
+
+    Raises DamagedError where its entries are not what its facts say.
+    """
+    facts, table = archive.facts, archive.table
+    spans, head, count = SpanBuilder(facts.first_index - 1), facts.head_before, 0
+    for group in _groups_in(archive):
+        entries = group.entries
+        if (group.first_index, group.chain_before) != (head.index + 1, head.chain_hash):
+            raise DamagedError(f"its entries from index {group.first_index} on do not follow index {head.index}")
+        head, row, why = verify(head, entries)
+        if why is not Break.NONE:
+            raise DamagedError(f"entry {int(entries.index[row])} does not follow the one before it: {why.name}")
+        spans.add(entries.chain_hash)
+        count += entries.index.size
+        yield group
+    root = spans.span().root().hex()
+    found = head, root, spans.span()
+    if found != (facts.head, facts.merkle_root, facts.span) or count != facts.entries or not table.is_data.any():
+        raise DamagedError(f"its {count} entries end in {head} with Merkle root {root}; it says {facts.head}")
+
+
+def entries_in(archive: ArchiveFile) -> Iterator[tuple[int, bytes, Entries]]:
+    """The entries of each row group of DATA, CONTROL among them, with their hashes; and the place that it says it has.
+
+    Memory: of a few row groups. What is given is valid until the next is asked for.
+    """
+    for group in _groups_in(archive):
+        yield group.first_index, group.chain_before, group.entries
+
+
+def _groups_in(archive: ArchiveFile) -> Iterator[Group]:
+    facts, table = archive.facts, archive.table
+    groups = np.flatnonzero(table.is_data).tolist()
+    starts = [*table.first_index[groups].tolist(), facts.last_index + 1]
+    control = _Control(archive)
+    after = facts.head_before.chain_hash
+    for group, (first_index, next_index) in zip(groups, pairwise(starts), strict=True):
+        chain_before = table.chain_before[group].tobytes() if archive.indexed else after
+        rows, sealing, names = data_of(archive.read(group))
+        data = entries_of(EntryKind.DATA, rows, sealing, columns_of(rows, *names))
+        entries = interleaved(data.entries, control.until(next_index))
+        after = relink(chain_before, entries)
+        yield Group(first_index, chain_before, entries, rows, names)
+
+
+def chain_hashes_in(archive: ArchiveFile, group: int) -> NDArray[np.uint8]:
+    """uint8[rows, 32]: of the rows of a row group of DATA, made from all entries that are among them."""
+    table = archive.table
+    later = table.first_index[np.flatnonzero(table.is_data & (table.first_index > table.first_index[group]))]
+    next_index = int(later.min()) if later.size else archive.facts.last_index + 1
+    rows, sealing, names = data_of(archive.read(group))
+    data = entries_of(EntryKind.DATA, rows, sealing, columns_of(rows, *names))
+    control = _Control(archive)
+    control.until(int(table.first_index[group]))
+    entries = interleaved(data.entries, control.until(next_index))
+    relink(table.chain_before[group].tobytes(), entries)
+    return _only(entries, EntryKind.DATA).chain_hash
+
+
+class _Control:
+    """CONTROL entries of an archive, in order."""
+
+    def __init__(self, archive: ArchiveFile) -> None:
+        self._archive = archive
+        self._groups = iter(np.flatnonzero(~archive.table.is_data).tolist())
+        #: Entries that were not asked for yet, and what they point into.
+        self._left: Entries | None = None
+        self._memory: list[Any] = []
+
+    def until(self, index: int) -> Entries:
+        """Those before an index that were not given yet; valid until the next call."""
+        parts: list[Entries] = []
+        self._memory = self._memory[-1:]
+        while True:
+            if self._left is None:
+                group = next(self._groups, None)
+                if group is None:
+                    break
+                numbers, sealing = control_of(self._archive.read(group))
+                made = entries_of(EntryKind.CONTROL, numbers, sealing, None)
+                self._memory.append(made)
+                self._left = made.entries
+            count = int(np.searchsorted(self._left.index, index))
+            parts.append(slice_rows(self._left, 0, count))
+            if count < self._left.index.size:
+                self._left = slice_rows(self._left, count, self._left.index.size)
+                break
+            self._left = None
+        return behind(parts) if parts else allocate_entries(0)
+
+
+def gathered(partition: int, chunks: Sequence[ChunkBytes]) -> tuple[Rows, list[bytes], list[bytes]]:
+    """Rows of chunks one behind the other, and the sources and kinds that codes mean. Raises ChunkDamagedError."""
+    headers = [decode_header(partition, chunk.first_sequence, chunk.header) for chunk in chunks]
+    parts = [
+        decode_rows(partition, header.first_sequence, header.rows, {name: chunk.sections[name] for name in ROW_COLUMNS})
+        for chunk, header in zip(chunks, headers, strict=True)
+    ]
+    sources, source = _recoded([part.source for part in parts], [header.sources for header in headers])
+    kinds, kind = _recoded([part.kind for part in parts], [header.kinds for header in headers])
+    columns: dict[str, Any] = {}
+    for name, values in zip(Rows._fields, zip(*parts, strict=True), strict=True):
+        columns[name] = _joined_texts(values) if isinstance(values[0], Texts) else np.concatenate(values)
+    return Rows(**columns | {"source": source, "kind": kind}), sources, kinds
+
+
+def columns_of(rows: Rows, sources: Texts, kinds: Texts) -> EventColumns:
+    """What the events of rows are made of."""
+    return EventColumns(
+        rows.local_us, rows.value, rows.has_value, rows.hlc, rows.has_hlc, rows.source, rows.kind, rows.event_id,
+        rows.payload, sources, kinds,
+    )  # fmt: skip
+
+
+def _recoded(
+    codes: Sequence[NDArray[np.int32]], names: Sequence[tuple[bytes, ...]]
+) -> tuple[list[bytes], NDArray[np.int32]]:
+    """Names of all chunks, and codes that mean them; -1 stays."""
+    known: dict[bytes, int] = {}
+    parts = [
+        np.array([*(known.setdefault(name, len(known)) for name in each), -1], np.int32)[code]
+        for code, each in zip(codes, names, strict=True)
+    ]
+    return list(known), np.concatenate(parts)
+
+
+def _joined_texts(texts: Sequence[Texts]) -> Texts:
+    offsets = np.zeros(sum(each.offsets.size - 1 for each in texts) + 1, np.int64)
+    np.cumsum(np.concatenate([np.diff(each.offsets) for each in texts]), out=offsets[1:])
+    contents = [each.content[each.offsets[0] : each.offsets[-1]] for each in texts]
+    return Texts(offsets.astype(np.int32), np.concatenate([*contents, np.zeros(1, np.uint8)]))
+
+
+def _as_one(tables: list[pa.Table]) -> pa.Table:
+    """A table of one chunk; codes of names are of one dictionary."""
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def _only(entries: Entries, kind: EntryKind) -> Entries:
+    chosen = entries.kind == kind
+    return entries if chosen.all() else taken(entries, chosen)
