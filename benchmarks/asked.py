@@ -25,6 +25,7 @@ from benchmarks.ledger_check import CheckFailedError
 from benchmarks.sampler import Sampler
 from benchmarks.subjects import start_worker, wait_until_ready
 from lifecycle.arrow import rows_table
+from lifecycle.chunks import read_section
 from lifecycle.hot_store import HotStore
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
 from lifecycle.query import HotQueries
@@ -39,10 +40,12 @@ from streams.records import allocate_records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from numpy.typing import NDArray
+
     from benchmarks.cases import Asked
     from benchmarks.surroundings import Surroundings
     from lifecycle.catalog import Unsealed
-    from lifecycle.chunks import Column, Header
+    from lifecycle.chunks import Column, Header, Read
     from lifecycle.store import StoreState
 
 _SOURCES: Final = 50
@@ -82,8 +85,12 @@ class _Chunks:
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
         return self._store.headers(partition, first_sequence, most)
 
-    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
-        return self._store.column(partition, first_sequence, column)
+    def column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
+        section = self._store.column(partition, first_sequence, column)
+        return read_section(partition, first_sequence, column, rows, section)
+
+    def archived(self, _partition: int, _first_sequences: NDArray[np.int64]) -> int:
+        return 0
 
 
 def measure_queries(case: Asked, around: Surroundings) -> AskedFigures:

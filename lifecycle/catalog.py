@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lifecycle.chunks import Column, Header, Rows, Stats
+    from lifecycle.chunks import Column, Header, Read, Rows, Stats
     from lifecycle.planner import Question
 
 #: Chunks of a block: enough that the call of a kernel is nothing to the work in it, few enough to lay out again with
@@ -77,8 +77,15 @@ class Chunks(Protocol):
         """Of chunks that begin at this sequence or later, ascending, at most so many."""
         ...
 
-    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
-        """The section of a chunk as it is stored. Raises ChunkDamagedError where it is not there."""
+    def column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
+        """A column of the chunk that begins there and has so many rows; of READINGS: so many of them.
+
+        Raises ChunkDamagedError where it is damaged, or not there.
+        """
+        ...
+
+    def archived(self, partition: int, first_sequences: NDArray[np.int64]) -> int:
+        """How many of the chunks that begin there are read from archives."""
         ...
 
 

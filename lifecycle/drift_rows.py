@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 
-from lifecycle.chunks import HASH_BYTES, Column, ReadingCode, Readings, decode_readings
+from lifecycle.chunks import HASH_BYTES, Column, ReadingCode, Readings
 from lifecycle.packing import Texts, texts_of
 from lifecycle.parts import Part, Piece, gather
 from lifecycle.planner import Explain, Field
@@ -156,6 +156,9 @@ class DriftRows:
         chunks = np.flatnonzero(here)
         for chunk in (chunks[::-1] if asked.newest else chunks).tolist():
             explain.chunks_rows += 1
+            explain.chunks_archived += self._chunks.archived(
+                block.partition, numbers["first_sequence"][chunk : chunk + 1]
+            )
             yield _Held(
                 int(numbers["first_index"][chunk]),
                 int(numbers["last_index"][chunk]),
@@ -177,10 +180,10 @@ class DriftRows:
         first, count = int(block.numbers["first_sequence"][chunk]), int(block.numbers["readings"][chunk])
 
         def read() -> Readings:
-            section = self._chunks.column(block.partition, first, Column.READINGS)
-            explain.bytes_read += len(section)
+            readings, nbytes = self._chunks.column(block.partition, first, Column.READINGS, count)
+            explain.bytes_read += nbytes
             explain.columns["readings"] = explain.columns.get("readings", 0) + 1
-            return decode_readings(block.partition, first, count, section)
+            return cast("Readings", readings)
 
         return read
 

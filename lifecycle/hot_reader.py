@@ -24,14 +24,15 @@ import numpy as np
 
 from lifecycle.chunks import NOTHING
 from lifecycle.hot_store import HotStoreDamagedError
-from lifecycle.resume import RESUMED, resume
+from lifecycle.manifest_log import ManifestLog
+from lifecycle.resume import RESUMED, end_of, resume
 from lifecycle.store import Store
 from schemas.clock import source as time_source
 from schemas.columns import Scratch, allocate_entries, decode_entries, slice_rows
 from schemas.errors import DriftledgerError, UnreachableError
 from schemas.instants import NS_PER_S
 from streams.judge import Judge
-from streams.ledger_reader import STALL_TIMEOUT_MS, find_offset, open_reader, read_tail
+from streams.ledger_reader import STALL_TIMEOUT_MS, find_offset, first_index, open_reader, read_tail
 from streams.log import Log
 from streams.restore import entries_between
 from streams.snapshots import read_snapshots
@@ -225,10 +226,14 @@ class HotReader:
             store.applied(self._partition),
             snapshots,
             lambda snapshot: self._chain_at(log, snapshot.index) == snapshot.chain_hash,
+            first_index(log, self._names.sequenced, self._partition),
+            lambda: end_of(ManifestLog(log, self._names.manifest).refresh(), self._partition),
         )
 
     def _chain_at(self, log: Log, index: int) -> bytes | None:
-        """Chain hash of the entry of that index, None where the ledger does not go so far."""
+        """Chain hash of the entry of that index, None where the ledger does not go so far, or begins behind it."""
+        if index < first_index(log, self._names.sequenced, self._partition):
+            return None
         tail = self._tail(log, index) if 0 < index <= self._head else None
         if tail is None:
             return None

@@ -20,29 +20,32 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import numpy as np
 import structlog
 
-from lifecycle.chunks import ChunkDamagedError, StoreDamagedError, decode_header
-from lifecycle.hot_store import HotStore, HotStoreUnavailableError
+from lifecycle.chunks import decode_header, read_section
+from lifecycle.manifest_log import ManifestLog
 from lifecycle.query import HotQueries
-from lifecycle.resume import RESUMED, resume
+from lifecycle.resume import RESUMED, end_of, resume
 from lifecycle.store import Store
+from lifecycle.stores_here import StoresHere
+from lifecycle.tiered import Tiered
 from schemas.columns import slice_rows
 from schemas.errors import BadInputError
 from schemas.topics import topic_names
 from streams.judge import Judge
 from streams.ledger_reader import read_tail
 from streams.log import Log
-from streams.restore import entries_between
 from streams.snapshots import read_snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
     from typing import Self
 
+    from numpy.typing import NDArray
+
     from lifecycle.catalog import Unsealed
-    from lifecycle.chunks import Column, Header
+    from lifecycle.chunks import Column, Header, Read
+    from lifecycle.hot_store import HotStore
     from lifecycle.store import Sealed, StoreState
-    from schemas.columns import Entries
+    from lifecycle.tiered import Archives
     from streams.judge import JudgeState
     from streams.ledger_reader import Tail
     from streams.settings import Settings
@@ -68,9 +71,9 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class _Part:
-    """A partition. sealed: chunks that its store does not have, by first sequence, with their headers."""
+    """A partition. sealed: chunks that are not stored yet, by first sequence, with their headers."""
 
-    store: HotStore | None
+    tiered: Tiered
     state: StoreState
     sealed: dict[int, tuple[Header, Sealed]] = field(default_factory=dict)
 
@@ -78,14 +81,23 @@ class _Part:
 class LocalPartitions:
     """Some partitions of a ledger as its worker would show them. For one thread; also a context manager.
 
-    stored: whether to look for stores. Raises StoreDamagedError, also when it is asked: then do without them.
+    stored: whether to look for stores; archives: of what these do not hold. Raises StoreDamagedError, also when it is
+    asked: then do without stores.
     """
 
-    def __init__(self, settings: Settings, bootstrap: str, partitions: Sequence[int], *, stored: bool = True) -> None:
-        self._settings, self._bootstrap, self._stored = settings, bootstrap, stored
+    def __init__(
+        self,
+        settings: Settings,
+        bootstrap: str,
+        partitions: Sequence[int],
+        *,
+        stored: bool = True,
+        archives: Archives | None = None,
+    ) -> None:
+        self._settings, self._bootstrap, self._stored, self._archives = settings, bootstrap, stored, archives
         self._names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
         self._fold, self._judge, self._log = Store(), Judge(), Log(bootstrap)
-        self._opened: dict[Path, HotStore] = {}
+        self._stores = StoresHere(settings, self._log, bootstrap)
         self._parts: dict[int, _Part] = {}
         self._memory_bytes = 0
         self.found: list[Found] = []
@@ -104,8 +116,7 @@ class LocalPartitions:
 
     def close(self) -> None:
         """Close stores and client."""
-        for store in self._opened.values():
-            store.close()
+        self._stores.close()
         self._log.close()
 
     def __enter__(self) -> Self:
@@ -125,26 +136,33 @@ class LocalPartitions:
         return self._fold.unsealed(self._parts[partition].state)
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
-        """Of the store, then of what was read."""
+        """Of store and archives, then of what was read."""
         part = self._parts[partition]
-        headers = [] if part.store is None else part.store.headers(partition, first_sequence, most)
         later = [header for first, (header, _) in part.sealed.items() if first >= first_sequence]
-        return [*headers, *later][:most]
+        if part.sealed and first_sequence >= next(iter(part.sealed)):
+            return later[:most]
+        return [*part.tiered.headers(partition, first_sequence, most), *later][:most]
 
-    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
+    def column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
         """Of a chunk wherever it is."""
         part = self._parts[partition]
-        if first_sequence in part.sealed:
-            return part.sealed[first_sequence][1].sections[column]
-        if part.store is None:
-            raise ChunkDamagedError(partition, first_sequence, column.name, "there is no store")
-        return part.store.column(partition, first_sequence, column)
+        if first_sequence not in part.sealed:
+            return part.tiered.column(partition, first_sequence, column, rows)
+        section = part.sealed[first_sequence][1].sections[column]
+        return read_section(partition, first_sequence, column, rows, section)
+
+    def archived(self, partition: int, first_sequences: NDArray[np.int64]) -> int:
+        """How many neither the store holds nor this."""
+        part = self._parts[partition]
+        if part.sealed:
+            first_sequences = first_sequences[first_sequences < next(iter(part.sealed))]
+        return part.tiered.archived(partition, first_sequences)
 
     def _last_sequence(self, partition: int) -> int:
-        state = self._parts[partition].state
-        found = self._fold.unsealed(state)
+        part = self._parts[partition]
+        found = self._fold.unsealed(part.state)
         rows: list[int] = [] if found is None else found.rows.sequence[-1:].tolist()
-        return max([state.applied.sequence, *rows])
+        return max([part.state.applied.sequence, part.tiered.last_sequence(partition), *rows])
 
     # -------------------------------------------------------------------------------------------------------- beginning
 
@@ -160,13 +178,13 @@ class LocalPartitions:
 
     def _read(self, partition: int) -> _Part:
         tail = read_tail(self._log, self._names.sequenced, partition)
-        folder, store = self._newest_store(partition, tail)
+        store = self._stores.newest(partition, tail) if self._stored else None
         index, judged, state = self._resume(partition, store, tail)
-        part = _Part(store, state)
+        part = _Part(Tiered(store, self._archives), state)
         stored = 0 if store is None else _chunks(store, partition)
         read = 0
         if tail is not None:
-            for entries in self._entries(partition, tail, index + 1, tail.head.index):
+            for entries in self._stores.entries(partition, tail, index + 1, tail.head.index):
                 read += entries.index.size
                 known = int(np.searchsorted(entries.index, state.last_index, side="right"))
                 self._judge.step(judged, slice_rows(entries, 0, known))
@@ -176,9 +194,8 @@ class LocalPartitions:
                         self._keep(part, sealed)
         self._fold.publish(state)
         applied = None if store is None else store.applied(partition)
-        self.found.append(
-            Found(partition, None if folder is None else str(folder), 0 if applied is None else applied.index, read)
-        )
+        folder = None if store is None else str(store.folder)
+        self.found.append(Found(partition, folder, 0 if applied is None else applied.index, read))
         return part
 
     def _keep(self, part: _Part, sealed: Sealed) -> None:
@@ -191,31 +208,6 @@ class LocalPartitions:
         header = decode_header(sealed.partition, sealed.first_sequence, sealed.header)
         part.sealed[sealed.first_sequence] = header, sealed
 
-    def _newest_store(self, partition: int, tail: Tail | None) -> tuple[Path | None, HotStore | None]:
-        """The store that reaches furthest and is of this ledger."""
-        settings = self._settings
-        lane = partition % settings.lanes
-        reached: tuple[int, Path | None, HotStore | None] = (0, None, None)
-        if not self._stored:
-            return reached[1:]
-        for folder in sorted(settings.data_dir.glob(f"hot/*/{settings.prefix}.{settings.ledger}/lane-{lane}")):
-            try:
-                store = self._opened.get(folder) or HotStore.open_read_only(folder)
-                self._opened[folder] = store
-                applied = store.applied(partition)
-                if applied is not None and applied.index > reached[0] and self._is_ours(partition, store, tail):
-                    reached = applied.index, folder, store
-            except (StoreDamagedError, HotStoreUnavailableError) as error:
-                _logger.warning("hot_store_passed_over", folder=str(folder), error=str(error))
-        return reached[1:]
-
-    def _is_ours(self, partition: int, store: HotStore, tail: Tail | None) -> bool:
-        last = store.last_row(partition)
-        ours = last is not None and self._chain_at(partition, tail, last[0]) == last[1]
-        if not ours:
-            _logger.warning("hot_store_passed_over", partition=partition, error="it is of another ledger")
-        return ours
-
     def _resume(self, partition: int, store: HotStore | None, tail: Tail | None) -> tuple[int, JudgeState, StoreState]:
         """See `resume`."""
         applied = None if store is None else store.applied(partition)
@@ -225,19 +217,10 @@ class LocalPartitions:
             partition,
             applied,
             snapshots,
-            lambda snapshot: self._chain_at(partition, tail, snapshot.index) == snapshot.chain_hash,
+            lambda snapshot: self._stores.chain_at(partition, tail, snapshot.index) == snapshot.chain_hash,
+            self._stores.begins(partition),
+            lambda: end_of(ManifestLog(self._log, self._names.manifest).refresh(), partition),
         )
-
-    def _chain_at(self, partition: int, tail: Tail | None, index: int) -> bytes | None:
-        if tail is None or index > tail.head.index:
-            return None
-        found = None
-        for entries in self._entries(partition, tail, index, index):
-            found = entries.chain_hash[-1].tobytes()
-        return found
-
-    def _entries(self, partition: int, tail: Tail, first: int, last: int) -> Iterator[Entries]:
-        return entries_between(self._log, self._bootstrap, self._names.sequenced, partition, tail, first, last)
 
 
 def _chunks(store: HotStore, partition: int) -> int:

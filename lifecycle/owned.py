@@ -5,7 +5,7 @@ while it is read. A question must get all rows that are there, or be told why no
 
 How: for each thread that asks there is a HotQueries over the stores that the lanes have open; another set of stores
 gets new ones. Each read looks whether its store still is the lane's, so a lane that closes, or throws its store away,
-waits for one read at most and not for a question.
+waits for one read at most and not for a question. What the store does not hold is read from archives, without it.
 
 GUARANTEE an answer holds each partition up to an entry that was committed, and every row up to it; one whose store is
 not level with its ledger is NotReadyError, never a short answer.
@@ -18,23 +18,29 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from lifecycle.catalog import HEADER_BYTES_MAX
 from lifecycle.chunks import ChunkDamagedError, StoreDamagedError
 from lifecycle.hot_tier import Standing
 from lifecycle.query import COLUMN_BYTES_MAX, HotQueries
+from lifecycle.tiered import Tiered
 from schemas.clock import SystemTime
 from schemas.errors import BadInputError, UnreachableError
 from schemas.instants import NS_PER_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from lifecycle.catalog import Unsealed
-    from lifecycle.chunks import Column, Header
+    from lifecycle.chunks import Applied, Column, Header, Line, Read
     from lifecycle.hot_store import HotStore
     from lifecycle.hot_tier import HotTier
+    from lifecycle.tiered import Archives
 
 T = TypeVar("T")
 
@@ -107,17 +113,19 @@ class NotHeldError(BadInputError):
 class Asker:
     """What one thread asks with: the open stores by partition, and the queries over them. One question at a time."""
 
-    def __init__(self, places: dict[int, tuple[HotTier, HotStore]]) -> None:
+    def __init__(self, places: dict[int, tuple[HotTier, HotStore]], archives: Archives | None = None) -> None:
         self.places = places
         self.deadline_ns = 0
+        #: First sequences of the chunks of which a question has read rows, by partition.
+        self.touched: dict[int, set[int]] = {}
+        self._tiered = Tiered(_Stores(self._reading), archives)
         self.queries = HotQueries(self, HEADER_BYTES_MAX // ASKERS_MAX, COLUMN_BYTES_MAX // ASKERS_MAX)
 
     def last_sequence(self, partition: int) -> int:
         """Of the rows that there are."""
         unsealed = self.unsealed(partition)
-        applied = self._store(partition).applied(partition)
         rows: list[int] = [] if unsealed is None else unsealed.rows.sequence[-1:].tolist()
-        return max(0 if applied is None else applied.sequence, *rows, 0)
+        return max(self._tiered.last_sequence(partition), *rows, 0)
 
     # ----------------------------------------------------------------------------------------- the protocol of catalog
 
@@ -133,15 +141,24 @@ class Asker:
         return found
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
-        """Of the store."""
+        """Of the store and the archives."""
         self._tier(partition)
-        with self.places[partition][0].reading():
-            return self._store(partition).headers(partition, first_sequence, most)
+        return self._tiered.headers(partition, first_sequence, most)
 
-    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
-        """Of the store."""
+    def column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
+        """Of the store, or of an archive."""
+        self.touched.setdefault(partition, set()).add(first_sequence)
+        return self._tiered.column(partition, first_sequence, column, rows)
+
+    def archived(self, partition: int, first_sequences: NDArray[np.int64]) -> int:
+        """How many the store does not hold."""
+        return self._tiered.archived(partition, first_sequences)
+
+    @contextlib.contextmanager
+    def _reading(self, partition: int) -> Iterator[HotStore]:
+        """The store, kept open meanwhile."""
         with self.places[partition][0].reading():
-            return self._store(partition).column(partition, first_sequence, column)
+            yield self._store(partition)
 
     def _tier(self, partition: int) -> HotTier:
         """The tier, which is level and has the store."""
@@ -163,11 +180,59 @@ class Asker:
         return store
 
 
-class OwnedPartitions:
-    """For any thread. lanes: those that the worker owns now."""
+class _Stores:
+    """The stores of an asker as one, each of which is looked at anew with each read and kept open as long as that."""
 
-    def __init__(self, lanes: Callable[[], Sequence[OwnedLane]]) -> None:
-        self._lanes = lanes
+    def __init__(self, reading: Callable[[int], AbstractContextManager[HotStore]]) -> None:
+        self._reading = reading
+
+    def applied(self, partition: int) -> Applied | None:
+        with self._reading(partition) as store:
+            return store.applied(partition)
+
+    def begins(self, partition: int) -> int | None:
+        with self._reading(partition) as store:
+            return store.begins(partition)
+
+    def away(self, partition: int) -> NDArray[np.int64]:
+        with self._reading(partition) as store:
+            return store.away(partition)
+
+    def lines(self, partition: int, first_sequence: int, most: int) -> list[Line]:
+        with self._reading(partition) as store:
+            return store.lines(partition, first_sequence, most)
+
+    def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
+        with self._reading(partition) as store:
+            return store.headers(partition, first_sequence, most)
+
+    def header(self, partition: int, first_sequence: int) -> Header:
+        with self._reading(partition) as store:
+            return store.header(partition, first_sequence)
+
+    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
+        with self._reading(partition) as store:
+            return store.column(partition, first_sequence, column)
+
+
+class Kept(Protocol):
+    """What lies beside the stores; see `keeper.Keeper`. For any thread."""
+
+    @property
+    def archives(self) -> Archives:
+        """Chunks that the stores may not hold."""
+        ...
+
+    def note(self, partition: int, first_sequences: Iterable[int]) -> None:
+        """A question that read rows of the chunks that begin there."""
+        ...
+
+
+class OwnedPartitions:
+    """For any thread. lanes: those that the worker owns now; kept: of what their stores do not hold."""
+
+    def __init__(self, lanes: Callable[[], Sequence[OwnedLane]], kept: Kept | None = None) -> None:
+        self._lanes, self._kept = lanes, kept
         self._idle: list[Asker] = []
         self._lock = threading.Lock()
         self._slots = threading.Semaphore(ASKERS_MAX)
@@ -194,12 +259,16 @@ class OwnedPartitions:
         with self._slots:
             asker = self._taken()
             asker.deadline_ns = _system.monotonic_ns() + int(ASK_S * NS_PER_S)
+            asker.touched.clear()
             try:
                 return question(asker)
             except StoreDamagedError as error:
                 _report(asker, error)
                 raise RebuiltError(f"{error}. Ask again in a moment") from error
             finally:
+                if self._kept is not None:
+                    for partition, first_sequences in asker.touched.items():
+                        self._kept.note(partition, first_sequences)
                 with self._lock:
                     self._idle.append(asker)
 
@@ -216,7 +285,7 @@ class OwnedPartitions:
                 asker = self._idle.pop()
                 if asker.places == places:
                     return asker
-        return Asker(places)
+        return Asker(places, None if self._kept is None else self._kept.archives)
 
 
 def _progress(lane: OwnedLane) -> list[Progress]:

@@ -262,6 +262,8 @@ def grouping_of(question: Question, aggregation: Aggregation, *, minutes: bool) 
 class Explain:
     """How an answer was found. chunks_statistics: by lines alone, chunks_edges: by both, chunks_rows: by rows alone.
 
+    chunks_archived: those of the three that the hot store does not hold, so that what is not remembered of them is read
+    from archives.
     columns: sections read and decoded, by name; cached: those that were still decoded from an earlier question.
     rows_scanned: rows of chunks that were looked at one by one; rows_unsealed: of no chunk yet, looked at as well.
     rows_left_out: of an aggregate in frame corrected, rows without an estimate that are not in it, as it was asked, and
@@ -272,6 +274,7 @@ class Explain:
     chunks_statistics: int = 0
     chunks_edges: int = 0
     chunks_rows: int = 0
+    chunks_archived: int = 0
     headers_read: int = 0
     columns: dict[str, int] = field(default_factory=dict)
     cached: int = 0

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from lifecycle.catalog import HEADER_BYTES_MAX, TIMES, Catalog
-from lifecycle.chunks import Column, decode_column
+from lifecycle.chunks import Column
 from lifecycle.drift_rows import DriftRows
 from lifecycle.packing import Texts
 from lifecycle.partial import PartialTally
@@ -51,6 +51,7 @@ from lifecycle.query_kernel import (
     latest_minute,
 )
 from lifecycle.row_kernel import latest_row, match_rows, running_maximum
+from lifecycle.score_cache import ScoreCache
 from lifecycle.tally import Aggregates, Tally
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError
@@ -77,6 +78,8 @@ AnyTally = TypeVar("AnyTally", bound=Tally)
 
 #: Columns that were decoded, kept for the next question: some two million rows of time and value.
 COLUMN_BYTES_MAX: Final = 64 * 1024 * 1024
+#: Of what is kept, for each column of which only the score is: four for each full one of 64 KiB, at 250 bytes or so.
+_BYTES_PER_GHOST: Final = 16 * 1024
 
 _INTS: Final = np.zeros(0, np.int64)
 _CODES: Final = np.zeros(0, np.int32)
@@ -280,6 +283,12 @@ class HotQueries:
 
         return block.part(chunk, asked.question.frame, read, WAYS[asked.question.unknown])
 
+    def _explain_rows(self, asked: _Asked, part: Part) -> None:
+        """A chunk's rows are looked at one by one."""
+        asked.explain.chunks_rows += 1
+        asked.explain.chunks_archived += self._chunks.archived(part.partition, np.array([part.first_sequence]))
+        asked.explain.rows_scanned += part.rows
+
     # ------------------------------------------------------------------------------------------------------ aggregates
 
     def _tally_block(self, asked: _Asked, block: Block, limits: Limits, aggregation: Aggregation, tally: Tally) -> None:
@@ -294,6 +303,9 @@ class HotQueries:
         explain.chunks_statistics += statistics
         explain.chunks_edges += edges_too
         explain.chunks_rows += rows
+        explain.chunks_archived += self._chunks.archived(
+            block.partition, block.numbers["first_sequence"][decisions != Decision.SKIP]
+        )
         if statistics or edges_too:
             tally.add_lines(lines, limits, wanted, decisions)
         for chunk in np.flatnonzero(decisions >= Decision.EDGES).tolist():
@@ -392,8 +404,7 @@ class HotQueries:
             low = np.maximum(numbers["order_ms"], numbers["authority_ms_min"])
             for chunk in np.flatnonzero(held).tolist():
                 part = self._part(asked, block, chunk)
-                asked.explain.chunks_rows += 1
-                asked.explain.rows_scanned += part.rows
+                self._explain_rows(asked, part)
                 yield int(low[chunk]), part
         if unsealed is not None:
             yield unsealed.order_ms, unsealed
@@ -467,8 +478,7 @@ class HotQueries:
         for part in sorted(held, key=attrgetter("high"), reverse=True):
             if part.high < latest:
                 break
-            asked.explain.chunks_rows += 1
-            asked.explain.rows_scanned += part.rows
+            self._explain_rows(asked, part)
             stored += self._latest(asked, [part])
             latest = max([latest, *(at for at, *_ in stored)])
         return stored
@@ -481,8 +491,7 @@ class HotQueries:
                 chunks_with(block.lines[asked.question.frame], code, minute, found)
                 for chunk in np.flatnonzero(found).tolist():
                     part = self._part(asked, block, chunk)
-                    asked.explain.chunks_rows += 1
-                    asked.explain.rows_scanned += part.rows
+                    self._explain_rows(asked, part)
                     yield part
 
     def _latest(self, asked: _Asked, parts: Iterable[Part]) -> list[_Found]:
@@ -497,29 +506,25 @@ class HotQueries:
 
 
 class _Columns:
-    """Decoded columns of chunks; the least recently used are given up."""
+    """Decoded columns of chunks; which are kept, `score_cache` decides."""
 
     def __init__(self, chunks: Chunks, bytes_max: int) -> None:
-        self._chunks, self._bytes_max = chunks, bytes_max
-        self._held: dict[tuple[int, int, Column], NDArray[Any] | Texts] = {}
-        self._bytes = 0
+        self._chunks = chunks
+        self._held: ScoreCache[tuple[int, int, Column], NDArray[Any] | Texts] = ScoreCache(
+            bytes_max, bytes_max // _BYTES_PER_GHOST
+        )
 
     def read(self, partition: int, first_sequence: int, column: Column, rows: int, explain: Explain) -> Any:
         """One column of a chunk."""
         key = partition, first_sequence, column
-        values = self._held.pop(key, None)
+        values = self._held.get(key)
         if values is not None:
-            self._held[key] = values
             explain.cached += 1
             return values
-        section = self._chunks.column(partition, first_sequence, column)
-        explain.bytes_read += len(section)
+        values, nbytes = self._chunks.column(partition, first_sequence, column, rows)
+        explain.bytes_read += nbytes
         explain.columns[column.name.lower()] = explain.columns.get(column.name.lower(), 0) + 1
-        values = decode_column(partition, first_sequence, column, rows, section)
-        self._held[key] = values
-        self._bytes += _size(values)
-        while self._bytes > self._bytes_max:
-            self._bytes -= _size(self._held.pop(next(iter(self._held))))
+        self._held.put(key, values, _size(values))
         return values
 
 

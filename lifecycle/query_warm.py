@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from lifecycle.chunks import decode_header
+from lifecycle.chunks import decode_header, read_section
 from lifecycle.packing import Reader, pack_ints, pack_texts, texts_of
 from lifecycle.planner import Aggregation, Field, Question, Window
 from lifecycle.query import HotQueries
@@ -15,8 +15,10 @@ from lifecycle.store import Store
 from streams.windows import By, Frame
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lifecycle.catalog import Unsealed
-    from lifecycle.chunks import Column, Header
+    from lifecycle.chunks import Column, Header, Read
     from lifecycle.store import Sealed, StoreState
     from schemas.columns import Entries
     from streams.judge import Outputs
@@ -52,10 +54,14 @@ class _Chunks:
         later = [sealed for sealed in self._sealed[partition] if sealed.first_sequence >= first_sequence]
         return [decode_header(partition, sealed.first_sequence, sealed.header) for sealed in later[:most]]
 
-    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
+    def column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
         """Of the chunk."""
         chunk = next(sealed for sealed in self._sealed[partition] if sealed.first_sequence == first_sequence)
-        return chunk.sections[column]
+        return read_section(partition, first_sequence, column, rows, chunk.sections[column])
+
+    def archived(self, _partition: int, _first_sequences: NDArray[np.int64]) -> int:
+        """None."""
+        return 0
 
 
 def warm_queries(entries: Entries, judged: Outputs) -> None:

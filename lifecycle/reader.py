@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 import structlog
 
 from lifecycle.answers import ORDER, SUM_EXACT, TIME_FIELDS, fields_of, parts_of, total_of
+from lifecycle.archived_chunks import archives_of
 from lifecycle.arrow import aggregates_table
 from lifecycle.arrow_stream import ENDING, Ending, read_arrow
 from lifecycle.chunks import StoreDamagedError
@@ -269,7 +270,11 @@ def _local_parts(
     settings: Settings, request: Request, partitions: Sequence[int], *, partial: bool, stored: bool
 ) -> tuple[LocalPartitions, list[Part]]:
     """What lies in the data directory says; without `stored` from the ledger alone."""
-    with LocalPartitions(settings, reach(settings), partitions, stored=stored) as local:
+    bootstrap = reach(settings)
+    with (
+        archives_of(settings, bootstrap) as archives,
+        LocalPartitions(settings, bootstrap, partitions, stored=stored, archives=archives) as local,
+    ):
         return local, list(parts_of(request, partitions, local.ask, partial=partial))
 
 

@@ -55,7 +55,7 @@ from streams.control import control_values, is_heartbeat, read_control
 from streams.fold import FoldError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -199,7 +199,7 @@ class Store:
                 f"{state.partition}. Read the ledger from the store's applied index"
             )
         ended: list[Sealed] = []
-        for row, reading in _readings_in(entries, start):
+        for row, reading in readings_in(entries, start):
             self._take(state, entries, outputs, start, row, ended)
             last_sequence = int(state.filling.numbers[Number.LAST_SEQUENCE])
             state.filling.readings.append(reading._replace(sequence=last_sequence))
@@ -257,7 +257,7 @@ class Store:
         """End the chunk with the entry of that index and begin the next."""
         view, partition = state.filling.view(), state.partition
         rows, readings = rows_of(view), readings_of(view)
-        header = header_of(partition, view, rows, last_index)  # its names are encoded as they are
+        header = header_of(partition, view.before, rows, view.readings_count, last_index)  # names: as they are
         sections = encode_rows(partition, rows)
         if header.readings:
             sections[Column.READINGS] = encode_readings(partition, header.first_sequence, readings)
@@ -281,7 +281,7 @@ class Store:
         state.filling = Filling(applied)
 
 
-def _readings_in(entries: Entries, start: int) -> list[tuple[int, Reading]]:
+def readings_in(entries: Entries, start: int) -> list[tuple[int, Reading]]:
     """ANCHOR, VERIFY and LOCK entries from a row on, each behind its row; the sequence is the caller's to say."""
     found = []
     for row, value in control_values(entries, start):
@@ -321,7 +321,11 @@ def rows_of(view: View) -> Rows:
 
 def readings_of(view: View) -> Readings:
     """Its readings."""
-    readings = view.readings[: view.readings_count]
+    return columns_of(view.readings[: view.readings_count])
+
+
+def columns_of(readings: Sequence[Reading]) -> Readings:
+    """Readings as a chunk has them."""
     index, sequence, authority_ms, asserted_us, code = (
         np.array([reading[:5] for reading in readings], np.int64).reshape(-1, 5).T.copy()
     )
@@ -339,30 +343,35 @@ def readings_of(view: View) -> Readings:
 
 def header_of(
     partition: int,
-    view: View,
+    before: Applied,
     rows: Rows,
+    readings: int,
     last_index: int,
     sources: tuple[bytes, ...] = (),
     kinds: tuple[bytes, ...] = (),
 ) -> Header:
-    """The header of a chunk that ends with the entry of that index."""
+    """The header of a chunk of rows, and so many readings, that ends with the entry of that index.
+
+    before: of the chunk before; how many there were is of no matter.
+    """
     stats, counted, warned = _stats_of(rows)
     local_us = rows.local_us[rows.fault == Fault.NONE]
-    authority_ms = rows.authority_ms if view.rows else np.zeros(1, np.int64)
+    count = rows.index.size
+    authority_ms = rows.authority_ms if count else np.zeros(1, np.int64)
     dated = corrected_span(rows.local_us, rows.authority_ms, rows.offset_us, rows.bound_us, rows.fault)
     return Header(
         partition=partition,
-        first_sequence=view.before.sequence + 1,
-        last_sequence=view.before.sequence + view.rows,
-        first_index=view.before.index + 1,
+        first_sequence=before.sequence + 1,
+        last_sequence=before.sequence + count,
+        first_index=before.index + 1,
         last_index=last_index,
-        rows=view.rows,
+        rows=count,
         counted=counted,
         warned=warned,
-        readings=view.readings_count,
+        readings=readings,
         authority_ms_min=int(authority_ms.min()),
         authority_ms_max=int(authority_ms.max()),
-        order_ms=view.before.order_ms,
+        order_ms=before.order_ms,
         local_us_min=int(local_us.min()) if local_us.size else NO_LOCAL[0],
         local_us_max=int(local_us.max()) if local_us.size else NO_LOCAL[1],
         corrected_us_min=int(dated[0]),

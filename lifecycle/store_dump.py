@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 #: Name of the fold, on the snapshots topic.
 STORE: Final = "store"
 #: Of its rules, the chunks' layout and this one.
-VERSION: Final = 3
+VERSION: Final = 4
 
 _MAGIC: Final = b"DLS" + bytes([VERSION])
 _HEAD: Final = struct.Struct("<4siqII")
@@ -62,7 +62,8 @@ def dump(state: StoreState) -> bytes:
     parts = [encode_applied(partition, view.before)]
     if view.rows or view.readings_count:
         sources, kinds = view.names()
-        header = header_of(partition, view, rows, state.last_index, sources.strings(), kinds.strings())
+        names = sources.strings(), kinds.strings()
+        header = header_of(partition, view.before, rows, view.readings_count, state.last_index, *names)
         parts.append(encode_header(header))
         if view.rows:
             sections = encode_rows(partition, rows)

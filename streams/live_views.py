@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lifecycle.live_questions import LiveQuestion
-    from lifecycle.owned import OwnedLane
+    from lifecycle.owned import Kept, OwnedLane
     from streams.alert_watch import Alerts
     from streams.live_boards import LiveBoards
 
@@ -57,9 +57,15 @@ class AlertsWatched(Protocol):
 class LiveViews:
     """Answers questions of pages. `head` and `view` are for any thread, of one question at a time each."""
 
-    def __init__(self, boards: LiveBoards, alerts: AlertsWatched, lanes: Callable[[], Sequence[OwnedLane]]) -> None:
+    def __init__(
+        self,
+        boards: LiveBoards,
+        alerts: AlertsWatched,
+        lanes: Callable[[], Sequence[OwnedLane]],
+        kept: Kept | None = None,
+    ) -> None:
         self._boards, self._alerts = boards, alerts
-        self._log = LiveLog(OwnedPartitions(lanes))
+        self._log = LiveLog(OwnedPartitions(lanes, kept))
         self._fleet = Fleet([])
         self._fleet_version = -1
 

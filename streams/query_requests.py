@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lifecycle.arrow_stream import Part
-    from lifecycle.owned import Asker, OwnedLane
+    from lifecycle.owned import Asker, Kept, OwnedLane
     from lifecycle.query import HotQueries
 
 T = TypeVar("T")
@@ -63,8 +63,8 @@ PATHS: Final = ("/get", "/range", "/aggregate", *drift_requests.PATHS)
 class QueryRequests:
     """Answers questions on threads of its own, so that nothing waits for them."""
 
-    def __init__(self, lanes: Callable[[], Sequence[OwnedLane]]) -> None:
-        self._owned = OwnedPartitions(lanes)
+    def __init__(self, lanes: Callable[[], Sequence[OwnedLane]], kept: Kept | None = None) -> None:
+        self._owned = OwnedPartitions(lanes, kept)
         self._under_way = 0
         self._threads = ThreadPoolExecutor(ASKERS_MAX, "query")
 

@@ -322,7 +322,8 @@ def _explain(explained: dict[str, Any], rows: int, *, corrected: bool) -> None:
         f"answer     {rows} {'row' if rows == 1 else 'rows'} in {explained['elapsed_us'] / 1_000:.1f} ms",
         (
             f"chunks     {explained['chunks_skipped']} skipped, {explained['chunks_statistics']} from statistics, "
-            f"{explained['chunks_edges']} in part from statistics, {explained['chunks_rows']} by rows"
+            f"{explained['chunks_edges']} in part from statistics, {explained['chunks_rows']} by rows; "
+            f"{explained['chunks_archived']} of these in archives"
         ),
         f"decoded    {columns}; {explained['cached']} still decoded, {explained['bytes_read']} bytes read",
         f"rows       {explained['rows_scanned']} scanned in chunks, {explained['rows_unsealed']} unsealed",

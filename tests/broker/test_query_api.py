@@ -498,7 +498,9 @@ def _explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> Told:
     found = [
         re.fullmatch(r"answer     (\d+) rows? in [0-9.]+ ms", answer),
         re.fullmatch(
-            r"chunks     (\d+) skipped, (\d+) from statistics, (\d+) in part from statistics, (\d+) by rows", of_chunks
+            r"chunks     (\d+) skipped, (\d+) from statistics, (\d+) in part from statistics, (\d+) by rows; "
+            r"0 of these in archives",
+            of_chunks,
         ),
         re.fullmatch(r"rows       (\d+) scanned in chunks, (\d+) unsealed", rows),
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lifecycle.catalog import Unsealed
-from lifecycle.chunks import NO_LOCAL, Column, Header, Rows, Stats, encode_column
+from lifecycle.chunks import NO_LOCAL, Column, Header, Read, Rows, Stats, encode_column, read_section
 from lifecycle.packing import Texts, texts_of
 from schemas.faults import Fault
 from schemas.instants import INT64_MIN
@@ -243,7 +243,16 @@ class DictionaryStore:
         """The next ones."""
         return [header for header in self._headers[partition] if header.first_sequence >= first_sequence][:most]
 
-    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
+    def column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
+        """Of a chunk."""
+        section = self.section(partition, first_sequence, column)
+        return read_section(partition, first_sequence, column, rows, section)
+
+    def archived(self, _partition: int, _first_sequences: NDArray[np.int64]) -> int:
+        """None."""
+        return 0
+
+    def section(self, partition: int, first_sequence: int, column: Column) -> bytes:
         """A section, encoded when it is first asked for."""
         key = partition, first_sequence, column
         if key not in self._sections:

@@ -28,8 +28,10 @@ from tests.core.hot_rows import START_MS, DictionaryStore, Partition, many_rows
 from tests.core.judge_oracle import Ledger, Row
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lifecycle.catalog import Unsealed
-    from lifecycle.chunks import Column, Header
+    from lifecycle.chunks import Column, Header, Read
 
 S = 1_000_000
 START_US = START_MS * 1_000
@@ -160,9 +162,13 @@ class _Unsealed:
         """None."""
         return []
 
-    def column(self, _partition: int, _first_sequence: int, _column: Column) -> bytes:
+    def column(self, _partition: int, _first_sequence: int, _column: Column, _rows: int) -> Read:
         """Of no chunk."""
         raise AssertionError
+
+    def archived(self, _partition: int, _first_sequences: NDArray[np.int64]) -> int:
+        """None."""
+        return 0
 
 
 @pytest.mark.parametrize("unknown", [Doubtful.AUTHORITY, Doubtful.EXCLUDE])

@@ -17,7 +17,7 @@ import pytest
 
 from lifecycle import drift_reader, drift_requests, drift_rows
 from lifecycle.arrow_stream import ArrowWriter
-from lifecycle.chunks import decode_header
+from lifecycle.chunks import decode_header, read_section
 from lifecycle.drift_arrow import part_of
 from lifecycle.drift_question import PAGE_ENTRIES, DriftQuestion
 from lifecycle.drift_reader import HotDrift, find_holders
@@ -40,8 +40,10 @@ from tests.core.test_store import every, hashed, long_ledger, ragged
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from numpy.typing import NDArray
+
     from lifecycle.catalog import Unsealed
-    from lifecycle.chunks import Column, Header
+    from lifecycle.chunks import Column, Header, Read
     from lifecycle.drift_rows import DriftPage
     from lifecycle.store import Sealed
     from schemas.columns import Entries
@@ -57,7 +59,7 @@ LENGTH = 1_500
 _NAMES = ("cause", "offset_us", "bound_us")
 
 
-class _Partition:
+class DriftPartition:
     """A ledger as the hot tier has it, and as the ledger itself tells it."""
 
     def __init__(self, number: int, ledger: Ledger, unseen: int = 0) -> None:
@@ -97,10 +99,10 @@ def _verdicts(partition: int, entries: Entries, outputs: Outputs) -> dict[str, V
     return found
 
 
-class _Chunks:
+class DriftChunks:
     """Partitions as a store; columns that were read are counted."""
 
-    def __init__(self, *partitions: _Partition) -> None:
+    def __init__(self, *partitions: DriftPartition) -> None:
         self._partitions = {partition.number: partition for partition in partitions}
         self.read = 0
 
@@ -118,23 +120,28 @@ class _Chunks:
         later = [sealed for sealed in self._partitions[partition].sealed if sealed.first_sequence >= first_sequence]
         return [decode_header(partition, sealed.first_sequence, sealed.header) for sealed in later[:most]]
 
-    def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
+    def column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
         """Of a chunk."""
         self.read += 1
         chunks = self._partitions[partition].sealed
-        return next(sealed for sealed in chunks if sealed.first_sequence == first_sequence).sections[column]
+        sections = next(sealed for sealed in chunks if sealed.first_sequence == first_sequence).sections
+        return read_section(partition, first_sequence, column, rows, sections[column])
+
+    def archived(self, _partition: int, _first_sequences: NDArray[np.int64]) -> int:
+        """None."""
+        return 0
 
 
 @pytest.fixture(scope="module")
-def partitions() -> list[_Partition]:
+def partitions() -> list[DriftPartition]:
     """Histories with everything in them, and a clock that jumps: many chunks, and something behind them."""
-    return [_Partition(p, long_ledger(7 + p, LENGTH, jumps=0.03), unseen=100 * p) for p in range(PARTITIONS)]
+    return [DriftPartition(p, long_ledger(7 + p, LENGTH, jumps=0.03), unseen=100 * p) for p in range(PARTITIONS)]
 
 
 @pytest.fixture
-def asked(partitions: list[_Partition], monkeypatch: pytest.MonkeyPatch) -> HotDrift:
+def asked(partitions: list[DriftPartition], monkeypatch: pytest.MonkeyPatch) -> HotDrift:
     """A reader of two workers, which answer here; pages are small."""
-    stores = {"http://a": _Chunks(*partitions[:2]), "http://b": _Chunks(*partitions[2:])}
+    stores = {"http://a": DriftChunks(*partitions[:2]), "http://b": DriftChunks(*partitions[2:])}
     queries = {address: HotQueries(chunks) for address, chunks in stores.items()}
 
     def fetch(address: str, path: str, *, token: str | None) -> tuple[int, None, bytes]:
@@ -179,7 +186,7 @@ def _ranges(rows: Rows, time: str) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("warned", [False, True])
 def test_a_list_is_that_of_the_ledger(
-    partitions: list[_Partition], asked: HotDrift, capsys: pytest.CaptureFixture[str], *, warned: bool
+    partitions: list[DriftPartition], asked: HotDrift, capsys: pytest.CaptureFixture[str], *, warned: bool
 ) -> None:
     """Ranges of time, one source or all, and the newest, in the order across partitions; to the byte."""
     of_each = [partition.warnings if warned else partition.log for partition in partitions]
@@ -210,7 +217,7 @@ def test_a_list_is_that_of_the_ledger(
 
 @pytest.mark.parametrize("warned", [False, True])
 def test_events_have_their_cause_and_the_estimate(
-    partitions: list[_Partition], asked: HotDrift, *, warned: bool
+    partitions: list[DriftPartition], asked: HotDrift, *, warned: bool
 ) -> None:
     """As judge said, which the ledger's own drift log does not know; readings that are no events have neither."""
     verdicts = {key: verdict for partition in partitions for key, verdict in partition.verdicts.items()}
@@ -221,7 +228,7 @@ def test_events_have_their_cause_and_the_estimate(
     assert {bound is None for _, _, bound in found} == {True, False}
 
 
-def test_warnings_of_sequences_are_those_of_the_ledger(partitions: list[_Partition], asked: HotDrift) -> None:
+def test_warnings_of_sequences_are_those_of_the_ledger(partitions: list[DriftPartition], asked: HotDrift) -> None:
     """Both ends included."""
     of_each = [partition.warnings for partition in partitions]
     for first, last in ((1, INT64_MAX), (100, 500), (251, 251), (LENGTH * 2, INT64_MAX)):
@@ -234,10 +241,10 @@ def test_warnings_of_sequences_are_those_of_the_ledger(partitions: list[_Partiti
         assert [row["id"] for row in found] == [row["id"] for row in expected]
 
 
-def test_pages_go_on_from_where_they_end(partitions: list[_Partition]) -> None:
+def test_pages_go_on_from_where_they_end(partitions: list[DriftPartition]) -> None:
     """Forward and backward, of any length, each entry once."""
     indexes = [int(row["id"].split(":")[1]) for row in partitions[1].log]
-    queries = HotQueries(_Chunks(partitions[1]))
+    queries = HotQueries(DriftChunks(partitions[1]))
     for limit in (1, 64, 1_000, PAGE_ENTRIES):
         for newest in (False, True):
             found: list[int] = []
@@ -254,9 +261,9 @@ def test_pages_go_on_from_where_they_end(partitions: list[_Partition]) -> None:
             assert found == (indexes[-len(found) :] if newest else indexes[: len(found)])
 
 
-def test_chunks_that_have_nothing_of_it_are_not_read(partitions: list[_Partition]) -> None:
+def test_chunks_that_have_nothing_of_it_are_not_read(partitions: list[DriftPartition]) -> None:
     """By time, name and warnings; and with few readable rows a page ends all the same."""
-    chunks = _Chunks(*partitions)
+    chunks = DriftChunks(*partitions)
     queries = HotQueries(chunks)
     page = queries.drift(DriftQuestion(0, source=b"nobody", warned=True))
     assert (chunks.read, page.index.size, page.more) == (0, 0, False)
@@ -271,10 +278,10 @@ def test_what_comes_meanwhile_is_in_no_list() -> None:
     """A list ends where the store did when it was asked first; what is sealed meanwhile is in it once."""
     rows = [Row(event("s", f"e{n}", START_MS * 1_000), START_MS + n * 400_000) for n in range(60)]
     ledger = hashed(Ledger(rows), 1)
-    partition = _Partition(0, Ledger([]))
+    partition = DriftPartition(0, Ledger([]))
     judge = Judge()
     judged = judge.new_state(0)
-    queries = HotQueries(_Chunks(partition))
+    queries = HotQueries(DriftChunks(partition))
     batches = [(entries, judge.step(judged, entries)) for entries in ledger.batches(every(20))]
     partition.step(*batches[0])
     page = queries.drift(DriftQuestion(0, limit=12))
@@ -289,13 +296,13 @@ def test_what_comes_meanwhile_is_in_no_list() -> None:
 def test_a_chunk_that_ends_while_it_is_asked_is_told_once(*, newest: bool) -> None:
     """What was in no chunk when the page began is not told from the chunk as well."""
     rows = [Row(event("s", f"e{n}", START_MS * 1_000), START_MS + n * 400_000) for n in range(60)]
-    partition, judge = _Partition(0, Ledger([])), Judge()
+    partition, judge = DriftPartition(0, Ledger([])), Judge()
     judged = judge.new_state(0)
     ledger = hashed(Ledger(rows), 1)
     batches = [(entries, judge.step(judged, entries)) for entries in ledger.batches(every(20))]
     partition.step(*batches[0])
 
-    class _Racing(_Chunks):
+    class _Racing(DriftChunks):
         def unsealed(self, partition: int) -> Unsealed | None:
             found = super().unsealed(partition)
             self._partitions[partition].step(*batches[1])
@@ -307,21 +314,21 @@ def test_a_chunk_that_ends_while_it_is_asked_is_told_once(*, newest: bool) -> No
 
 def test_readings_alone_are_a_list() -> None:
     """Anchors before any event, and of a store that has nothing at all."""
-    partition = _Partition(0, Ledger([]))
-    queries = HotQueries(_Chunks(partition))
+    partition = DriftPartition(0, Ledger([]))
+    queries = HotQueries(DriftChunks(partition))
     page = queries.drift(DriftQuestion(0))
     assert (page.index.size, page.head, page.more) == (0, 0, False)
     rows = [
         control("Anchor", START_MS, source="a", anchor_timestamp=None),
         control("Verify", START_MS, source="b", client_timestamp=0),
     ]
-    partition = _Partition(0, hashed(Ledger(rows), 1))
-    page = HotQueries(_Chunks(partition)).drift(DriftQuestion(0))
+    partition = DriftPartition(0, hashed(Ledger(rows), 1))
+    page = HotQueries(DriftChunks(partition)).drift(DriftQuestion(0))
     assert (page.index.tolist(), page.head) == ([1, 2], 2)
     assert [page.names[code] for code in page.source] == [b"a", b"b"]
-    assert HotQueries(_Chunks(partition)).get(b"a").rows == 0
+    assert HotQueries(DriftChunks(partition)).get(b"a").rows == 0
     with pytest.raises(BadInputError, match="partition 7 is not held here"):
-        HotQueries(_Chunks(partition)).drift(DriftQuestion(7))
+        HotQueries(DriftChunks(partition)).drift(DriftQuestion(7))
 
 
 @pytest.mark.parametrize(

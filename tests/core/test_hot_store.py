@@ -43,12 +43,12 @@ ROOT = Path(__file__).parents[2]
 PARTITIONS = (0, 5)
 
 
-def chunks_of(partition: int, seed: int, length: int) -> list[Sealed]:
+def chunks_of(partition: int, seed: int, length: int, jumps: float = 0.02) -> list[Sealed]:
     """The chunks of a ledger of that partition."""
     judge, store = Judge(), Store()
     judged, state = judge.new_state(partition), store.new_state(partition)
     sealed: list[Sealed] = []
-    for entries in long_ledger(seed, length).batches(every(200)):
+    for entries in long_ledger(seed, length, jumps).batches(every(200)):
         sealed += store.step(state, entries, judge.step(judged, entries))
     return sealed
 

@@ -340,6 +340,7 @@ def test_a_reader_unpacks_the_newest_snapshots_that_can_be_used(
     monkeypatch.setattr(Packed, "unpack", noted)
     monkeypatch.setattr(hot_reader, "read_tail", lambda *_: Tail(Head(LENGTH, LENGTH), LENGTH, START_MS))
     monkeypatch.setattr(hot_reader, "read_snapshots", found_for(chosen))
+    monkeypatch.setattr(hot_reader, "first_index", lambda *_: 1)
     monkeypatch.setattr(hot_reader, "entries_between", read_of(ledger))
     names = topic_names("t", "main", "t.input")
     reader = HotReader(HeldStore(tmp_path), threading.Semaphore(), NOWHERE, names, 0, 0, LENGTH)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from lifecycle import local, store_dump
+from lifecycle import local, store_dump, stores_here
 from lifecycle.local import LocalPartitions
 from lifecycle.store import Store
 from lifecycle.store_dump import STORE
@@ -90,13 +90,14 @@ def found_for(chosen: list[Packed]) -> Any:
     return read_snapshots
 
 
-def _serve(monkeypatch: pytest.MonkeyPatch, ledger: Ledger, snapshots: list[Packed], failures: int = 0) -> None:
+def serve_ledger(monkeypatch: pytest.MonkeyPatch, ledger: Ledger, snapshots: list[Packed], failures: int = 0) -> None:
     """A broker with that ledger and these snapshots, which does not answer the first questions for entries."""
     length = ledger.entries.index.size
     monkeypatch.setattr(local, "Log", _Log)
     monkeypatch.setattr(local, "read_tail", lambda *_: Tail(Head(length, length), length, START_MS))
     monkeypatch.setattr(local, "read_snapshots", found_for(snapshots))
-    monkeypatch.setattr(local, "entries_between", read_of(ledger, failures))
+    monkeypatch.setattr(stores_here, "entries_between", read_of(ledger, failures))
+    monkeypatch.setattr(stores_here, "first_index", lambda *_: 1)
 
 
 @pytest.mark.parametrize(("judged", "stored", "read"), [(20, 40, 40), (40, 40, 20), (0, 40, 60), (20, 0, 60)])
@@ -113,7 +114,7 @@ def test_a_snapshot_of_judge_may_be_older_than_that_of_the_store(
     chosen = [snapshots[key] for key in ((Judge().name, judged), (STORE, stored)) if key[1]]
     if damaged is not None:
         chosen.append(replace(snapshots[damaged, LENGTH], chunks=[b"no frame"]))
-    _serve(monkeypatch, ledger, chosen)
+    serve_ledger(monkeypatch, ledger, chosen)
     with LocalPartitions(Settings(data_dir=tmp_path), "nowhere:1", [0]) as partitions:
         assert [place.read for place in partitions.found] == [read]
         unsealed = partitions.unsealed(0)
@@ -131,7 +132,7 @@ def test_a_snapshot_that_cannot_be_loaded_is_passed_over(
     chosen = {key: snapshots[key] for key in ((Judge().name, 20), (Judge().name, 40), (STORE, 40))}
     head = chosen[fold, 40]
     chosen[fold, 40] = pack(Snapshot(fold, head.version, 0, 40, head.chain_hash, b"?"), 0)
-    _serve(monkeypatch, ledger, list(chosen.values()))
+    serve_ledger(monkeypatch, ledger, list(chosen.values()))
     with capture_logs() as lines, LocalPartitions(Settings(data_dir=tmp_path), "nowhere:1", [0]) as partitions:
         assert [place.read for place in partitions.found] == [read]
         unsealed = partitions.unsealed(0)
@@ -148,12 +149,12 @@ def test_a_store_is_not_passed_over_for_a_ledger_that_does_not_answer(
     folder = tmp_path / "hot" / "0" / f"{settings.prefix}.{settings.ledger}" / "lane-0"
     write_all(folder, chunks_of(0, 1, STORED))
     ledger = long_ledger(1, STORED)
-    _serve(monkeypatch, ledger, [], failures=1)
+    serve_ledger(monkeypatch, ledger, [], failures=1)
     with pytest.raises(UnreachableError, match="the broker is away"):
         LocalPartitions(settings, "nowhere:1", [0])
     with LocalPartitions(settings, "nowhere:1", [0]) as partitions:
         assert [place.store for place in partitions.found] == [str(folder)]
-    _serve(monkeypatch, long_ledger(2, STORED), [])
+    serve_ledger(monkeypatch, long_ledger(2, STORED), [])
     with capture_logs() as lines, LocalPartitions(settings, "nowhere:1", [0]) as partitions:
         assert [place.store for place in partitions.found] == [None]
     assert [(line["event"], line["error"]) for line in lines] == [("hot_store_passed_over", "it is of another ledger")]

@@ -37,7 +37,7 @@ class _Worker:
         self.boards, self.bootstrap = LiveBoards(), "nowhere:1"
         self.hosts: dict[int, object] = {}
         self.lag: dict[int, int] = {}
-        self.worker_id, self.unreachable = "host-1", None
+        self.worker_id, self.unreachable, self.keeper = "host-1", None, None
 
     def halts(self) -> dict[int, object]:
         """None."""

@@ -276,6 +276,19 @@ def test_whole_minutes_read_no_rows_and_edges_read_only_theirs() -> None:
     assert explain.cached > 0
 
 
+def test_a_question_over_more_than_is_kept_finds_most_of_what_is_kept_when_it_is_asked_again() -> None:
+    """Order of last use would have given up each column before it was needed again."""
+    store = DictionaryStore({0: many_rows(0, 5_000, sources=[b"a"])}, chunk_rows=512)
+    queries = HotQueries(store, column_bytes_max=6 * 8 * 512)
+    asked_ten_times = [
+        queries.aggregate(Question(Frame.AUTHORITY), Aggregation(), statistics=False).explain for _ in range(10)
+    ]
+    read = [explain.columns["value"] for explain in asked_ten_times]
+    assert read[0] == 10
+    assert read[-1] <= 6
+    assert all(explain.cached + number == 10 for explain, number in zip(asked_ten_times, read, strict=True))
+
+
 def test_a_source_that_a_chunk_does_not_have_costs_nothing() -> None:
     """Its rows are not read, in whatever way the question is asked."""
     store = DictionaryStore({0: many_rows(0, 20_000, sources=[b"a"]), 1: many_rows(1, 20_000, sources=[b"b"])})
@@ -321,8 +334,8 @@ def test_a_damaged_column_is_no_answer() -> None:
     """Nor is one that is not there; other questions are answered."""
 
     class Damaged(DictionaryStore):
-        def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
-            section = bytearray(super().column(partition, first_sequence, column))
+        def section(self, partition: int, first_sequence: int, column: Column) -> bytes:
+            section = bytearray(super().section(partition, first_sequence, column))
             section[len(section) // 2] ^= 1
             return bytes(section)
 
@@ -410,6 +423,13 @@ def test_an_explanation_says_that_frame_corrected_has_no_statistics(capsys: pyte
     for corrected in (False, True):
         command._explain(explained, 1, corrected=corrected)
         assert ("statistics none in frame corrected" in capsys.readouterr().err) == corrected
+
+
+def test_an_explanation_says_how_many_chunks_are_in_archives(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of those that were not skipped."""
+    explained = dataclasses.asdict(Explain(chunks_edges=1, chunks_rows=3, chunks_archived=2)) | {"answers": []}
+    command._explain(explained, 1, corrected=False)
+    assert "1 in part from statistics, 3 by rows; 2 of these in archives\n" in capsys.readouterr().err
 
 
 def test_aggregates_as_arrow_read_back_from_a_stream() -> None:

@@ -27,14 +27,18 @@ if TYPE_CHECKING:
     from schemas.errors import DriftledgerError
 
 
-class _Store(DictionaryStore):
-    """A dictionary in which a section may be damaged."""
+class _Store:
+    """A dictionary as the hot store, in which a section may be damaged."""
 
     damaged = False
 
+    def __init__(self, content: DictionaryStore) -> None:
+        self._content, self.contents = content, content.contents
+        self.headers, self.unsealed = content.headers, content.unsealed
+
     def column(self, partition: int, first_sequence: int, column: Column) -> bytes:
         """Cut where it is damaged."""
-        content = super().column(partition, first_sequence, column)
+        content = self._content.section(partition, first_sequence, column)
         return content[:-1] if self.damaged else content
 
     def applied(self, _partition: int) -> None:
@@ -46,7 +50,7 @@ class _Tier:
 
     def __init__(self, *partitions: int, unsealed: int = 10) -> None:
         self.store: _Store | None = _Store(
-            {p: odd_rows(p, 200, 3) for p in partitions}, chunk_rows=64, unsealed=unsealed
+            DictionaryStore({p: odd_rows(p, 200, 3) for p in partitions}, chunk_rows=64, unsealed=unsealed)
         )
         self.standing = dict.fromkeys(partitions, Standing.LEVEL)
         self.told: list[Exception] = []

@@ -135,7 +135,9 @@ def unsealed_of(state: StoreState) -> Chunk | None:
     rows, readings = rows_of(view), readings_of(view)
     last_index = max([*rows.index[-1:].tolist(), *readings.index[-1:].tolist()])
     sources, kinds = (names.strings() for names in view.names())
-    return Chunk(header_of(state.partition, view, rows, last_index, sources, kinds), rows, readings)
+    return Chunk(
+        header_of(state.partition, view.before, rows, view.readings_count, last_index, sources, kinds), rows, readings
+    )
 
 
 def read(sealed: Sealed) -> Chunk:
