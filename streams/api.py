@@ -69,7 +69,9 @@ class Api:
         self._host = _LOOPBACK if settings is None else settings.http_host
         self._access = Access(self._host, None if settings is None else settings.token)
         self._door = None if puts is None else PutRequests(puts)
-        self._queries = None if settings is None else QueryRequests(lambda: owned_lanes(worker, settings))
+        self._queries = (
+            None if settings is None else QueryRequests(lambda: owned_lanes(worker, settings), worker.keeper)
+        )
         self._live = None if settings is None else _live_requests(worker, settings)
         self._runner: web.AppRunner | None = None
 
@@ -157,7 +159,7 @@ class Api:
 
 def _live_requests(worker: Worker, settings: Settings) -> LiveRequests:
     alerts = AlertWatch(settings, worker.bootstrap)
-    views = LiveViews(worker.boards, alerts, lambda: owned_lanes(worker, settings))
+    views = LiveViews(worker.boards, alerts, lambda: owned_lanes(worker, settings), worker.keeper)
     return LiveRequests(views, worker.boards, alerts, lambda: page_status(worker, settings))
 
 

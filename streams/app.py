@@ -28,6 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
 from lifecycle.hot_store import HotStoreUnavailableError
+from lifecycle.keeper import Keeper
 from lifecycle.slots import claim_slot
 from schemas.clock import source as time_source
 from schemas.codec import Framing
@@ -37,7 +38,7 @@ from streams import heap, metrics
 from streams.address import announce, withdraw
 from streams.admission import deployment
 from streams.agents import alert_agent, lane_agent
-from streams.api import Api
+from streams.api import Api, owned_lanes
 from streams.broker import reach
 from streams.control import encode_control
 from streams.folds import Configured
@@ -154,6 +155,8 @@ class Worker(Service):
         self._slot: Slot | None = None
         gate = Gate(bootstrap, self.names.progress, settings.partitions, settings.lanes)
         puts = Puts(bootstrap, settings.input_topic, Framing(settings.framing), gate)
+        #: None where nothing is kept hot.
+        self.keeper = Keeper(settings, bootstrap, lambda: owned_lanes(self, settings)) if settings.hot_store else None
         self._api = Api(self, settings.http_port, puts, settings)
         self._announced: Path | None = None
 
@@ -289,6 +292,20 @@ class Worker(Service):
         while not self.should_stop:
             await self.sleep(_GIVE_BACK_INTERVAL_S)
             await asyncio.get_running_loop().run_in_executor(None, heap.give_back)
+
+    @Service.task
+    async def _keep(self) -> None:
+        """Move data by the rules; what keeps it from being moved keeps no lane from its work."""
+        loop = asyncio.get_running_loop()
+        while not self.should_stop and self.keeper is not None:
+            await self.sleep(self._settings.lifecycle_interval_s)
+            if self._slot is None or not self._settings.lifecycle_interval_s:
+                continue
+            future = loop.run_in_executor(None, self.keeper.turn, self._slot.folder)
+            await asyncio.wait([future])
+            error = future.exception()
+            if error is not None:
+                self._expect(error, "lifecycle_failed")
 
     def _look(self, log: Log) -> Deployment:
         now = deployment(log, self.names, 0)

@@ -178,6 +178,8 @@ class Settings(BaseSettings):
     session_timeout_ms: int = Field(default=6_000, ge=6_000, le=300_000)
     #: Keep events in the hot tier, RocksDB below data_dir, for questions.
     hot_store: bool = True
+    #: How often a worker looks whether data is to move, and jobs are due; 0: only what is run by hand.
+    lifecycle_interval_s: int = Field(default=60, ge=0, le=86_400)
     #: What a lock halts that is engaged from here: the lane takes no more input, nothing is put.
     lock_halts: Literal["sequence,put", "sequence", "put"] = "sequence,put"
     #: Whether a worker locks a partition when the guardian finds its own clock RED; a person releases it.

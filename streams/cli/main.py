@@ -25,6 +25,7 @@ from streams.cli import (
     check,
     drift,
     halts,
+    lifecycle,
     lock,
     publish,
     put,
@@ -45,7 +46,7 @@ CLOSED_PIPE = 141
 #: The commands as they are needed, one after the other, and as the README has them.
 _ORDER = (
     "up", "broker", "topics", "publish", "put", "worker", "sequence", "drift", "get", "range", "aggregate", "windows",
-    "aggregates", "check", "lock", "status", "halts",
+    "aggregates", "check", "lifecycle", "lock", "status", "halts",
 )  # fmt: skip
 
 
@@ -79,6 +80,7 @@ app.add_typer(drift.app, name="drift")
 app.add_typer(halts.app, name="halts")
 app.add_typer(lock.app, name="lock")
 app.add_typer(check.app, name="check")
+app.add_typer(lifecycle.app, name="lifecycle")
 app.command("aggregates")(aggregates.aggregates)
 app.command("publish")(publish.publish)
 app.command("put")(put.put)

@@ -1,0 +1,317 @@
+"""Jobs as they are run: what is known is gathered, planned over (`plans`) and done step by step (`job_steps`).
+
+Problem: an operator must be able to ask what a job would do, get just that when it is run, end it at any moment and run
+it again. So a run plans under the lease, on what is committed, and does one step after the other; it keeps nothing of
+its own but what it tells of itself.
+
+GUARANTEE a run ends what one before it left half done: its orphans are removed before the first step (by reindex,
+which looks at them first, behind the last).
+GUARANTEE who holds no lease changes no file; what is pruned, or cut from the ledger, was proved in the same run.
+HAZARD hours are those of the hot stores on this machine, as of their last flush. A partition whose store is elsewhere
+has none here: nothing of it is sealed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from lifecycle.cutting import Cutting, oldest_needed, proved, rests_on
+from lifecycle.file_tree import FileTree, root_of
+from lifecycle.hot_hours import hours_of
+from lifecycle.job_record import Did, Progress
+from lifecycle.job_run import JobRun
+from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal, tidy, verify
+from lifecycle.manifest import Move
+from lifecycle.manifest_log import ManifestLease, read_manifest
+from lifecycle.mending import Reindex
+from lifecycle.packing import DamagedError
+from lifecycle.plans import plan
+from lifecycle.restoring import UnrestorableError, damaged_in, folded_chunks, held_chunks
+from lifecycle.rules_reader import read_rules
+from lifecycle.steps import Job, Known, Ledger, Step, of_files
+from lifecycle.stores_here import StoresHere
+from schemas.clock import source as time_source
+from schemas.errors import BadInputError, HaltError
+from schemas.topics import topic_names
+from streams.definitions import JUDGE
+from streams.judge import Judge
+from streams.ledger_reader import first_index as first_kept
+from streams.ledger_reader import read_tail
+from streams.log import Log
+from streams.queries import Ledger as LedgerQueries
+from streams.restore import restore as restore_judge
+from streams.snapshots import read_snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Self
+
+    from lifecycle.chunks import ChunkBytes
+    from lifecycle.hot_store import HotStore
+    from lifecycle.manifest import Segment, Tree
+    from lifecycle.rules import Configuration
+    from lifecycle.steps import HotHour
+    from streams.ledger_reader import Tail
+    from streams.settings import Settings
+
+    #: Is told each step before it is done, and how many rows are done of how many.
+    Tell = Callable[[Step, int, int], None]
+
+#: Those that are run from anywhere. What changes the hot tier is asked of the worker that has it.
+RUN_HERE: Final = (Job.SEAL, Job.COMPACT, Job.DEMOTE, Job.PRUNE, Job.CUT, Job.VERIFY, Job.REINDEX, Job.RESTORE)
+
+
+class Outcome(NamedTuple):
+    """Of a run. id: of it, as in the history; tidied: files that an earlier one had left."""
+
+    id: str
+    steps: tuple[Step, ...]
+    did: Did
+    tidied: int
+
+
+class Jobs:
+    """Of one ledger. A context manager; for one thread.
+
+    Methods raise BadInputError for rules that cannot be, UnreachableError, DamagedError, ChainError, LeaseLostError.
+    """
+
+    def __init__(self, settings: Settings, bootstrap: str, at: Callable[[str], None] = lambda _: None) -> None:
+        """at: see `cutting.Cutting`."""
+        self._settings, self._bootstrap, self._at = settings, bootstrap, at
+        self._names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
+        self.files = FileTree(root_of(settings.data_dir, self._names.manifest), self._names.manifest)
+        self._log = Log(bootstrap)
+        self._stores = StoresHere(settings, self._log, bootstrap)
+        self._clock = time_source()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stores.close()
+        self._log.close()
+
+    def tree(self) -> Tree:
+        """The archive as it is committed now."""
+        return read_manifest(self._bootstrap, self._names)
+
+    def rules(self) -> Configuration:
+        """Those of the archive's root."""
+        return read_rules(self.files.root)
+
+    def planned(self, only: Job | None = None, *, cuts: bool = True) -> tuple[Step, ...]:
+        """What there is to do; what is to be pruned, cut, or entered again, is taken for proved.
+
+        Of verify: all files, for it was asked for. cuts: also what of the ledger could go, by its snapshots.
+        """
+        tree = self.tree()
+        if only is Job.VERIFY:
+            return _verifications(tree)
+        if only is Job.REINDEX:
+            return Reindex(self.files, tree, self._first_index).steps()
+        if only is Job.RESTORE:
+            return damaged_in(self.files, tree)
+        proofs = _assumed(tree) if only in (None, Job.PRUNE, Job.CUT) else {}
+        return plan(
+            self._known(tree, proofs, cuts=cuts and only in (None, Job.CUT)), self.rules(), self._now_us(), only
+        )
+
+    def run(self, job: Job, tell: Tell, *, take_over: bool = False) -> Outcome:
+        """Do all steps of a job."""
+        if job not in RUN_HERE:
+            raise BadInputError(f"{job} changes what a worker holds. Have the worker do it: it does so by the rules")
+        rules = self.rules()
+        with (
+            JobRun(self._bootstrap, self._names.jobs, job) as run,
+            ManifestLease(self._bootstrap, self._names, run, take_over=take_over) as lease,
+        ):
+            work = Work(self.files, lease, run.job.id, self._now_us, rules.codec)
+            if job is Job.REINDEX:
+                return self._reindex(work, run, tell)
+            tidied = tidy(work, self._first_index)
+            proofs = self._proved(lease.tree, rules, job)
+            steps = self._due(job, lease.tree, proofs, rules)
+            total, did = sum(step.rows for step in steps), Did()
+            lost: list[UnrestorableError] = []
+            for step in steps:
+                tell(step, did.rows, total)
+                try:
+                    self._do(work, step)
+                except UnrestorableError as error:  # the others are made again all the same
+                    lost.append(error)
+                    continue
+                did = _done(did, step)
+                run.tell(progress=Progress(did.rows, total, "rows"), did=did)
+            if lost:
+                raise lost[0]
+        return Outcome(run.job.id, steps, did, tidied)
+
+    def _due(self, job: Job, tree: Tree, proofs: Mapping[str, int], rules: Configuration) -> tuple[Step, ...]:
+        """What a run of a job does, which holds the lease."""
+        if job is Job.VERIFY:
+            return _verifications(tree)
+        if job is Job.RESTORE:
+            return damaged_in(self.files, tree)
+        steps = plan(self._known(tree, proofs, cuts=job is Job.CUT), rules, self._now_us(), job)
+        return tuple(step for step in steps if job is not Job.DEMOTE or step.paths)
+
+    def _reindex(self, work: Work, run: JobRun, tell: Tell) -> Outcome:
+        """Files that the manifest does not name are looked at before those are removed that it can do without."""
+        reindex, did = Reindex(self.files, work.lease.tree, self._first_index), Did()
+        reindex.prove(work)
+        steps, before = reindex.steps(), work.lease.tree.commit
+        total = sum(step.rows for step in steps)
+        damaged: list[str] = []
+        for step in steps:
+            tell(step, did.rows, total)
+            try:
+                reindex.do(work, step.paths[0])
+            except DamagedError as error:  # the others are mended all the same
+                damaged.append(str(error))
+            commits = work.lease.tree.commit - before
+            did = did._replace(rows=did.rows + step.rows, added=commits, commits=commits)
+            run.tell(progress=Progress(did.rows, total, "rows"), did=did)
+        tidied = tidy(work, self._first_index)
+        if damaged:
+            raise DamagedError("; ".join(damaged))
+        return Outcome(run.job.id, steps, did, tidied)
+
+    def _now_us(self) -> int:
+        return self._clock.now_us()
+
+    def _do(self, work: Work, step: Step) -> None:
+        segments = _segments(work.lease.tree)
+        files = [segments[path] for path in step.paths]
+        place = None if step.grain is None else Place(step.tier, step.grain, step.period)
+        match step.job:
+            case Job.SEAL if place is not None:
+                self._seal(work, step, place)
+            case Job.COMPACT if place is not None:
+                compact(work, place, files)
+            case Job.DEMOTE if place is not None:
+                move(work, Move.DEMOTE, place, files[0])
+            case Job.PRUNE:
+                prune(work, step.partition, files)
+            case Job.CUT:
+                self._cut(work, step)
+            case Job.VERIFY:
+                verify(self.files, files[0])
+            case Job.RESTORE:
+                self._restore(work, files[0])
+
+    def _cut(self, work: Work, step: Step) -> None:
+        files = work.lease.tree.parts.get(step.partition, ())
+        with LedgerQueries(self._settings, self._bootstrap) as ledger:
+            rested = rests_on(files, step.first_index, step.last_index)
+            Cutting(ledger, self.files, work.job, self._at).cut(step.partition, rested, step.last_index)
+
+    def _seal(self, work: Work, step: Step, place: Place) -> None:
+        tail = read_tail(self._log, self._names.sequenced, step.partition)
+        store = self._stores.newest(step.partition, tail)
+        if tail is None or store is None:
+            raise BadInputError(f"the hot store of partition {step.partition} is gone. Run the job again")
+        entries = self._stores.entries(step.partition, tail, step.first_index, step.last_index)
+        seal(work, step.partition, place, _chunks(store, step), entries)
+
+    def _restore(self, work: Work, segment: Segment) -> None:
+        facts = segment.facts
+        partition, first_index = facts.partition, facts.first_index
+        tail = read_tail(self._log, self._names.sequenced, partition)
+        if tail is None or self._first_index(partition) > first_index or tail.head.index < facts.last_index:
+            raise UnrestorableError(segment, "the ledger does not have its entries any more")
+        store = self._stores.newest(partition, tail)
+        chunks = None if store is None else held_chunks(store, facts)
+        if chunks is None:
+            lane = partition % self._settings.lanes
+            snapshots = read_snapshots(self._log, self._names.snapshots, lane, (JUDGE,), partition)
+            read = partial(self._stores.entries, partition, tail)
+            try:
+                judged = restore_judge(Judge(), partition, snapshots, first_index - 1, read)
+            except HaltError as error:
+                detail = f"the hot tier does not hold it, and the ledger not all that is before it ({error})"
+                raise UnrestorableError(segment, detail) from error
+            chunks = folded_chunks(facts, judged, read(first_index, tail.head.index))
+        restore(work, segment, chunks, self._stores.entries(partition, tail, first_index, facts.last_index))
+
+    def _proved(self, tree: Tree, rules: Configuration, job: Job) -> dict[str, int]:
+        """Files that would be pruned, or that a cut would rest on, if they were proved; proved now."""
+        if job not in (Job.PRUNE, Job.CUT):
+            return {}
+        steps = plan(self._known(tree, _assumed(tree), cuts=job is Job.CUT), rules, self._now_us(), job)
+        proofs: dict[str, int] = {}
+        for step in steps:
+            files = tree.parts.get(step.partition, ())
+            if job is Job.PRUNE:
+                rested = [segment for segment in files if segment.path in step.paths]
+            else:  # the newest that is proved says how much stays
+                rested = [segment for segment in files if segment.facts.last_index >= step.first_index]
+            proofs |= proved(self.files, rested, self._now_us)
+        return proofs
+
+    def _known(self, tree: Tree, proofs: Mapping[str, int], *, cuts: bool) -> Known:
+        hours, ledgers = {}, {}
+        for partition in range(self._settings.partitions):
+            tail = read_tail(self._log, self._names.sequenced, partition)
+            if tail is None:
+                continue
+            first_index = self._first_index(partition)
+            files = tree.parts.get(partition, ())
+            pruned_index = files[0].facts.first_index - 1 if files else 0
+            needed = self._needed(tree, partition, tail) if cuts else first_index
+            ledgers[partition] = Ledger(first_index, tail.head.index, needed, pruned_index)
+            store = self._stores.newest(partition, tail)
+            if store is not None:
+                hours[partition] = self._hours(partition, store)
+        return Known(tree, hours, ledgers, proofs)
+
+    def _needed(self, tree: Tree, partition: int, tail: Tail) -> int:
+        end = tree.end(partition)
+        if end is None:  # nothing is archived
+            return 1
+        with LedgerQueries(self._settings, self._bootstrap) as ledger:
+            return oldest_needed(ledger, partition, tail, end.facts.last_index)
+
+    def _hours(self, partition: int, store: HotStore) -> list[HotHour]:
+        """Of chunks that are held: what is away is archived."""
+        lines = [line for line in store.lines(partition) if line.held]
+        return hours_of(partition, lines, lambda sequence: store.header(partition, sequence), store.bytes_per_row())
+
+    def _first_index(self, partition: int) -> int:
+        """Of the first entry that the ledger still has."""
+        return first_kept(self._log, self._names.sequenced, partition)
+
+
+def _chunks(store: HotStore, step: Step) -> Iterator[ChunkBytes]:
+    """Those of the entries of a step."""
+    for line in store.lines(step.partition):
+        if line.first_index >= step.first_index and line.last_index <= step.last_index:
+            yield store.chunk(step.partition, line.first_sequence)
+
+
+def _verifications(tree: Tree) -> tuple[Step, ...]:
+    """Of all files."""
+    return tuple(of_files(Job.VERIFY, [segment], "all files were asked for") for segment in _segments(tree).values())
+
+
+def _assumed(tree: Tree) -> dict[str, int]:
+    """As if all files were proved."""
+    return {path: segment.moved_us for path, segment in _segments(tree).items()}
+
+
+def _segments(tree: Tree) -> dict[str, Segment]:
+    return {segment.path: segment for segments in tree.parts.values() for segment in segments}
+
+
+def _done(did: Did, step: Step) -> Did:
+    """With one step more."""
+    adds = step.job in (Job.SEAL, Job.COMPACT, Job.DEMOTE, Job.RESTORE)
+    drops = 0 if step.job in (Job.SEAL, Job.VERIFY) else len(step.paths)
+    return did._replace(
+        rows=did.rows + step.rows,
+        bytes_in=did.bytes_in + step.size_bytes,
+        added=did.added + adds,
+        dropped=did.dropped + drops,
+        commits=did.commits + (step.job not in (Job.CUT, Job.VERIFY, Job.RESTORE)),
+    )

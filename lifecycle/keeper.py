@@ -1,0 +1,153 @@
+"""What a worker does for its data while it goes on: follows the archive, moves hours, runs jobs that are due.
+
+Problem: what is hot is the worker's alone, and its operators shall not have to ask for what rules say. So each worker
+looks now and then: hours that are archived and not read leave its stores, those that are read much come back; and it
+runs the jobs that have something to do, where no other has the lease.
+
+GUARANTEE an hour leaves the hot tier only once the manifest says that all of it is archived, and the file was there and
+whole as far as its index says when it left.
+HAZARD a turn works in the worker's process, beside its lanes: a job takes a core for a second a million rows.
+For one thread; `archives` for any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from lifecycle.archived_chunks import ArchivedChunks
+from lifecycle.chunks import ROW_COLUMNS, ChunkBytes, Column, encode_column, encode_header, encode_readings
+from lifecycle.file_tree import FileTree, root_of
+from lifecycle.hot_hours import hours_of
+from lifecycle.job_run import JobRunningError
+from lifecycle.jobs import RUN_HERE, Jobs
+from lifecycle.manifest_log import LeaseLostError, ManifestLog
+from lifecycle.plans import plan
+from lifecycle.rules_reader import read_rules
+from lifecycle.steps import Job, Known
+from lifecycle.tiered import Tiered
+from lifecycle.usage import Usage
+from schemas.clock import source as time_source
+from schemas.topics import topic_names
+from streams.log import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from lifecycle.hot_store import HotStore
+    from lifecycle.owned import OwnedLane
+    from lifecycle.rules import Configuration
+    from lifecycle.steps import HotHour, Step
+    from streams.settings import Settings
+
+#: Chunks that are brought back together: some MB each.
+_CHUNKS_AT_ONCE: Final = 8
+_logger = structlog.get_logger()
+
+
+class Keeper:
+    """Of a worker. lanes: those that it owns now."""
+
+    def __init__(self, settings: Settings, bootstrap: str, lanes: Callable[[], Sequence[OwnedLane]]) -> None:
+        self._settings, self._bootstrap, self._lanes = settings, bootstrap, lanes
+        self._names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
+        self._files = FileTree(root_of(settings.data_dir, self._names.manifest), self._names.manifest)
+        self._log = Log(bootstrap)
+        self._manifest = ManifestLog(self._log, self._names.manifest)
+        self._clock = time_source()
+        self._rules = read_rules(self._files.root)
+        self._usage: Usage | None = None
+        self.archives = ArchivedChunks(self._files, self._manifest)
+
+    def note(self, partition: int, first_sequences: Iterable[int]) -> None:
+        """A question that read rows of the chunks that begin there. For any thread."""
+        if self._usage is not None:
+            self._usage.note(partition, first_sequences, self._clock.now_us(), self._rules.ageing.half_life_us)
+
+    def turn(self, folder: Path) -> None:
+        """Look once, and do what is due. folder: the worker's, of its hot stores. Raises DriftledgerError, OSError."""
+        self._rules = rules = read_rules(self._files.root)
+        usage = self._usage = self._usage or Usage(folder / f"{self._names.manifest}.usage.json")
+        self.archives.refresh()
+        self._run_jobs()
+        self.archives.refresh()
+        for lane in self._lanes():
+            if lane.tier is not None:
+                with lane.tier.reading() as store:
+                    if store is not None:
+                        for partition in lane.partitions:
+                            self._move_hours(rules, usage, store, partition)
+        usage.save(self._clock.now_us(), rules.ageing.half_life_us, rules.ageing.stay_us)
+
+    def close(self) -> None:
+        """Let go of files and client."""
+        self.archives.close()
+        self._log.close()
+
+    def _run_jobs(self) -> None:
+        with Jobs(self._settings, self._bootstrap) as jobs:
+            due = {step.job for step in jobs.planned(cuts=False) if step.job is not Job.DEMOTE or step.paths}
+            for job in RUN_HERE:
+                if job in due and job is not Job.VERIFY:
+                    with contextlib.suppress(JobRunningError, LeaseLostError):  # another does it
+                        outcome = jobs.run(job, lambda *_: None)
+                        _logger.info("job_done", job=job, id=outcome.id, **outcome.did._asdict())
+
+    def _move_hours(self, rules: Configuration, usage: Usage, store: HotStore, partition: int) -> None:
+        tiered = Tiered(store, self.archives)
+        lines = store.lines(partition)
+        hours = hours_of(
+            partition,
+            lines,
+            lambda sequence: tiered.headers(partition, sequence, 1)[0],
+            store.bytes_per_row(),
+            usage.of(partition),
+        )
+        usage.know(partition, hours)
+        known = Known(self._manifest.tree, {partition: hours}, {}, {})
+        left = 0
+        for job in (Job.DEMOTE, Job.PROMOTE):
+            for step in plan(known, rules, self._clock.now_us(), job):
+                if not step.paths:
+                    hour = next(hour for hour in hours if hour.first_index == step.first_index)
+                    if self._move(store, step, hour):
+                        usage.moved(partition, hour.end_ms, self._clock.now_us())
+                        left += job is Job.DEMOTE
+        if left:
+            store.reclaim()
+
+    def _move(self, store: HotStore, step: Step, hour: HotHour) -> bool:
+        """An hour's chunks, all but the last of the partition, which stays; False where there are no others."""
+        partition = step.partition
+        lines = [line for line in store.lines(partition) if hour.first_index <= line.first_index <= hour.last_index]
+        applied = store.applied(partition)
+        firsts = [line.first_sequence for line in lines if applied is None or line.last_sequence < applied.sequence]
+        if not firsts:
+            return False
+        if step.job is Job.DEMOTE:
+            for first in firsts:  # a header that is not there is an error before anything is let go of
+                self.archives.headers(partition, first, 1)
+            store.send_away(partition, firsts)
+        else:
+            for start in range(0, len(firsts), _CHUNKS_AT_ONCE):
+                some = firsts[start : start + _CHUNKS_AT_ONCE]
+                store.bring_back(partition, list(chunks_in(self.archives, partition, some)))
+        _logger.info("hour_moved", job=step.job, partition=partition, period=hour.period, rows=hour.rows, why=step.why)
+        return True
+
+
+def chunks_in(archives: ArchivedChunks, partition: int, first_sequences: Sequence[int]) -> Iterator[ChunkBytes]:
+    """Archived chunks as the hot tier stores them."""
+    for first in first_sequences:
+        header = archives.headers(partition, first, 1)[0]
+        sections = {}
+        for column in ROW_COLUMNS:
+            values = archives.column(partition, first, column, header.rows).values
+            sections[column] = encode_column(partition, first, column, values)
+        if header.readings:
+            readings = archives.column(partition, first, Column.READINGS, header.readings).values
+            sections[Column.READINGS] = encode_readings(partition, first, readings)
+        yield ChunkBytes(first, encode_header(header), sections)

@@ -1,0 +1,238 @@
+"""The cut of a ledger: what is proved to be archived goes from its topic, and nothing else, and no answer changes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lifecycle.cutting import NotCutError
+from lifecycle.jobs import Jobs
+from lifecycle.packing import DamagedError
+from lifecycle.reader import Reader
+from lifecycle.steps import Job
+from schemas.errors import BadInputError
+from streams.continuity import check_partition
+from streams.control import read_control
+from streams.drift_log import DriftLog
+from streams.ledger_reader import decode_entry
+from streams.progress import read_lane
+from streams.queries import Ledger as Queries
+from streams.snapshots import read_snapshots
+from tests.broker.harness import Ledger, Load, wait_for
+from tests.broker.test_jobs import later
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from streams.continuity import PartitionCheck
+
+EVENTS = 20_000
+MORE = 3_000
+STEPS = ("anchor", "say", "note", "delete", "done")
+
+
+class Killed(BaseException):
+    """In place of a signal: nothing of the run goes on."""
+
+
+@pytest.fixture
+def ledger(kafka: Any, prefix: str, tmp_path: Path) -> Ledger:
+    """Of one partition, archived and joined; its worker has ended."""
+    options = {"partitions": 1, "lanes": 1, "snapshot_interval_ms": 1_000}
+    made = Ledger(kafka.bootstrap, prefix, tmp_path, options).create()
+    load = Load(made)
+    load.send(EVENTS)
+    load.flush()
+    with made.worker() as worker:
+        made.wait_level(worker)
+        wait_for(lambda: worker.output.count("hot_tier_level") == 1, "it is hot")
+        wait_for(lambda: oldest_snapshot(made) > EVENTS, "all snapshots are of its end", poll_s=1)
+        worker.stop()
+    rule = {"version": 1, "ledger": "cut_when_proved", "ledger_keep_hours": 0}
+    with Jobs(made.settings, made.bootstrap) as jobs:
+        folder = jobs.files.root / "configuration"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "retention_policies.json").write_text(json.dumps(rule))
+    for job in (Job.SEAL, Job.COMPACT):
+        with later(8.5), Jobs(made.settings, made.bootstrap) as jobs:
+            jobs.run(job, lambda *_: None)
+    return made
+
+
+def oldest_snapshot(ledger: Ledger) -> int:
+    """Of judge, derive and store; both of each are there."""
+    with ledger.log() as log:
+        found = [packed.index for packed in read_snapshots(log, ledger.names.snapshots, 0)]
+    return min(found) if len(found) == 6 else 0
+
+
+def cut(ledger: Ledger, die_at: str = "") -> list[tuple[int, int]]:
+    """Run the job; the entries that it cut."""
+    told: list[tuple[int, int]] = []
+
+    def at(step: str) -> None:
+        if step == die_at:
+            raise Killed
+
+    with later(9), Jobs(ledger.settings, ledger.bootstrap, at) as jobs:
+        jobs.run(Job.CUT, lambda step, _done, _of: told.append((step.first_index, step.last_index)))
+    return told
+
+
+def checked(ledger: Ledger) -> PartitionCheck:
+    """By `sequence check`; whole, and compared with all of the input that it has."""
+    with Queries(ledger.settings, ledger.bootstrap) as queries:
+        found = check_partition(queries, 0)
+    assert found.findings == []
+    assert found.gone == 0
+    return found
+
+
+def answers(ledger: Ledger, most: int = EVENTS) -> list[pa.Table]:
+    """To some questions over everything, without a worker."""
+    reader = Reader(ledger.settings)
+    found = [
+        reader.aggregate(by="source", percentiles=[50, 99]),
+        reader.temporal_range_query(limit=most, columns=["partition", "sequence", "event_id", "value", "payload"]),
+    ]
+    return [table.replace_schema_metadata() for table in found]
+
+
+def entries(ledger: Ledger) -> dict[int, bytes]:
+    """By index, as they stand in the topic."""
+    found = [record.value() or b"" for record in ledger.records(ledger.names.sequenced, 0)]
+    return {decode_entry(0, value)["index"]: value for value in found}
+
+
+def cuts_said(ledger: Ledger) -> list[int]:
+    """What entries say: the first that stays, of each."""
+    found = [read_control(decode_entry(0, value)["value"]) for value in entries(ledger).values()]
+    return [body["before_index"] for kind, body in found if kind == "Cut"]
+
+
+@contextlib.contextmanager
+def live(ledger: Ledger) -> Iterator[Any]:
+    """With a worker."""
+    with ledger.worker() as worker:
+        worker.wait_live()
+        yield worker
+        worker.stop()
+
+
+def test_what_is_proved_goes_and_nothing_changes(ledger: Ledger) -> None:
+    """Planned, cut, gone on with, checked, asked: exactly once; the entries that stay are those that were there."""
+    before, wanted = entries(ledger), answers(ledger)
+    with later(9), Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        [planned] = jobs.planned(Job.CUT)
+    assert entries(ledger) == before
+    with live(ledger):
+        assert cut(ledger) == [(planned.first_index, planned.last_index)]
+        assert cut(ledger) == []
+    assert planned.last_index > EVENTS // 2
+    after = entries(ledger)
+    assert min(after) == planned.last_index + 1
+    assert {index: after[index] for index in before if index > planned.last_index} == {
+        index: value for index, value in before.items() if index > planned.last_index
+    }
+    assert cuts_said(ledger) == [planned.last_index + 1]
+    found = checked(ledger)
+    assert found.first_index == planned.last_index + 1
+    assert f"entries 1 to {planned.last_index} are in archives" in found.note
+    assert answers(ledger) == wanted
+
+    shutil.rmtree(ledger.settings.data_dir / "hot")
+    assert answers(ledger) == wanted  # from the archives' end on, judged from the cut
+    load = Load(ledger, seed=2)
+    load.send(MORE)
+    load.flush()
+    with live(ledger) as worker:
+        ledger.wait_level(worker)
+        wait_for(lambda: worker.output.count("hot_tier_level") == 1, "it is hot again")
+    again = checked(ledger)
+    assert again.head is not None
+    assert again.head.sequence == EVENTS + MORE
+    assert again.compared == found.compared + MORE
+    everything = answers(ledger, EVENTS + MORE)
+    assert everything[1].slice(0, EVENTS) == wanted[1]
+    with Queries(ledger.settings, ledger.bootstrap) as queries:
+        first = queries.first(0).sequence
+        assert sum(1 for _ in queries.get_events_by_sequence_range(0, first, EVENTS + MORE)) == again.compared
+        for ask in (queries.get_events_by_sequence_range, queries.verify_sequence_continuity):
+            with pytest.raises(BadInputError, match=f"begins at sequence {first}"):
+                ask(0, first - 1, EVENTS)
+        assert queries.verify_sequence_continuity(0, first, EVENTS + MORE) == (True, [])
+        told: list[str] = []
+        assert len(DriftLog(queries, told.append).newest(5)) == 5
+        assert told == []
+        listed = list(DriftLog(queries, told.append).between(0, 1 << 42))
+        assert min(entry.index for entry in listed) > planned.last_index
+        assert f"entries 1 to {planned.last_index} of partition 0 are in archives alone, and not listed" in told
+
+
+def test_a_run_that_is_ended_anywhere_is_run_again(ledger: Ledger) -> None:
+    """Between any two of its steps; nothing goes before the ledger says so."""
+    before = entries(ledger)
+    with live(ledger):
+        for step in STEPS:
+            with pytest.raises(Killed):
+                cut(ledger, die_at=step)
+            if step != "done":
+                assert min(entries(ledger)) == 1
+            assert len(cuts_said(ledger)) == max(0, STEPS.index(step) - 1)
+            with ledger.log() as log:
+                noted = read_lane(log, ledger.names.progress, 0).cuts
+            assert bool(noted) is (step in ("delete", "done"))
+        assert cut(ledger) == []
+    kept = entries(ledger)
+    assert 1 < min(kept) <= max(before)
+    checked(ledger)
+    with live(ledger):
+        pass
+
+
+def test_nothing_is_cut_on_a_file_that_is_damaged(ledger: Ledger) -> None:
+    """The run names the file; the ledger stays, and says nothing."""
+    with Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        segment = jobs.tree().parts[0][0]
+        file = jobs.files.root / segment.path
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with live(ledger), pytest.raises(DamagedError, match=segment.path):
+        cut(ledger)
+    assert min(entries(ledger)) == 1
+    assert cuts_said(ledger) == []
+
+
+def test_nothing_is_cut_without_a_lane_or_a_snapshot(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can say it in the ledger, or a fold would be read from the beginning."""
+    monkeypatch.setattr("lifecycle.cutting.SEQUENCED_TIMEOUT_S", 1.0)
+    with pytest.raises(NotCutError, match="Start `driftledger worker`"):
+        cut(ledger)
+    assert min(entries(ledger)) == 1
+    for slot in (0, 1):
+        ledger.append(ledger.names.snapshots, 0, None, b"derive/0/%d/head" % slot)
+    assert cut(ledger) == []
+    assert min(entries(ledger)) == 1
+
+
+def test_a_beginning_that_no_cut_took_is_told(ledger: Ledger) -> None:
+    """Deleted by hand, or further than it was cut."""
+    with live(ledger):
+        ((_, last),) = cut(ledger)
+    first = ledger.records(ledger.names.sequenced, 0)[0].offset() or 0
+    ledger.delete_records(ledger.names.sequenced, 0, first + 5)
+    with Queries(ledger.settings, ledger.bootstrap) as queries:
+        finding = check_partition(queries, 0).findings[0]
+    assert finding.wrong == "START_LOST"
+    assert finding.index > last + 1
+    with ledger.worker() as worker:
+        wait_for(ledger.halts, f"halted:\n{worker.output[-2000:]}", poll_s=1)
+    assert "cuts took the entries before" in str(ledger.halts()[0])

@@ -1,0 +1,222 @@
+"""Jobs on a real ledger: hours become archives, these become days, and all of it comes back as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from lifecycle.archiving import entries_in
+from lifecycle.job_log import JobLog
+from lifecycle.job_record import State
+from lifecycle.job_run import JobRunningError
+from lifecycle.job_steps import open_segment, verify
+from lifecycle.jobs import Jobs
+from lifecycle.layout import index_of
+from lifecycle.packing import DamagedError
+from lifecycle.restoring import UnrestorableError
+from lifecycle.steps import Job
+from lifecycle.tiers import Grain
+from schemas.clock import SkewedTime, Step, SystemTime, using
+from streams.cli.main import main
+from streams.sequence import encode
+from tests.broker.harness import Ledger, Load, read_ledger, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lifecycle.manifest import Segment
+
+DAY_S = 86_400
+EVENTS = 40_000
+
+
+@contextmanager
+def later(days: float) -> Iterator[None]:
+    """So many days from now."""
+    with using(SkewedTime(SystemTime(), Step(int(days * DAY_S * 1e9)))):
+        yield
+
+
+@pytest.fixture
+def ledger(kafka: Any, prefix: str, tmp_path: Path) -> Ledger:
+    """Of two partitions, with events, whose worker has ended."""
+    made = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 2, "lanes": 1}).create()
+    load = Load(made)
+    load.send(EVENTS)
+    load.flush()
+    with made.worker() as worker:
+        made.wait_level(worker)
+        wait_for(lambda: worker.output.count("hot_tier_level") == 2, "both are hot")
+        worker.stop()
+    return made
+
+
+def run(ledger: Ledger, job: Job, days: float) -> list[str]:
+    """A job, so many days later; what it did."""
+    told: list[str] = []
+    with later(days), Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        jobs.run(job, lambda step, _done, _of: told.append(step.what))
+    return told
+
+
+def segments_of(ledger: Ledger, partition: int) -> tuple[Segment, ...]:
+    """What is committed."""
+    with Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        return jobs.tree().parts.get(partition, ())
+
+
+def test_what_is_sealed_is_the_ledger(ledger: Ledger) -> None:
+    """Hours to files, files to a day; entries come back to the byte, and nothing is done twice."""
+    assert run(ledger, Job.SEAL, 1) == []
+    assert len(run(ledger, Job.SEAL, 8)) >= 2
+    assert run(ledger, Job.SEAL, 8) == []
+    for partition in ledger.partitions:
+        check_bytes(ledger, partition)
+    assert run(ledger, Job.COMPACT, 8.5)
+    assert run(ledger, Job.COMPACT, 8.5) == []
+    for partition in ledger.partitions:
+        check_bytes(ledger, partition)
+        assert {segment.grain for segment in segments_of(ledger, partition)} == {Grain.DAILY}
+    assert len(run(ledger, Job.VERIFY, 9)) == sum(len(segments_of(ledger, p)) for p in ledger.partitions)
+    with JobLog(ledger.bootstrap, ledger.names.jobs) as log:
+        history = log.history(10)
+    assert [job.state for job in history] == [State.DONE] * len(history)
+    assert max(job.did.rows for job in history) > EVENTS // 2
+
+
+def check_bytes(ledger: Ledger, partition: int) -> None:
+    """That the files of a partition hold the records of the ledger."""
+    written = read_ledger(ledger, partition)
+    found: list[bytes] = []
+    with Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        for segment in jobs.tree().parts[partition]:
+            with open_segment(jobs.files, segment) as (archive, _):
+                for _, _, entries in entries_in(archive):
+                    encoded, starts = encode(entries)
+                    found += [encoded[a:b].tobytes() for a, b in pairwise(starts)]
+    records = [record.value() for record in ledger.records(ledger.names.sequenced, partition)]
+    assert len(found) > len(written.data) // 2
+    assert found == records[: len(found)]
+
+
+def test_damage_is_found_and_two_jobs_do_not_meet(ledger: Ledger) -> None:
+    """A job that has the lease keeps others out; a file that was changed is named."""
+    with later(8), Jobs(ledger.settings, ledger.bootstrap) as jobs, Jobs(ledger.settings, ledger.bootstrap) as others:
+        met: list[str] = []
+
+        def meet(_step: object, _done: int, _of: int) -> None:
+            with pytest.raises(JobRunningError, match="seal runs already"):
+                others.run(Job.COMPACT, lambda *_: None)
+            met.append("met")
+
+        jobs.run(Job.SEAL, meet)
+        assert met
+        segment = jobs.tree().parts[0][0]
+        verify(jobs.files, segment)
+        file = jobs.files.root / segment.path
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(DamagedError, match=segment.path):
+            jobs.run(Job.VERIFY, lambda *_: None)
+
+
+def test_commands_say_what_they_do(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plan, dry run, run, status by tier and by file, history, rules; a rule that cannot be, and damage."""
+    for name, value in ledger.environment().items():
+        monkeypatch.setenv(name, value)
+
+    def told(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert main(["lifecycle", *arguments, "--output", "jsonl"]) == code, capsys.readouterr().err
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert told("status") == told("plan") == told("history") == []
+    with later(8):
+        planned = told("plan", "seal")
+        assert {step["partition"] for step in planned} == set(ledger.partitions)
+        assert told("run", "seal", "--dry-run") == planned
+        assert told("status") == []
+        done = told("run", "seal")
+        assert [(step["what"], step["rows"]) for step in done] == [(step["what"], step["rows"]) for step in planned]
+        tiers = told("status")
+        assert sum(tier["rows"] for tier in tiers) == sum(step["rows"] for step in done)
+        files = told("status", "--files")
+        assert sum(file["size_bytes"] for file in files) == sum(tier["size_bytes"] for tier in tiers)
+        assert told("run", "compact")
+        [file, *_] = told("status", "--files")
+        [last] = told("history", "--last", "1")
+        assert (last["job"], last["state"], last["commits"]) == ("compact", "done", len(ledger.partitions))
+        with Jobs(ledger.settings, ledger.bootstrap) as jobs:
+            path = jobs.files.root / file["path"]
+        path.write_bytes(path.read_bytes()[:-1])
+        assert told("run", "verify", code=1) == []
+        assert file["path"] in (told("history", "--last", "1")[0]["error"] or "")
+    assert main(["lifecycle", "rules"]) == 0
+    rules = path.parents[4] / "configuration" / "lifecycle_rules.json"
+    assert str(rules) in capsys.readouterr().out
+    rules.parent.mkdir()
+    rules.write_text('{"version": 1, "recent_dayz": 3}')
+    assert main(["lifecycle", "plan"]) == 2
+    assert "recent_days" in capsys.readouterr().err
+
+
+def test_a_manifest_that_is_made_anew_is_filled_from_the_files(ledger: Ledger) -> None:
+    """Its topic is deleted and created again, an index is gone: the same files are known, and none was touched."""
+    run(ledger, Job.SEAL, 8)
+    run(ledger, Job.COMPACT, 8.5)
+    known = {partition: segments_of(ledger, partition) for partition in ledger.partitions}
+    with Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        index = jobs.files.root / index_of(known[0][0].path)
+    content = index.read_bytes()
+    index.unlink()
+    assert len(run(ledger, Job.REINDEX, 9)) == 1
+    assert index.read_bytes() == content
+    admin = AdminClient({"bootstrap.servers": ledger.bootstrap})
+    admin.delete_topics([ledger.names.manifest])[ledger.names.manifest].result(30)
+    wait_for(lambda: ledger.names.manifest not in admin.list_topics(timeout=10).topics, "it is deleted")
+    ledger.create()
+    assert run(ledger, Job.REINDEX, 9)
+    for partition in ledger.partitions:
+        assert [each._replace(moved_us=0) for each in segments_of(ledger, partition)] == [
+            each._replace(moved_us=0) for each in known[partition]
+        ]
+        check_bytes(ledger, partition)
+    assert run(ledger, Job.REINDEX, 9) == []
+
+
+def test_archives_that_are_lost_are_made_again(ledger: Ledger) -> None:
+    """Of what the hot tier holds, and without it of the ledger alone; where that is cut it is said what is lost."""
+    run(ledger, Job.SEAL, 8)
+    run(ledger, Job.COMPACT, 8.5)
+    known = {partition: segments_of(ledger, partition) for partition in ledger.partitions}
+    with Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        root = jobs.files.root
+    (root / known[0][0].path).unlink()
+    assert len(run(ledger, Job.RESTORE, 9)) == 1
+    shutil.rmtree(ledger.settings.data_dir / "hot")
+    (last,) = segments_of(ledger, 1)[-1:]
+    (root / last.path).write_bytes(b"junk")
+    assert len(run(ledger, Job.RESTORE, 9)) == 1
+    assert run(ledger, Job.RESTORE, 9) == []
+    for partition in ledger.partitions:
+        check_bytes(ledger, partition)
+        assert [each.facts for each in segments_of(ledger, partition)] == [each.facts for each in known[partition]]
+    run(ledger, Job.VERIFY, 9.5)
+    (last,) = segments_of(ledger, 1)[-1:]
+    (root / last.path).unlink()
+    admin = AdminClient({"bootstrap.servers": ledger.bootstrap})
+    topic = TopicPartition(ledger.names.sequenced, 1, last.facts.last_index)
+    admin.delete_records([topic])[topic].result(30)
+    with pytest.raises(UnrestorableError, match=f"{last.path}.* to {last.facts.last_sequence} of partition 1"):
+        run(ledger, Job.RESTORE, 9.5)
