@@ -13,12 +13,21 @@ For one thread; `archives` for any.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from lifecycle.archived_chunks import ArchivedChunks
-from lifecycle.chunks import ROW_COLUMNS, ChunkBytes, Column, encode_column, encode_header, encode_readings
+from lifecycle.chunks import (
+    ROW_COLUMNS,
+    ChunkAwayError,
+    ChunkBytes,
+    Column,
+    encode_column,
+    encode_header,
+    encode_readings,
+)
 from lifecycle.file_tree import FileTree, root_of
 from lifecycle.hot_hours import hours_of
 from lifecycle.job_run import JobRunningError
@@ -26,7 +35,8 @@ from lifecycle.jobs import RUN_HERE, Jobs
 from lifecycle.manifest_log import LeaseLostError, ManifestLog
 from lifecycle.plans import plan
 from lifecycle.rules_reader import read_rules
-from lifecycle.steps import Job, Known
+from lifecycle.steps import HotHour, Job, Known
+from lifecycle.tier_view import Away, Hot
 from lifecycle.tiered import Tiered
 from lifecycle.usage import Usage
 from schemas.clock import source as time_source
@@ -34,13 +44,15 @@ from schemas.topics import topic_names
 from streams.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from lifecycle.hot_store import HotStore
+    from lifecycle.hot_tier import HotTier
     from lifecycle.owned import OwnedLane
     from lifecycle.rules import Configuration
-    from lifecycle.steps import HotHour, Step
+    from lifecycle.steps import Step
+    from lifecycle.usage import Used
     from streams.settings import Settings
 
 #: Chunks that are brought back together: some MB each.
@@ -66,6 +78,22 @@ class Keeper:
         """A question that read rows of the chunks that begin there. For any thread."""
         if self._usage is not None:
             self._usage.note(partition, first_sequences, self._clock.now_us(), self._rules.ageing.half_life_us)
+
+    def hot(self) -> Hot:
+        """The hours that are hot now, and those that are not and were read or moved. For any thread.
+
+        Raises DriftledgerError where a store cannot be read now.
+        """
+        usage, hours, away = self._usage, list[HotHour](), list[Away]()
+        for lane in self._lanes():
+            if lane.tier is not None:
+                for partition in lane.partitions:
+                    used = {} if usage is None else usage.of(partition)
+                    found = _held_hours(lane.tier, partition, used)
+                    ends = {hour.end_ms for hour in found}
+                    hours += found
+                    away += [Away(end_ms, *each) for end_ms, each in used.items() if end_ms not in ends]
+        return Hot(hours, away)
 
     def turn(self, folder: Path) -> None:
         """Look once, and do what is due. folder: the worker's, of its hot stores. Raises DriftledgerError, OSError."""
@@ -137,6 +165,21 @@ class Keeper:
                 store.bring_back(partition, list(chunks_in(self.archives, partition, some)))
         _logger.info("hour_moved", job=step.job, partition=partition, period=hour.period, rows=hour.rows, why=step.why)
         return True
+
+
+def _held_hours(tier: HotTier, partition: int, used: Mapping[int, Used]) -> list[HotHour]:
+    """Of the chunks that a store holds: what it let go of is not looked at."""
+    with tier.reading() as store:
+        if store is None:
+            return []
+        lines = [line for line in store.lines(partition) if line.held]
+        while True:
+            try:
+                return hours_of(partition, lines, partial(store.header, partition), store.bytes_per_row(), used)
+            except ChunkAwayError:  # sent away since its line was read
+                before, lines = lines, [line for line in store.lines(partition) if line.held]
+                if len(lines) >= len(before):
+                    raise
 
 
 def chunks_in(archives: ArchivedChunks, partition: int, first_sequences: Sequence[int]) -> Iterator[ChunkBytes]:

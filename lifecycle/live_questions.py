@@ -5,6 +5,7 @@
     /live/alerts   open, search, severity, cause, offset, limit
     /live/log      source, limit
     /live/status
+    /live/lifecycle   limit
 
     sort       state, source, cause, offset, bound, skew, samples, delta, last, sequence or partition
     desc       1 (unless given): the largest first; 0: the least
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     Member = TypeVar("Member", bound=enum.Enum)
 
-VIEWS: Final = ("fleet", "source", "alerts", "log", "status")
+VIEWS: Final = ("fleet", "source", "alerts", "log", "status", "lifecycle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,14 @@ class StatusQuestion:
     """How partitions and lanes stand."""
 
 
-LiveQuestion = FleetQuestion | SourceQuestion | AlertsQuestion | LogQuestion | StatusQuestion
+@dataclass(frozen=True, slots=True)
+class LifecycleQuestion:
+    """How data lies in tiers, and the runs of jobs, what began last first."""
+
+    limit: int = ROWS_MAX
+
+
+LiveQuestion = FleetQuestion | SourceQuestion | AlertsQuestion | LogQuestion | StatusQuestion | LifecycleQuestion
 
 
 def parse(view: str, pairs: Iterable[tuple[str, str]]) -> LiveQuestion:
@@ -99,6 +107,9 @@ def parse(view: str, pairs: Iterable[tuple[str, str]]) -> LiveQuestion:
             if len(given.all("source")) > 1:
                 raise BadInputError(f"source is given {len(given.all('source'))} times. Give one, or none for all")
             return LogQuestion(given.one("source", str), _page(given)[1])
+        case "lifecycle":
+            given.check("limit")
+            return LifecycleQuestion(_page(given)[1])
         case _:
             given.check()
             return StatusQuestion()

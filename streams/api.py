@@ -6,6 +6,7 @@
     GET /metrics   Prometheus text
     POST /put      events into the input, answered when Kafka has them: see put_requests.py
     GET /get, /range, /aggregate, /drift/log, /drift/warnings, /hot   questions to the hot tiers: see query_requests.py
+    GET /lifecycle/status, /lifecycle/history   tiers and runs of jobs: see lifecycle_requests.py
     GET /page/     what a browser shows of all this: see page_requests.py
     GET /live/VIEW, /csv/VIEW   what the page shows, as it changes and as files: see live_requests.py
     GET /          the names of these; a browser is sent to the page
@@ -25,13 +26,18 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
+from lifecycle.lifecycle_watch import LifecycleWatch
 from lifecycle.live_questions import VIEWS
 from lifecycle.owned import NOT_KEPT, OwnedLane
 from lifecycle.requests import URL_BYTES_MAX
+from schemas.clock import source as time_source
+from schemas.instants import US_PER_MS
 from streams import metrics
 from streams.alert_watch import AlertWatch
 from streams.http_access import Access, is_wildcard
 from streams.lane_host import State
+from streams.lifecycle_requests import PATHS as LIFECYCLE_PATHS
+from streams.lifecycle_requests import LifecycleRequests
 from streams.live_requests import LiveRequests
 from streams.live_views import LiveViews
 from streams.page_requests import PATH, PageRequests, add_headers
@@ -72,7 +78,9 @@ class Api:
         self._queries = (
             None if settings is None else QueryRequests(lambda: owned_lanes(worker, settings), worker.keeper)
         )
-        self._live = None if settings is None else _live_requests(worker, settings)
+        self._watch = None if settings is None else _lifecycle_watch(worker, settings)
+        self._lifecycle = None if self._watch is None else LifecycleRequests(self._watch)
+        self._live = None if settings is None else _live_requests(worker, settings, self._watch)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -87,6 +95,8 @@ class Api:
             application.router.add_post("/put", self._door.put)
         if self._queries is not None:
             self._queries.add_to(application)
+        if self._lifecycle is not None:
+            self._lifecycle.add_to(application)
         if self._live is not None:
             self._live.add_to(application)
             PageRequests().add_to(application)
@@ -115,6 +125,10 @@ class Api:
             self._live.stop()
         if self._queries is not None:
             self._queries.stop()
+        if self._lifecycle is not None:
+            self._lifecycle.stop()
+        if self._watch is not None:
+            self._watch.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -124,6 +138,7 @@ class Api:
         paths = ["/health", "/metrics"]
         paths += ["/put"] if self._door is not None else []
         paths += [*PATHS, "/hot"] if self._queries is not None else []
+        paths += LIFECYCLE_PATHS if self._lifecycle is not None else ()
         paths += [PATH, *(path + view for path in _VIEW_PATHS for view in VIEWS)] if self._live is not None else []
         return web.Response(text="".join(f"{path}\n" for path in paths))
 
@@ -134,6 +149,8 @@ class Api:
     async def _metrics(self, _request: web.Request) -> web.Response:
         metrics.show_suspended(suspended(self._worker))
         metrics.show_locked(locked(self._worker))
+        if self._lifecycle is not None:
+            metrics.show_lifecycle(await self._lifecycle.for_metrics(), time_source().now_us() // US_PER_MS)
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     @web.middleware
@@ -157,9 +174,14 @@ class Api:
             return answer
 
 
-def _live_requests(worker: Worker, settings: Settings) -> LiveRequests:
+def _lifecycle_watch(worker: Worker, settings: Settings) -> LifecycleWatch:
+    hot = None if worker.keeper is None else worker.keeper.hot
+    return LifecycleWatch(settings, worker.bootstrap, hot)
+
+
+def _live_requests(worker: Worker, settings: Settings, watch: LifecycleWatch | None) -> LiveRequests:
     alerts = AlertWatch(settings, worker.bootstrap)
-    views = LiveViews(worker.boards, alerts, lambda: owned_lanes(worker, settings), worker.keeper)
+    views = LiveViews(worker.boards, alerts, lambda: owned_lanes(worker, settings), worker.keeper, watch)
     return LiveRequests(views, worker.boards, alerts, lambda: page_status(worker, settings))
 
 

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 from aiohttp import web
 
-from lifecycle.live_questions import VIEWS, LogQuestion, SourceQuestion, StatusQuestion, parse
+from lifecycle.live_questions import VIEWS, LifecycleQuestion, LogQuestion, SourceQuestion, StatusQuestion, parse
 from schemas.clock import SystemTime
 from schemas.errors import BadInputError, DriftledgerError
 from schemas.instants import NS_PER_MS, NS_PER_S
@@ -67,7 +67,7 @@ VIEWS_KEPT: Final = 4
 RESUMED_MAX: Final = 16
 #: How soon after one event of a stream the next one may come.
 APART_MS: Final = 100
-#: How often is looked where nobody calls: at the hot tiers for the log, at the worker for its state.
+#: How often is looked where nobody calls: at the hot tiers for the log, at the worker for its state, at tiers and jobs.
 LOOK_S: Final = 1.0
 #: How long a file waits for what is not known yet.
 _READY_S: Final = 3.0
@@ -108,9 +108,10 @@ class LiveRequests:
         self._files = 0
         self._rest: asyncio.TimerHandle | None = None
         self._stopping = False
-        #: What is in memory is answered at once; the hot tiers may keep one waiting.
+        #: What is in memory is answered at once; the hot tiers may keep one waiting, and so may Kafka.
         self._quick = ThreadPoolExecutor(1, "live")
         self._slow = ThreadPoolExecutor(1, "live-log")
+        self._of_lifecycle = ThreadPoolExecutor(1, "live-lifecycle")
         self._of_files = ThreadPoolExecutor(1, "live-csv")
 
     def add_to(self, application: web.Application) -> None:
@@ -123,7 +124,7 @@ class LiveRequests:
         self._stopping = True
         self._tell()
         self._forget()
-        for threads in (self._quick, self._slow, self._of_files):
+        for threads in (self._quick, self._slow, self._of_lifecycle, self._of_files):
             threads.shutdown(wait=False, cancel_futures=True)
 
     # -------------------------------------------------------------------------------------------------------- streams
@@ -178,7 +179,7 @@ class LiveRequests:
         """The next event of a stream; nothing where its page has what there is."""
         try:
             looked = partial(self._views.view, stream.asked, self._status())
-            view = await _run(self._slow if isinstance(stream.asked, LogQuestion) else self._quick, looked)
+            view = await _run(self._threads_of(stream.asked), looked)
         except Exception as error:
             told, stream.failed = stream.failed, repr(error)
             if told == stream.failed:
@@ -196,6 +197,15 @@ class LiveRequests:
         stream.number += 1
         stream.sent.append((stream.number, view))
         return event(f"{self._boot}.{serial}.{stream.number}", said)
+
+    def _threads_of(self, asked: LiveQuestion) -> ThreadPoolExecutor:
+        match asked:
+            case LogQuestion():
+                return self._slow
+            case LifecycleQuestion():
+                return self._of_lifecycle
+            case _:
+                return self._quick
 
     def _resumed(self, last_id: str, asked: LiveQuestion) -> _Stream:
         """A stream that goes on from that event, where it is remembered; else one that begins."""
@@ -311,7 +321,7 @@ class LiveRequests:
 
     def _tell(self) -> None:
         for stream in self._streams.values():
-            if self._stopping or not isinstance(stream.asked, LogQuestion | StatusQuestion):
+            if self._stopping or not isinstance(stream.asked, LogQuestion | StatusQuestion | LifecycleQuestion):
                 stream.news.set()
 
 

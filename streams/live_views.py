@@ -1,4 +1,4 @@
-"""What each view of the page shows now, and as CSV: of boards, of the alerts topic, of the hot tiers, of the worker.
+"""What each view of the page shows now, and as CSV: of boards, alerts, hot tiers, the worker, the lifecycle of data.
 
 Facts that every view has, for the page's head:
 
@@ -8,7 +8,7 @@ Facts that every view has, for the page's head:
 
 GUARANTEE what is not there is said, never left out in silence: `error` says why a list is not to be had now, and a file
 that would be short is none, or breaks off. Of closed alerts CLOSED_MAX are kept: the view says so, and its file's name.
-HAZARD a view is of this worker's partitions; but for alerts, which are the ledger's.
+HAZARD a view is of this worker's partitions; but for alerts, archives and jobs, which are the ledger's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from lifecycle.live_questions import LogQuestion, SourceQuestion
+from lifecycle.lifecycle_page import Lifecycle, rows_of, view_of
+from lifecycle.live_questions import LifecycleQuestion, LogQuestion, SourceQuestion
 from lifecycle.owned import OwnedPartitions
 from schemas.errors import DriftledgerError
 from streams.alert_shelf import CLOSED_MAX, AlertShelf, AlertsQuestion, row_of
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from streams.alert_watch import Alerts
     from streams.live_boards import LiveBoards
 
+#: How old what is shown of tiers and jobs may be: less than a look is apart, so each look is of what there is.
+LIFECYCLE_FRESH_S: Final = 0.9
 #: Rows that are made into text at once.
 _ROWS_AT_ONCE: Final = 1_000
 
@@ -54,6 +57,13 @@ class AlertsWatched(Protocol):
         """Follow it no more."""
 
 
+class LifecycleWatched(Protocol):
+    """Who follows manifest and jobs: see `lifecycle_watch`."""
+
+    def look(self, fresh_s: float) -> Lifecycle:
+        """What is known, not older than that unless it cannot be read now."""
+
+
 class LiveViews:
     """Answers questions of pages. `head` and `view` are for any thread, of one question at a time each."""
 
@@ -63,8 +73,9 @@ class LiveViews:
         alerts: AlertsWatched,
         lanes: Callable[[], Sequence[OwnedLane]],
         kept: Kept | None = None,
+        lifecycle: LifecycleWatched | None = None,
     ) -> None:
-        self._boards, self._alerts = boards, alerts
+        self._boards, self._alerts, self._lifecycle = boards, alerts, lifecycle
         self._log = LiveLog(OwnedPartitions(lanes, kept))
         self._fleet = Fleet([])
         self._fleet_version = -1
@@ -81,6 +92,8 @@ class LiveViews:
                 found = self._of_alerts(asked)
             case LogQuestion():
                 found = self._log.view(asked)
+            case LifecycleQuestion():
+                found = view_of(self._of_lifecycle(), asked.limit)
             case _:
                 found = _partitions(status)
         head = {name: status[name] for name in ("worker", "healthy", "halted", "served", "partitions")}
@@ -117,6 +130,8 @@ class LiveViews:
                 return _csv(self._log.parts(asked.source, None))
             case SourceQuestion():
                 return _csv(self._log.parts(asked.source, (asked.partition,)))
+            case LifecycleQuestion():
+                return _csv(_in_parts(rows_of(self._of_lifecycle())))
             case _:
                 return _csv(_in_parts(_partitions(status).rows.values()))
 
@@ -153,6 +168,11 @@ class LiveViews:
         now = self._alerts.now
         found = (now.shelf or AlertShelf()).view(asked)
         return found._replace(facts={**found.facts, "loaded": now.shelf is not None, "error": now.error})
+
+    def _of_lifecycle(self) -> Lifecycle:
+        if self._lifecycle is None:
+            return Lifecycle(error="this worker does not follow it")
+        return self._lifecycle.look(LIFECYCLE_FRESH_S)
 
     def _shelf(self) -> AlertShelf:
         now = self._alerts.now

@@ -1,4 +1,4 @@
-"""Every metric there is, one line each. Labels are bounded: lanes, partitions and windows, never sources."""
+"""Every metric there is, one line each. Labels are bounded: lanes, partitions, windows, tiers, never sources."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from lifecycle.job_record import State
 from schemas.columns import Fault
-from schemas.instants import NS_PER_S
+from schemas.instants import MS_PER_S, NS_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lifecycle.lifecycle_page import Lifecycle
     from streams.folds import Counted
     from streams.lane import Committed
 
@@ -62,6 +64,15 @@ REFUSED_LOCKS = _counter("refused_locks", "LOCK entries that were one too many, 
 LANE_FAILURES = _counter("lane_failures", "times a lane was closed after an error", "lane")
 HALTED = _gauge("halted_partitions", "partitions this worker holds halted")
 LIVE = _gauge("live_lanes", "lanes this worker owns and serves")
+TIER_SEGMENTS = _gauge("tier_segments", "hours of the hot tier here, or files of the archive", "tier", "store", "grain")
+TIER_BYTES = _gauge("tier_bytes", "bytes of a tier: hot here, or of the archive", "tier", "store")
+TIER_ROWS = _gauge("tier_rows", "DATA entries in a tier: hot here, or in the archive", "tier", "store")
+TIER_AGE = _gauge("tier_oldest_seconds", "age of the oldest entry of a tier, of those that hold any", "tier", "store")
+ENTROPY = _gauge("hot_entropy_bits", "greatest entropy of an hour that is hot here", "tier")
+JOB_STATE = _gauge("job_last_state", "1 for the state of the last run of a job", "job", "state")
+JOB_AGE = _gauge("job_last_seconds", "since the last run of a job was heard of", "job")
+JOB_DONE_AGE = _gauge("job_done_seconds", "since a run of a job was done last", "job")
+JOB_ROWS = _counter("job_rows", "rows of the steps that runs of a job did, of runs that this worker knows of", "job")
 
 
 class _OfLane(NamedTuple):
@@ -78,6 +89,9 @@ def _of_lane(lane: int) -> _OfLane:
     label = str(lane)
     return _OfLane(EVENTS.labels(label), ENTRIES.labels(label), BATCH.labels(label), TRANSACTION.labels(label))
 
+
+#: Of each job what has been counted.
+_job_rows: dict[str, int] = {}
 
 _GREEN, _YELLOW, _RED = (SEVERITY.labels(severity) for severity in ("GREEN", "YELLOW", "RED"))
 
@@ -111,6 +125,34 @@ def show_locked(partitions: Mapping[int, int]) -> None:
     LOCKED.clear()
     for partition, number in partitions.items():
         LOCKED.labels(str(partition)).set(number)
+
+
+def show_lifecycle(known: Lifecycle, now_ms: int) -> None:
+    """Tiers and jobs as they are known; nothing before they are."""
+    if known.tiers is None:
+        return
+    of_tiers = (TIER_SEGMENTS, TIER_BYTES, TIER_ROWS, TIER_AGE, ENTROPY)
+    for gauge in (*of_tiers, JOB_STATE, JOB_AGE, JOB_DONE_AGE):
+        gauge.clear()
+    for row in known.tiers.tiers:
+        place = row.tier.value, row.store
+        for grain, count in row.grains.items():
+            TIER_SEGMENTS.labels(*place, grain).set(count)
+        TIER_BYTES.labels(*place).set(row.size_bytes)
+        TIER_ROWS.labels(*place).set(row.rows)
+        if row.segments:
+            TIER_AGE.labels(*place).set((now_ms - row.oldest_ms) / MS_PER_S)
+        if row.entropy_max is not None:
+            ENTROPY.labels(row.tier.value).set(row.entropy_max)
+    for job in known.jobs:
+        for state in State:
+            JOB_STATE.labels(job.job, state.value).set(job.state is state)
+        JOB_AGE.labels(job.job).set((now_ms - job.heard_ms) / MS_PER_S)
+        if job.done_ms is not None:
+            JOB_DONE_AGE.labels(job.job).set((now_ms - job.done_ms) / MS_PER_S)
+        told = _job_rows.get(job.job, 0)
+        JOB_ROWS.labels(job.job).inc(max(job.rows - told, 0))
+        _job_rows[job.job] = job.rows
 
 
 def _add_judged(totals: defaultdict[Counter, int], counted: Counted) -> None:
