@@ -2,7 +2,8 @@
 
 Problem: a picture of a page that somebody painted shows what it should be. These are taken by the browser that tests
 use, of a worker that `driftledger up --sample` started: a real Kafka, 200 sources, RUN_S of their events. So they are
-others each time, but for what is wrong with which clock.
+others each time, but for what is wrong with which clock. Tiers are shown of an invented ledger of years, for that one
+has none: `python -m docs.photograph FOLDER tiers` takes these pictures alone, in seconds.
 
 GUARANTEE whatever it started has ended when it ends, and its data is gone. HAZARD it needs Chromium, Pillow (which
 matplotlib brings) and two and a half minutes; the first time also those in which kernels are compiled.
@@ -24,14 +25,17 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 
 from docs.draw import FOLDER
+from docs.lifecycle_years import years
 from schemas.clock import SystemTime
 from schemas.errors import DriftledgerError
+from schemas.instants import US_PER_MS
 from streams.address import find_workers
 from streams.settings import ENVIRONMENT_PREFIX, Settings
 from tests.browser.chromium import chromium
+from tests.browser.serving import fleet_of, served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tests.browser.chromium import Tab
 
@@ -52,6 +56,15 @@ PICTURES: Final = {
     "alerts": ("#/alerts", 720, "document.querySelectorAll('tbody tr').length > 30"),
     "log": ("#/log", 640, "document.querySelectorAll('tbody tr').length === 100"),
     "status": ("#/status", 380, "document.querySelector('.c-rate:not(th)').textContent !== '\\u2013'"),
+}
+#: Likewise, of the ledger of `lifecycle_years`.
+INVENTED: Final = {
+    "tiers": ("#/lifecycle", 1_020, "document.querySelector('canvas.picture').dataset.spots > 100"),
+    "jobs": (
+        "#/lifecycle",
+        520,
+        "document.querySelector('.runs').scrollIntoView() || document.querySelector('progress')",
+    ),
 }
 _LIVE: Final = "document.querySelector('#link-text').textContent === 'live'"
 _PARTITION: Final = (
@@ -84,14 +97,14 @@ def sample(folder: Path) -> Iterator[str]:
             process.wait(_STOP_S)
 
 
-async def photograph(address: str, folder: Path, profile: Path) -> None:
+async def photograph(address: str, folder: Path, profile: Path, pictures: Mapping[str, tuple[str, int, str]]) -> None:
     """Take all of them."""
     async with chromium(profile) as tab:
         await tab.scheme("light")
         await tab.open(f"{address}/page/")
         await tab.until(_LIVE, _READY_S)
         place = await tab.evaluate(_PARTITION)
-        for name, (path, height, ready) in PICTURES.items():
+        for name, (path, height, ready) in pictures.items():
             await tab.size(WIDTH, height)
             await tab.open("about:blank")
             await tab.open(f"{address}/page/{path.format(place)}")
@@ -121,13 +134,24 @@ def compact(png: bytes) -> bytes:
     return held.getvalue()
 
 
-def main(folder: str) -> None:
-    """Run the fleet and take its pictures."""
+async def photograph_years(folder: Path, data: Path, profile: Path) -> None:
+    """Those of tiers."""
+    async with served(data) as server:
+        fleet_of(server.lane, 20).begin(2)
+        server.lifecycle.known = years(_time.now_us() // US_PER_MS)
+        await photograph(server.address, folder, profile, INVENTED)
+
+
+def main(folder: str, *only: str) -> None:
+    """Run the fleet and take its pictures, and those of tiers; only: "tiers", these alone."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as kept:
-        profile = Path(kept) / "profile"
-        profile.mkdir()
-        with sample(Path(kept)) as address:
-            asyncio.run(photograph(address, Path(folder), profile))
+        profiles = [Path(kept) / name for name in ("profile", "profile-of-tiers")]
+        for profile in profiles:
+            profile.mkdir()
+        if not only:
+            with sample(Path(kept)) as address:
+                asyncio.run(photograph(address, Path(folder), profiles[0], PICTURES))
+        asyncio.run(photograph_years(Path(folder), Path(kept) / "served", profiles[1]))
 
 
 if __name__ == "__main__":

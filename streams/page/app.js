@@ -5,13 +5,14 @@ import { fill, h, text } from "./dom.js";
 import { FleetView } from "./fleet.js";
 import * as format from "./format.js";
 import { keep, kept } from "./kept.js";
+import { LifecycleView } from "./lifecycle.js";
 import { LogView } from "./log.js";
 import { RefusedError, Stream, save, setToken, takeToken } from "./net.js";
 import { SourceView } from "./source.js";
 import { StatusView } from "./status.js";
 
-const views = { fleet: FleetView, alerts: AlertsView, log: LogView, status: StatusView, source: SourceView };
-const names = { fleet: "Fleet", alerts: "Alerts", log: "Drift log", status: "Partitions", source: "Source" };
+const views = { fleet: FleetView, alerts: AlertsView, log: LogView, status: StatusView, lifecycle: LifecycleView, source: SourceView };
+const names = { fleet: "Fleet", alerts: "Alerts", log: "Drift log", status: "Partitions", lifecycle: "Tiers", source: "Source" };
 const themes = ["auto", "light", "dark"];
 const at = (id) => document.getElementById(id);
 

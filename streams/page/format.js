@@ -69,6 +69,17 @@ export function bound(ms) {
   return ms === null || ms === undefined ? "–" : fixed(ms, ms < 10 ? 3 : ms < 1000 ? 1 : 0);
 }
 
+const sizes = ["B", "kB", "MB", "GB", "TB", "PB"];
+
+/** Bytes in the largest unit of which there is one; a kB is 1,000. */
+export function bytes(n) {
+  if (n === null || n === undefined) return "–";
+  let size = 0;
+  let left = n;
+  while (left >= 999.5 && size < sizes.length - 1) { left /= 1000; size += 1; }
+  return `${fixed(left, size && left < 9.95 ? 1 : 0)} ${sizes[size]}`;
+}
+
 const units = [[86400, "d"], [3600, "h"], [60, "min"]];
 
 /** Seconds in the largest unit of which there are two. */
@@ -76,6 +87,17 @@ export function duration(s) {
   if (s === null || s === undefined) return "–";
   for (const [size, unit] of units) if (s >= 2 * size) return `${count(Math.floor(s / size))} ${unit}`;
   return `${count(Math.floor(s))} s`;
+}
+
+const ages = [[31557600, "y"], [86400, "d"], [3600, "h"], [60, "min"]];
+
+/** Seconds in the largest unit of which there is one, with a decimal where there are less than ten. */
+export function age(s) {
+  for (const [size, unit] of ages) {
+    const many = s / size;
+    if (many >= 0.995) return `${fixed(many, many < 9.95 && Math.abs(many - Math.round(many)) >= 0.05 ? 1 : 0)} ${unit}`;
+  }
+  return `${count(Math.max(0, Math.floor(s)))} s`;
 }
 
 /** Milliseconds in words, with the unit that fits. */

@@ -40,7 +40,8 @@ _POLL_S: Final = 0.02
 #: What a key is besides its name: code, key code, and text.
 _KEYS: Final = {
     "Tab": ("Tab", 9, None), "Enter": ("Enter", 13, "\r"), "ArrowDown": ("ArrowDown", 40, None),
-    "ArrowUp": ("ArrowUp", 38, None), "End": ("End", 35, None), "Home": ("Home", 36, None), "/": ("Slash", 191, "/"),
+    "ArrowUp": ("ArrowUp", 38, None), "ArrowLeft": ("ArrowLeft", 37, None), "ArrowRight": ("ArrowRight", 39, None),
+    "End": ("End", 35, None), "Home": ("Home", 36, None), "/": ("Slash", 191, "/"),
     " ": ("Space", 32, " "),
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from streams.live_boards import LiveBoards
 from streams.live_requests import LiveRequests
 from streams.live_views import LiveViews
 from streams.settings import Settings
+from tests.core.lifecycle_histories import Told, files_of, hot_of, known_of, run_of
 from tests.core.live_lane import LiveLane, Sent
 
 if TYPE_CHECKING:
@@ -93,22 +94,25 @@ class Served:
         more: dict[str, Any] = {} if token is None else {"http_token": token}
         self._settings = Settings(data_dir=folder, partitions=PARTITIONS, lanes=1, **more)
         self._port = 0
+        self.address = ""
         self._api: Api
         self.requests: LiveRequests
         self.facts: dict[str, Any] = {}
+        runs = [run_of(number) for number in range(30, 0, -1)]
+        self.lifecycle = Told(known_of(files_of(240, PARTITIONS), hot_of(PARTITIONS), runs, partitions=PARTITIONS))
 
     async def start(self) -> str:
         """Listen; returns the address."""
         parts = {n: SimpleNamespace(number=n, head=part, states=None) for n, part in enumerate(self.lane.parts)}
         lane = SimpleNamespace(parts=parts, hot=self.lane.tier)
         host = SimpleNamespace(state=State.LIVE, error=None, halted={}, lane=lane)
-        worker = SimpleNamespace(boards=self.boards, bootstrap="nowhere:1", hosts={0: host}, lag={})
+        worker = SimpleNamespace(boards=self.boards, bootstrap="nowhere:1", hosts={0: host}, lag={}, keeper=None)
         api = self._api = Api(cast("Worker", worker), self._port, None, self._settings)
-        views = LiveViews(self.boards, self.lane.alerts, self.lane.owned)
+        views = LiveViews(self.boards, self.lane.alerts, self.lane.owned, None, self.lifecycle)
         status = lambda: self.lane.status(**self.facts)  # noqa: E731 - one line
         api._live = self.requests = LiveRequests(views, self.boards, self.lane.alerts, status)
         await api.start()
-        self._port = int(api.address.rsplit(":", 1)[1])
+        self._port, self.address = int(api.address.rsplit(":", 1)[1]), api.address
         return api.address
 
     def cut(self) -> None:

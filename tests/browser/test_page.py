@@ -40,6 +40,7 @@ VIEWS = {
     "alerts": "#/alerts",
     "log": "#/log",
     "status": "#/status",
+    "lifecycle": "#/lifecycle",
     "source": "#/source/{}/corrected",
 }
 ROWS = "document.querySelectorAll('tbody tr').length"

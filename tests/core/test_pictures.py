@@ -14,8 +14,8 @@ from PIL import Image
 
 from docs.draw import PICTURES, draw, report, result, table
 from docs.draw_clocks import CLOCK_PICTURES, figures
-from docs.photograph import PICTURES as PHOTOGRAPHS
-from docs.photograph import WIDTH, compact
+from docs.photograph import INVENTED, WIDTH, compact
+from docs.photograph import PICTURES as SAMPLE
 from streams.quantiles import SKETCH_BINS_MAX
 from streams.sliding_table import EVENTS_MAX
 from streams.window_settings import KEYS, read_windows
@@ -35,6 +35,7 @@ from streams.windows import (
     percentile_text,
 )
 
+PHOTOGRAPHS = {**SAMPLE, **INVENTED}
 DOCS = Path(__file__).parents[2] / "docs"
 COMMITTED = DOCS / "pictures"
 #: A page with all of them is loaded over a slow line, too.
