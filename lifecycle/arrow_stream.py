@@ -18,6 +18,7 @@ import pyarrow as pa
 from schemas.errors import UnreachableError
 
 ENDING: Final = b"driftledger"
+_EARLY: Final = "the answer ends early: the worker has gone, or a lane. Ask again"
 
 
 class Ending(NamedTuple):
@@ -61,19 +62,30 @@ class ArrowWriter:
 
 def read_arrow(content: Any) -> tuple[pa.Table, Ending]:
     """What was written. Raises UnreachableError where the end of it is missing."""
+    table, ending = read_part(content)
+    if ending is None:
+        raise UnreachableError(_EARLY)
+    return table, ending
+
+
+def read_part(content: Any, bytes_max: int | None = None) -> tuple[pa.Table, Ending | None]:
+    """The first batches of what was written, until there are so many bytes of them; without its end then.
+
+    Raises UnreachableError where it ends before.
+    """
     batches: list[pa.RecordBatch] = []
     ending: Ending | None = None
     try:
         with pa.ipc.open_stream(content) as stream:
-            while True:
+            while bytes_max is None or sum(batch.nbytes for batch in batches) < bytes_max:
                 batch, metadata = stream.read_next_batch_with_custom_metadata()
                 batches.append(batch)
                 if metadata is not None and ENDING in metadata:
-                    ending = Ending(**orjson.loads(metadata[ENDING]))
+                    found = Ending(**orjson.loads(metadata[ENDING]))
+                    ending = found._replace(partitions=tuple(found.partitions))
     except StopIteration:
-        pass
+        if ending is None:
+            raise UnreachableError(_EARLY) from None
     except (pa.ArrowException, OSError) as error:
         raise UnreachableError(f"the answer cannot be read ({error}). Ask again") from error
-    if ending is None:
-        raise UnreachableError("the answer ends early: the worker has gone, or a lane. Ask again")
-    return pa.Table.from_batches(batches).unify_dictionaries(), ending._replace(partitions=tuple(ending.partitions))
+    return pa.Table.from_batches(batches).unify_dictionaries(), ending

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import orjson
 
 from schemas.errors import UnreachableError
 from streams.worker_http import authorization
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: How long an answer may be on its way: longer than a worker waits for Kafka, or asks.
 TIMEOUT_S: Final = 60.0
@@ -22,11 +26,19 @@ def fetch(
     address: str, path: str, timeout_s: float = TIMEOUT_S, *, token: str | None = None
 ) -> tuple[int, float | None, bytes]:
     """Status, how long to wait, and body, as Arrow where it can be. Raises UnreachableError."""
+    with answered(address, path, timeout_s, token=token) as answer:
+        return answer.status, retry_after(answer), answer.read()
+
+
+@contextlib.contextmanager
+def answered(
+    address: str, path: str, timeout_s: float = TIMEOUT_S, *, token: str | None = None
+) -> Iterator[HTTPResponse]:
+    """An answer, read as it comes and given up by leaving. Raises UnreachableError, also where it breaks off."""
     connection = HTTPConnection(urlsplit(address).netloc, timeout=timeout_s)
     try:
         connection.request("GET", path, headers={"Accept": ARROW, **authorization(token)})
-        answer = connection.getresponse()
-        return answer.status, retry_after(answer), answer.read()
+        yield connection.getresponse()
     except (OSError, HTTPException) as error:
         raise UnreachableError(f"the worker at {address} does not answer ({error!r}). Ask again") from error
     finally:

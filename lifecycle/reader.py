@@ -181,15 +181,15 @@ class Reader:
         deadline_ns = _system.monotonic_ns() + int(self._wait_s * NS_PER_S)
         while True:
             try:
-                answers = self._answers(request, self._assigned(wanted), deadline_ns)
+                answers = self._answers(request, self.assigned(wanted), deadline_ns)
             except _MovedError:
                 if _system.monotonic_ns() > deadline_ns:
                     raise
             else:
                 return _merged(request, answers)
 
-    def _assigned(self, wanted: tuple[int, ...] | None) -> dict[str | None, tuple[int, ...] | None]:
-        """Partitions by the address of the worker that holds them; those of nobody under None."""
+    def assigned(self, wanted: tuple[int, ...] | None) -> dict[str | None, tuple[int, ...] | None]:
+        """Partitions by the address of the worker that holds them; those of nobody under None. wanted: None for all."""
         if isinstance(self._worker, str):
             return {self._worker: wanted}
         there = range(self._worker.partitions)

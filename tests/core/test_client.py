@@ -223,4 +223,4 @@ def test_of_two_workers_that_claim_a_partition_the_successor_is_asked(
         announce(settings, "former", first.address)
         announce(settings, "successor", second.address)
         address = second.address if asked else None
-        assert Reader(settings)._assigned(None) == {address: (0,)}
+        assert Reader(settings).assigned(None) == {address: (0,)}
