@@ -31,6 +31,7 @@ from streams.cli import (
     put,
     query,
     sequence,
+    sql,
     status,
     topics,
     up,
@@ -45,8 +46,8 @@ CLOSED_PIPE = 141
 
 #: The commands as they are needed, one after the other, and as the README has them.
 _ORDER = (
-    "up", "broker", "topics", "publish", "put", "worker", "sequence", "drift", "get", "range", "aggregate", "windows",
-    "aggregates", "check", "lifecycle", "lock", "status", "halts",
+    "up", "broker", "topics", "publish", "put", "worker", "sequence", "drift", "get", "range", "aggregate", "sql",
+    "windows", "aggregates", "check", "lifecycle", "lock", "status", "halts",
 )  # fmt: skip
 
 
@@ -87,6 +88,7 @@ app.command("put")(put.put)
 app.command("get")(query.get)
 app.command("range")(query.list_range)
 app.command("aggregate")(query.aggregate)
+app.command("sql")(sql.sql)
 app.add_typer(windows.app, name="windows")
 app.command("status")(status.status)
 app.command("worker")(worker.worker)

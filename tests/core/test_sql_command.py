@@ -1,0 +1,74 @@
+"""`driftledger sql` as a command, where it needs no ledger."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from streams.cli.main import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _Terminal(io.StringIO):
+    """Standard input of somebody who waits."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def test_a_query_is_an_argument_a_file_or_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And gives the same."""
+    query = "SELECT 1 AS a, 'x' AS b"
+    (tmp_path / "q.sql").write_text(query)
+    for arguments in ([query], ["--file", str(tmp_path / "q.sql")], [], ["-"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO(query))
+        assert main(["sql", *arguments, "--format", "jsonl"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"a": 1, "b": "x"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "with --file, or on standard input"),
+        (["SELECT 1", "--file", "q.sql"], "one or the other"),
+        (["--file", "/nowhere/q.sql"], "cannot be read as text"),
+        ([" \n"], "the query is empty"),
+        (["SELECT 1", "--memory", "lots"], "is no size"),
+        (["SELECT 1", "--memory", "1MB"], "less than 64MB"),
+        (["SELECT * FROM nothing"], "nothing does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_to_do(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, nothing on stdout."""
+    monkeypatch.setattr("sys.stdin", _Terminal())
+    assert main(["sql", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert told in printed.err
+    assert printed.out == ""
+
+
+def test_forms_of_an_answer(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A table says where it ends; others have all rows."""
+    query = "SELECT range AS n, [range] AS l FROM range(1500)"
+    assert main(["sql", query]) == 0
+    printed = capsysbinary.readouterr()
+    assert b"more than 1,000 rows" in printed.err
+    assert b" 999 " in printed.out
+    assert b" 1000 " not in printed.out
+    assert main(["sql", query, "-o", "csv"]) == 0
+    lines = capsysbinary.readouterr().out.splitlines()
+    assert (lines[0], lines[-1], len(lines)) == (b"n,l", b"1499,[1499]", 1_501)
+    assert main(["sql", query, "-o", "arrow"]) == 0
+    with pa.ipc.open_stream(capsysbinary.readouterr().out) as stream:
+        assert stream.read_all().num_rows == 1_500
