@@ -24,6 +24,7 @@ from streams.cli import (
     broker,
     check,
     drift,
+    export,
     halts,
     lifecycle,
     lock,
@@ -47,7 +48,7 @@ CLOSED_PIPE = 141
 #: The commands as they are needed, one after the other, and as the README has them.
 _ORDER = (
     "up", "broker", "topics", "publish", "put", "worker", "sequence", "drift", "get", "range", "aggregate", "sql",
-    "windows", "aggregates", "check", "lifecycle", "lock", "status", "halts",
+    "export", "windows", "aggregates", "check", "lifecycle", "lock", "status", "halts",
 )  # fmt: skip
 
 
@@ -89,6 +90,7 @@ app.command("get")(query.get)
 app.command("range")(query.list_range)
 app.command("aggregate")(query.aggregate)
 app.command("sql")(sql.sql)
+app.command("export")(export.export)
 app.add_typer(windows.app, name="windows")
 app.command("status")(status.status)
 app.command("worker")(worker.worker)

@@ -1,14 +1,19 @@
-"""`driftledger sql` as a command, where it needs no ledger."""
+"""`driftledger sql` and `export` as commands, where neither needs a ledger."""
 
 from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
+import psutil
 import pyarrow as pa
 import pytest
 
+from schemas.clock import SystemTime
 from streams.cli.main import main
 
 if TYPE_CHECKING:
@@ -72,3 +77,38 @@ def test_forms_of_an_answer(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["sql", query, "-o", "arrow"]) == 0
     with pa.ipc.open_stream(capsysbinary.readouterr().out) as stream:
         assert stream.read_all().num_rows == 1_500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["x.txt"], "does not say the format"),
+        (["x.csv", "--format", "xlsx"], "is none of csv, jsonl, arrow, parquet, iceberg"),
+        (["x.csv", "--events", "--columns", "value"], "one or the other"),
+        (["x.csv", "--last", "1h", "--from", "5"], "one or the other"),
+        (["/nowhere/x.csv"], "is no folder"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused_at_once(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, before Kafka is looked for."""
+    assert main(["export", *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_query_that_is_interrupted_ends_without_a_traceback() -> None:
+    """As any command does, and with nothing on stdout."""
+    endless = "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b"
+    program = "import sys; from streams.cli.main import run; run()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "sql", "--explain", endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    clock = SystemTime()
+    while process.poll() is None and psutil.Process(process.pid).num_threads() < 3:
+        clock.sleep_s(0.05)
+    clock.sleep_s(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert b"Traceback" not in err
