@@ -41,6 +41,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from schemas.codec import Framing
 from schemas.errors import BadInputError
 from schemas.topics import TABLE, VALUE_BYTES_MAX
+from streams.archive_uri import parse as parse_archive_uri
 from streams.definitions import (
     CLEAR_EVENTS_MAX,
     DEDUPE_HORIZON_MAX,
@@ -78,6 +79,8 @@ TOKEN_LENGTH_MIN: Final = 16
 _TOKEN: Final = re.compile(rf"[!-~]{{{TOKEN_LENGTH_MIN},256}}", re.ASCII)
 #: Never shown, logged or handed on.
 SECRETS: Final = ("http_token",)
+#: Not repeated where they are refused: somebody may have put a key there.
+_NOT_REPEATED: Final = (*SECRETS, "archive_uri")
 
 #: More lanes than this cost more transactions than they win, whatever the partition count.
 LANES_DEFAULT_MAX: Final = 8
@@ -180,6 +183,9 @@ class Settings(BaseSettings):
     hot_store: bool = True
     #: How often a worker looks whether data is to move, and jobs are due; 0: only what is run by hand.
     lifecycle_interval_s: int = Field(default=60, ge=0, le=86_400)
+    #: Where the tiers of archive_uri_tiers lie, if not below data_dir: s3://, gs:// or file:///. Never with a key.
+    archive_uri: str | None = None
+    archive_uri_tiers: Literal["deep", "historical,deep"] = "deep"
     #: What a lock halts that is engaged from here: the lane takes no more input, nothing is put.
     lock_halts: Literal["sequence,put", "sequence", "put"] = "sequence,put"
     #: Whether a worker locks a partition when the guardian finds its own clock RED; a person releases it.
@@ -234,6 +240,14 @@ class Settings(BaseSettings):
             message = f"a name that ends in {ending} is that of a topic of the ledger {other!r}"
             raise ValueError(message)
         return ledger
+
+    @field_validator("archive_uri")
+    @classmethod
+    def _place(cls, uri: str | None) -> str | None:
+        """Refuse what no store could be found by, and what has a key in it."""
+        if uri is not None:
+            parse_archive_uri(uri)
+        return uri
 
     @field_validator("http_token")
     @classmethod
@@ -490,5 +504,5 @@ def _describe(details: ErrorDetails, path: Path, places: Mapping[str, str]) -> s
     if details["type"] == "extra_forbidden":
         return f"{path}: unknown setting {field!r}. Remove it, or mend its spelling"
     place = places.get(field, _variable(field))
-    shown = "(not shown)" if field in SECRETS else repr(details["input"])
+    shown = "(not shown)" if field in _NOT_REPEATED else repr(details["input"])
     return f"{place} = {shown}: {reason[0].lower()}{reason[1:]}. Give another value, or none for the default"
