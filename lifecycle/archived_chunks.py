@@ -5,8 +5,10 @@ and with the same headers, but their columns by row group, up to sixteen chunks 
 read and decoded once and handed out in parts, in order, to whoever asks for one chunk after the other.
 
 GUARANTEE nothing is handed out whose checksum, or that of the index beside it, does not agree: ArchiveDamagedError
-names the file and the sequences in it. A file that a job has removed since its tree was looked at is looked up anew.
-GUARANTEE memory: FILES_MAX files with their tables, GROUP_BYTES_MAX of decoded columns.
+names the file and the sequences in it. A file that a job has removed since its tree was looked at, or since it was
+opened, is looked up anew.
+GUARANTEE memory: FILES_MAX files with their tables, GROUP_BYTES_MAX of decoded columns; of files in a store of
+objects what `object_file` says.
 HAZARD a chain hash is made from all entries of its row group: a tenth of a second each.
 For any thread; one reads at a time.
 """
@@ -17,15 +19,16 @@ import bisect
 import contextlib
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import numpy as np
 
 from lifecycle.archive import opened
+from lifecycle.archive_files import files_of
 from lifecycle.archive_table import COLUMNS, names_in, values_in
 from lifecycle.archiving import chain_hashes_in
 from lifecycle.chunks import Column, Read, StoreDamagedError, decode_header, decode_readings
-from lifecycle.file_tree import FileLostError, FileTree, root_of
+from lifecycle.file_tree import FileLostError, root_of
 from lifecycle.layout import index_of
 from lifecycle.manifest_log import ManifestLog
 from lifecycle.packing import DamagedError, Texts
@@ -34,18 +37,21 @@ from schemas.topics import topic_names
 from streams.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from lifecycle.archive import ArchiveFile
     from lifecycle.archive_index import Index
     from lifecycle.chunks import Header
+    from lifecycle.file_tree import FileTree
     from lifecycle.manifest import Segment, Tree
     from streams.settings import Settings
 
     #: A column of a row group: values, and (of SOURCE and KIND) the names that its codes mean.
     _Decoded = tuple[NDArray[Any] | Texts, tuple[bytes, ...]]
+
+Item = TypeVar("Item")
 
 FILES_MAX: Final = 16
 GROUP_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -72,6 +78,10 @@ class ArchiveFileDamagedError(ArchiveDamagedError):
         )
         self.path = segment.path
         self.first_sequence, self.last_sequence = facts.first_sequence, facts.last_sequence
+
+
+class ArchiveFileGoneError(ArchiveFileDamagedError):
+    """It was there when it was opened: of a store of objects, what is deleted is gone for who reads it, too."""
 
 
 @dataclass(slots=True)
@@ -113,46 +123,61 @@ class ArchivedChunks:
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
         """Of archived chunks that begin at this sequence or later, ascending, at most so many."""
-        found: list[Header] = []
         with self._lock:
-            while len(found) < most:
-                file = self._file(partition, first_sequence)
-                if file is None:
-                    break
-                firsts = file.index.table.first_sequence
-                start = int(np.searchsorted(firsts, first_sequence))
-                with _told(file.segment):
-                    for chunk in range(start, min(start + most - len(found), firsts.size)):
-                        blob = file.index.blob(chunk)
-                        found.append(decode_header(partition, blob.first_sequence, blob.header))
-                first_sequence = file.segment.facts.last_sequence + 1
-        return found
+            return self._anew(lambda: self._headers(partition, first_sequence, most))
 
     def column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
         """A column of the chunk that begins there; rows: of READINGS how many there are."""
         with self._lock:
-            file = self._file(partition, first_sequence)
-            if file is None or file.segment.facts.first_sequence > first_sequence:
-                raise MissingChunkError(partition, first_sequence)
-            with _told(file.segment):
-                chunk = int(np.searchsorted(file.index.table.first_sequence, first_sequence))
-                if column is Column.READINGS:
-                    content = file.index.blob(chunk).readings
-                    return Read(decode_readings(partition, first_sequence, rows, content), len(content))
-                group = int(np.searchsorted(file.starts, first_sequence, side="right")) - 1
-                (values, names), nbytes = self._group(file, int(file.groups[group]), column)
-                start = first_sequence - int(file.starts[group])
-                part = _part(values, start, start + rows)
-                if names:
-                    header = decode_header(partition, first_sequence, file.index.blob(chunk).header)
-                    part = _recoded(part, names, header.sources if column is Column.SOURCE else header.kinds)
-                return Read(part, nbytes)
+            return self._anew(lambda: self._column(partition, first_sequence, column, rows))
 
     def close(self) -> None:
         """Close all files."""
         with self._lock:
             while self._opened:
                 self._forget(next(iter(self._opened)))
+
+    def _anew(self, read: Callable[[], Item]) -> Item:
+        """What is read; once more where a job has removed a file meanwhile, of which the manifest knows by now."""
+        try:
+            return read()
+        except ArchiveFileGoneError as error:
+            self._forget(error.path)
+            self._manifest.refresh()
+            return read()
+
+    def _headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
+        found: list[Header] = []
+        while len(found) < most:
+            file = self._file(partition, first_sequence)
+            if file is None:
+                break
+            firsts = file.index.table.first_sequence
+            start = int(np.searchsorted(firsts, first_sequence))
+            with _reading(file.segment):
+                for chunk in range(start, min(start + most - len(found), firsts.size)):
+                    blob = file.index.blob(chunk)
+                    found.append(decode_header(partition, blob.first_sequence, blob.header))
+            first_sequence = file.segment.facts.last_sequence + 1
+        return found
+
+    def _column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
+        file = self._file(partition, first_sequence)
+        if file is None or file.segment.facts.first_sequence > first_sequence:
+            raise MissingChunkError(partition, first_sequence)
+        with _reading(file.segment):
+            chunk = int(np.searchsorted(file.index.table.first_sequence, first_sequence))
+            if column is Column.READINGS:
+                content = file.index.blob(chunk).readings
+                return Read(decode_readings(partition, first_sequence, rows, content), len(content))
+            group = int(np.searchsorted(file.starts, first_sequence, side="right")) - 1
+            (values, names), nbytes = self._group(file, int(file.groups[group]), column)
+            start = first_sequence - int(file.starts[group])
+            part = _part(values, start, start + rows)
+            if names:
+                header = decode_header(partition, first_sequence, file.index.blob(chunk).header)
+                part = _recoded(part, names, header.sources if column is Column.SOURCE else header.kinds)
+            return Read(part, nbytes)
 
     def _file(self, partition: int, sequence: int) -> _Opened | None:
         """The first file that ends at a sequence or later; what a job has moved since is looked up anew."""
@@ -211,14 +236,14 @@ class ArchivedChunks:
 
 @contextlib.contextmanager
 def archives_of(settings: Settings, bootstrap: str) -> Iterator[ArchivedChunks | None]:
-    """The archives below a data directory, None where there are none. Raises UnreachableError, ManifestError."""
+    """The archives of some settings, None where there are none. Raises UnreachableError, ManifestError."""
     names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
     root = root_of(settings.data_dir, names.manifest)
-    if not root.is_dir():
+    if not root.is_dir() and settings.archive_uri is None:
         yield None
         return
     log = Log(bootstrap)
-    archives = ArchivedChunks(FileTree(root, names.manifest), ManifestLog(log, names.manifest))
+    archives = ArchivedChunks(files_of(settings, names.manifest, log.cluster_id), ManifestLog(log, names.manifest))
     try:
         archives.refresh()
         yield archives
@@ -243,6 +268,16 @@ def _told(segment: Segment) -> Iterator[None]:
         raise
     except (DamagedError, StoreDamagedError) as error:
         raise ArchiveFileDamagedError(segment, str(error)) from error
+
+
+@contextlib.contextmanager
+def _reading(segment: Segment) -> Iterator[None]:
+    """As `_told`, and where the file went that is open."""
+    try:
+        with _told(segment):
+            yield
+    except FileLostError as error:
+        raise ArchiveFileGoneError(segment, str(error)) from error
 
 
 def _decode(archive: ArchiveFile, group: int, column: Column) -> tuple[_Decoded, int]:

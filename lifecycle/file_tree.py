@@ -137,6 +137,10 @@ class FileTree:
             os.fsync(end)
             os.fsync(begin)
 
+    def replace(self, fresh: Path, path: str) -> None:
+        """As `publish`, in place of a file that is damaged: `object_tree` tells these from others."""
+        self.publish(fresh, path)
+
     def remove(self, path: str) -> bool:
         """Remove a file of a folder of ours, and folders that are empty then; False where it was gone already."""
         parts = _checked(path, parts_of_any)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -175,8 +176,8 @@ def restore(work: Work, segment: Segment, chunks: Iterable[ChunkBytes], entries:
         return _commit(work, Move.RESTORE, place, fresh, (segment,))
     if sha256_of(fresh.index_file) != segment.index_sha256:
         raise DamagedError(f"the index that is made again of {segment.path} is not what was written")
-    work.files.publish(fresh.index_file, index_of(path))
-    work.files.publish(fresh.data, path)
+    work.files.replace(fresh.index_file, index_of(path))
+    work.files.replace(fresh.data, path)
     return segment
 
 
@@ -390,17 +391,33 @@ def _commit(work: Work, kind: Move, place: Place, fresh: Fresh, drops: Sequence[
 
 def segment_of(work: Work, path: str, place: Place, fresh: Fresh) -> Segment:
     """What the manifest is to say of a file, from now on at that path."""
+    with told_as_refusal(fresh.data), fresh.data.open("rb") as data:
+        return segment_in(work, path, place, data, fresh.index_file, fresh.facts, fresh.spans)
+
+
+def segment_in(
+    work: Work,
+    path: str,
+    place: Place,
+    data: BinaryIO,
+    index_file: Path,
+    facts: Facts,
+    spans: dict[str, tuple[int, int]],
+) -> Segment:
+    """As `segment_of`, of a file that is open, wherever it lies."""
+    size_bytes = data.seek(0, os.SEEK_END) + index_file.stat().st_size
+    data.seek(0)
     return Segment(
         path=path,
         tier=place.tier,
         grain=place.grain,
         period=place.period,
-        size_bytes=fresh.data.stat().st_size + fresh.index_file.stat().st_size,
-        sha256=sha256_of(fresh.data),
-        index_sha256=sha256_of(fresh.index_file),
-        spans=fresh.spans,
+        size_bytes=size_bytes,
+        sha256=digest_of(data),
+        index_sha256=sha256_of(index_file),
+        spans=spans,
         moved_us=work.now_us(),
-        facts=fresh.facts,
+        facts=facts,
     )
 
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from lifecycle.archive_files import files_of
 from lifecycle.cutting import Cutting, oldest_needed, proved, rests_on
-from lifecycle.file_tree import FileTree, root_of
 from lifecycle.hot_hours import hours_of
 from lifecycle.job_record import Did, Progress
 from lifecycle.job_run import JobRun
@@ -81,8 +81,8 @@ class Jobs:
         """at: see `cutting.Cutting`."""
         self._settings, self._bootstrap, self._at = settings, bootstrap, at
         self._names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
-        self.files = FileTree(root_of(settings.data_dir, self._names.manifest), self._names.manifest)
         self._log = Log(bootstrap)
+        self.files = files_of(settings, self._names.manifest, self._log.cluster_id)
         self._stores = StoresHere(settings, self._log, bootstrap)
         self._clock = time_source()
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from lifecycle.archive_files import files_of
 from lifecycle.archived_chunks import ArchivedChunks
 from lifecycle.chunks import (
     ROW_COLUMNS,
@@ -28,7 +29,6 @@ from lifecycle.chunks import (
     encode_header,
     encode_readings,
 )
-from lifecycle.file_tree import FileTree, root_of
 from lifecycle.hot_hours import hours_of
 from lifecycle.job_run import JobRunningError
 from lifecycle.jobs import RUN_HERE, Jobs
@@ -66,8 +66,8 @@ class Keeper:
     def __init__(self, settings: Settings, bootstrap: str, lanes: Callable[[], Sequence[OwnedLane]]) -> None:
         self._settings, self._bootstrap, self._lanes = settings, bootstrap, lanes
         self._names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
-        self._files = FileTree(root_of(settings.data_dir, self._names.manifest), self._names.manifest)
         self._log = Log(bootstrap)
+        self._files = files_of(settings, self._names.manifest, self._log.cluster_id)
         self._manifest = ManifestLog(self._log, self._names.manifest)
         self._clock = time_source()
         self._rules = read_rules(self._files.root)

@@ -23,7 +23,7 @@ from lifecycle.archive_index import Index
 from lifecycle.chunks import decode_header
 from lifecycle.file_tree import FileLostError
 from lifecycle.found_files import Found, UnchainedArchivesError, chosen, unchained
-from lifecycle.job_steps import Fresh, Place, digest_of, segment_of, sha256_of, spans_of, written
+from lifecycle.job_steps import Place, digest_of, segment_in, sha256_of, spans_of, written
 from lifecycle.layout import index_of, place_in
 from lifecycle.manifest import Commit, Move
 from lifecycle.packing import DamagedError
@@ -90,10 +90,10 @@ class Reindex:
             index = Index(content)
             blobs = [index.blob(chunk) for chunk in range(index.chunks)]
         headers = [decode_header(place.partition, blob.first_sequence, blob.header) for blob in blobs]
-        data = self._files.root / file.path
-        fresh = Fresh(data, index_file, place.name, file.facts, spans_of(headers))
-        segment = segment_of(work, file.path, Place(place.tier, place.grain, place.period), fresh)
-        work.files.publish(index_file, index_of(file.path))
+        where, spans = Place(place.tier, place.grain, place.period), spans_of(headers)
+        with self._files.open_checked(file.path) as data:
+            segment = segment_in(work, file.path, where, data, index_file, file.facts, spans)
+        work.files.replace(index_file, index_of(file.path))
         number = work.lease.tree.commit + 1
         work.lease.commit(Commit(number, Move.SEAL, work.job, place.partition, segment.moved_us, (segment,), ()))
 
@@ -135,7 +135,7 @@ def mend_index(work: Work, segment: Segment) -> None:
             f"{segment.path} (partition {facts.partition}, sequences {facts.first_sequence} to {facts.last_sequence}) "
             f"is damaged: {error}. `driftledger lifecycle run restore` makes it again"
         ) from error
-    work.files.publish(fresh, index_of(segment.path))
+    work.files.replace(fresh, index_of(segment.path))
 
 
 def _found(files: FileTree, tree: Tree) -> list[Found]:

@@ -23,6 +23,7 @@ from schemas.clock import SystemTime
 from streams.broker import Cluster
 from streams.settings import Settings
 from tests.browser.chromium import find_chromium
+from tests.core.s3_server import ENVIRONMENT, Server, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,6 +109,16 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str, why
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.write_line(f"{len(without)} tests deselected: {why}")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that speaks S3, and its keys in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        with serving(tmp_path_factory.mktemp("s3")) as server:
+            yield server
 
 
 @pytest.fixture(scope="session")

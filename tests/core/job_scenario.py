@@ -57,9 +57,9 @@ class FileLease:
         return self.tree
 
 
-def run(folder: Path, made: Hours) -> Tree:
-    """Bring the folder to the end of the scenario."""
-    work = Work(FileTree(folder / "root", OWNER), FileLease(folder / "manifest"), "a-job", lambda: 1)
+def run(folder: Path, made: Hours, files: FileTree | None = None) -> Tree:
+    """Bring the folder to the end of the scenario. files: where they lie, if not in it."""
+    work = Work(files or FileTree(folder / "root", OWNER), FileLease(folder / "manifest"), "a-job", lambda: 1)
     tidy(work, lambda _: 1)
     for hour in made.hours:
         end = work.lease.tree.end(made.partition)
@@ -81,9 +81,9 @@ def run(folder: Path, made: Hours) -> Tree:
     return work.lease.tree
 
 
-def mend(folder: Path, made: Hours) -> Tree:
-    """Enter what the manifest does not name, make indices again, and files."""
-    work = Work(FileTree(folder / "root", OWNER), FileLease(folder / "manifest"), "a-job", lambda: 1)
+def mend(folder: Path, made: Hours, files: FileTree | None = None) -> Tree:
+    """Enter what the manifest does not name, make indices again, and files. files: as of `run`."""
+    work = Work(files or FileTree(folder / "root", OWNER), FileLease(folder / "manifest"), "a-job", lambda: 1)
     reindex = Reindex(work.files, work.lease.tree, lambda _: 1)
     reindex.prove(work)
     for step in reindex.steps():
