@@ -5,7 +5,8 @@ So rows are asked for in parts of PART_ROWS or PART_TEXT_BYTES, each from where 
 written is said in `arrow_stream`.
 
 For answers that will be merged with those of other workers (`partial`) rows have a column order_ms, their order across
-partitions, and groups a column sum_exact, see `partial`.
+partitions, and groups a column sum_exact, see `partial`; with percentiles also spread_values and spread_bins, of which
+one is null, or both, see `spread`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ TIME_FIELDS: Final = {
 }
 ORDER: Final = "order_ms"
 SUM_EXACT: Final = "sum_exact"
+SPREAD: Final = ("spread_values", "spread_bins")
 
 
 class Ask(Protocol):
@@ -83,6 +85,10 @@ def _aggregate(request: Aggregate, partitions: tuple[int, ...], ask: Ask, *, par
     table = aggregates_table(answer)
     sums = [number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True) for number in exact]
     table = table.append_column(SUM_EXACT, pa.array(sums[: table.num_rows], pa.binary()))
+    if aggregation.percentiles:
+        packed = [spread.packed() for spread in answer.spreads]
+        for place, name in enumerate(SPREAD):
+            table = table.append_column(name, pa.array([parts[place] for parts in packed], pa.binary()))
     yield from _in_parts(table, Ending(asdict(answer.explain), False, partitions))  # noqa: FBT003
 
 

@@ -61,7 +61,8 @@ def rows_table(selected: Selected) -> pa.Table:
 def aggregates_table(aggregates: Aggregates) -> pa.Table:
     """Groups of an answer: window_start, window_end, source or kind, count, values, functions, percentiles (p99.9).
 
-    In frame corrected near_edge and unknown stand behind values.
+    In frame corrected near_edge and unknown stand behind values; behind percentiles method, exact or ddsketch, and
+    relative_error, as in results of windows.
     """
     arrays: dict[str, pa.Array] = {}
     if aggregates.window_start_us is not None and aggregates.window_end_us is not None:
@@ -78,6 +79,9 @@ def aggregates_table(aggregates: Aggregates) -> pa.Table:
         arrays[function.value] = _finite(column)
     for percentile, column in aggregates.percentiles.items():
         arrays[f"p{percentile_text(percentile)}"] = _finite(column)
+    if aggregates.relative_error is not None:
+        arrays["method"] = named((aggregates.relative_error == 0).astype(np.int32), _METHODS, None)
+        arrays["relative_error"] = plain(pa.float64(), aggregates.relative_error, None)
     return pa.table(arrays)
 
 
@@ -106,6 +110,9 @@ def _array(name: Field, values: Values, selected: Selected) -> pa.Array:
         return named(column.astype(np.int32), _FAULTS, None)
     return plain(_TYPES.get(name, pa.int64()), column, valid)
 
+
+#: How percentiles were found.
+_METHODS: Final = [b"ddsketch", b"exact"]
 
 #: Names of faults by their number; numbers that no fault has are never used.
 _FAULTS: Final = [Fault(number).name.encode() if number in set(Fault) else b"" for number in range(max(Fault) + 1)]

@@ -2,9 +2,10 @@
 
 Problem: partitions may be held by several workers, and doubles that were rounded do not add up to the rounded sum. So
 a partial answer carries each sum as the integer it is, in units of 2^-1074 (the least double): integers add exactly,
-and are rounded once, at the end.
+and are rounded once, at the end. For percentiles it carries the values of each group, or the bins of its sketch.
 
-HAZARD percentiles cannot be merged: a group with values in more than one answer is refused.
+HAZARD of exact percentiles of more values than are kept the bins are not enough: a group with such in more than one
+answer is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lifecycle.planner import Explain, Function
-from lifecycle.sum_kernel import BASE, GROUPS
+from lifecycle.spread import Spread, joined, percentile_of, relative_errors
+from lifecycle.sum_kernel import BASE, GROUPS, TAKEN
 from lifecycle.tally import DOUBT, Aggregates, Tally
 from schemas.errors import BadInputError
 from streams.windows import By
@@ -39,7 +41,7 @@ class PartialTally(Tally):
 
     def result(self, names: Sequence[bytes], explain: Explain) -> Aggregates:
         """As Tally's."""
-        groups = self._groups
+        groups = self._end()
         found = int(groups.state[GROUPS])
         windows, keys, base = groups.window[:found].tolist(), groups.key[:found].tolist(), int(groups.state[BASE])
         ranks = [names[key] for key in keys] if self._aggregation.by is not By.ALL else [b""] * found
@@ -48,7 +50,11 @@ class PartialTally(Tally):
         self.exact = [
             sum(limb << (_LIMB_BITS * (base + place)) for place, limb in enumerate(limbs[group])) for group in order
         ] or [0]  # of nothing there may be an answer too
-        return super().result(names, explain)
+        spreads: list[Spread] = []
+        if self._aggregation.percentiles:
+            parts = self._spreads.parts(int(groups.state[TAKEN]), groups.values[:found])
+            spreads = [parts[group] for group in order] or [joined([], exact=True)]
+        return super().result(names, explain)._replace(spreads=spreads)
 
 
 def rounded(exact: int) -> float:
@@ -64,7 +70,7 @@ def merge(
 ) -> Aggregates:
     """Answers to one question over different partitions, each with its sums as integers.
 
-    Their functions are those that `needed` names. Raises BadInputError for percentiles of values of several answers.
+    Their functions are those that `needed` names. Raises BadInputError for exact percentiles that cannot be merged.
     """
     groups: dict[Key, dict[Any, Any]] = {}
     for answer, sums in answers:
@@ -93,9 +99,10 @@ def merge(
         np.array([group["count"] for group in merged], np.int64),
         values,
         {function: np.array(columns[function]) for function in Function if function in aggregation.functions},
-        {p: np.array([group[p] for group in merged]) for p in aggregation.percentiles},
+        {p: np.array([_percentile(group, p) for group in merged]) for p in aggregation.percentiles},
         explain,
         {name: np.array([group[name] for group in merged], np.int64) for name in doubt},
+        relative_errors(values, exact=aggregation.exact) if aggregation.percentiles else None,
     )
 
 
@@ -120,8 +127,14 @@ def _group(answer: Aggregates, place: int, exact: int) -> dict[Any, Any]:
         "min": float(answer.functions[Function.MIN][place]),
         "max": float(answer.functions[Function.MAX][place]),
         **{name: int(column[place]) for name, column in answer.doubt.items()},
+        "spread": answer.spreads[place] if answer.spreads else Spread(None),
         **{percentile: float(column[place]) for percentile, column in answer.percentiles.items()},
     }
+
+
+def _percentile(group: dict[Any, Any], percentile: int) -> float:
+    """As one answer told it; of values of several from how they are spread."""
+    return float(group[percentile]) if percentile in group else percentile_of(group["spread"], percentile)
 
 
 def _add(
@@ -134,12 +147,16 @@ def _add(
     if before is more:
         return
     if aggregation.percentiles and before["values"] and more["values"]:
-        raise BadInputError(
-            "percentiles of events that different workers hold are not answered. Ask for each partition by itself, by "
-            "source, or without percentiles"
-        )
-    if not before["values"]:
-        before.update({percentile: more[percentile] for percentile in aggregation.percentiles})
+        if not (before["spread"].known and more["spread"].known):
+            raise BadInputError(
+                "exact percentiles of this many events that different workers hold are not answered. Ask for each "
+                "partition by itself, by source, or for percentiles within their error"
+            )
+        before["spread"] = joined([before["spread"], more["spread"]], exact=aggregation.exact)
+        for percentile in aggregation.percentiles:
+            before.pop(percentile, None)
+    elif not before["values"]:
+        before.update({name: more[name] for name in ("spread", *aggregation.percentiles) if name in more})
     for name in ("count", "values", "exact", *(name for name in DOUBT if name in before)):
         before[name] += more[name]
     before["min"] = float(np.fmin(before["min"], more["min"]))

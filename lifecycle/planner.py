@@ -134,15 +134,19 @@ class Aggregation:
     """What to compute of the counted rows of a question. Raises BadInputError for percentiles that there are not.
 
     by, window: a group for each name and window that has rows; without both there is one group, if need be empty.
-    percentiles: in thousandths of a percent (p99.9 is 99_900), by nearest rank, at most PERCENTILES_MAX.
+    percentiles: in thousandths of a percent (p99.9 is 99_900), by nearest rank, at most PERCENTILES_MAX; of groups with
+    many values within the error of a sketch, or exact, see `spread`.
     """
 
     by: By = By.ALL
     window: Window | None = None
     functions: frozenset[Function] = frozenset(Function)
     percentiles: tuple[int, ...] = ()
+    exact: bool = False
 
     def __post_init__(self) -> None:
+        if self.exact and not self.percentiles:
+            raise BadInputError("exact is of percentiles, and there are none. Ask for some, for example 50,99")
         if len(self.percentiles) > PERCENTILES_MAX:
             raise BadInputError(f"{len(self.percentiles)} percentiles are asked for. List up to {PERCENTILES_MAX}")
         for percentile in self.percentiles:
@@ -268,6 +272,7 @@ class Explain:
     rows_scanned: rows of chunks that were looked at one by one; rows_unsealed: of no chunk yet, looked at as well.
     rows_left_out: of an aggregate in frame corrected, rows without an estimate that are not in it, as it was asked, and
     whose authority time lies in the range.
+    readings: how often the rows were read: twice for exact percentiles of more values than are kept.
     """
 
     chunks_skipped: int = 0
@@ -282,6 +287,7 @@ class Explain:
     rows_scanned: int = 0
     rows_unsealed: int = 0
     rows_left_out: int = 0
+    readings: int = 0
     elapsed_us: int = 0
 
 

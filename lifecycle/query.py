@@ -16,7 +16,7 @@ Not for two threads at once.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -82,6 +82,8 @@ COLUMN_BYTES_MAX: Final = 64 * 1024 * 1024
 _BYTES_PER_GHOST: Final = 16 * 1024
 
 _INTS: Final = np.zeros(0, np.int64)
+#: Sequences that no row has.
+_NONE: Final = (-1, -1)
 _CODES: Final = np.zeros(0, np.int32)
 _SMALL: Final = np.zeros(0, np.uint8)
 _DOUBLES: Final = np.zeros(0)
@@ -203,12 +205,34 @@ class HotQueries:
         self, kind: type[AnyTally], question: Question, aggregation: Aggregation, *, statistics: bool
     ) -> tuple[Aggregates, AnyTally]:
         asked = self._ask(question)
+        if aggregation.exact:
+            asked = replace(asked, question=self._until_now(asked))
         tally = kind(
             aggregation,
             grouping_of(question, aggregation, minutes=True),
             grouping_of(question, aggregation, minutes=False),
             doubtful=question.frame is Frame.CORRECTED,
         )
+        self._tally_all(asked, aggregation, tally, statistics=statistics)
+        explain = asked.explain
+        if tally.look_again():
+            again = replace(asked, explain=Explain())
+            self._tally_all(again, aggregation, tally, statistics=statistics)
+            for name in ("rows_scanned", "rows_unsealed", "cached", "bytes_read", "readings"):
+                setattr(explain, name, getattr(explain, name) + getattr(again.explain, name))
+            for name, count in again.explain.columns.items():
+                explain.columns[name] = explain.columns.get(name, 0) + count
+        explain.chunks_skipped += self._count_chunks(asked) - (
+            explain.chunks_skipped + explain.chunks_statistics + explain.chunks_edges + explain.chunks_rows
+        )
+        self._end(asked)
+        names = self._catalog.kinds if aggregation.by is By.KIND else self._catalog.sources
+        return tally.result(names.names, explain), tally
+
+    def _tally_all(self, asked: _Asked, aggregation: Aggregation, tally: Tally, *, statistics: bool) -> None:
+        """Everything that is asked for, once."""
+        question = asked.question
+        asked.explain.readings += 1
         for partition in asked.partitions:
             limits = limits_of(question, aggregation, partition, statistics=statistics)
             if question.frame is Frame.CORRECTED:
@@ -220,13 +244,17 @@ class HotQueries:
                 self._tally_block(asked, block, limits, aggregation, tally)
             if unsealed is not None:
                 self._tally_rows(asked, unsealed, limits, aggregation, tally, edges=False)
-        explain = asked.explain
-        explain.chunks_skipped += self._count_chunks(asked) - (
-            explain.chunks_skipped + explain.chunks_statistics + explain.chunks_edges + explain.chunks_rows
-        )
-        self._end(asked)
-        names = self._catalog.kinds if aggregation.by is By.KIND else self._catalog.sources
-        return tally.result(names.names, explain), tally
+
+    def _until_now(self, asked: _Asked) -> Question:
+        """The question, without what comes from now on: another reading must find the same rows."""
+        sequences = {}
+        for partition in asked.partitions:
+            unsealed = self._chunks.unsealed(partition)
+            rows = [] if unsealed is None else unsealed.rows.sequence[-1:].tolist()
+            last = max([self._catalog.refresh(partition)[0] - 1, *rows])
+            first, wanted = asked.question.sequences.get(partition, (0, INT64_MAX))
+            sequences[partition] = (first, min(wanted, last)) if first <= min(wanted, last) else _NONE
+        return replace(asked.question, sequences=sequences)
 
     def _ask(self, question: Question) -> _Asked:
         started_ns = self._clock.monotonic_ns()

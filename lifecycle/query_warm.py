@@ -11,6 +11,7 @@ from lifecycle.packing import Reader, pack_ints, pack_texts, texts_of
 from lifecycle.planner import Aggregation, Field, Question, Window
 from lifecycle.query import HotQueries
 from lifecycle.row_kernel import estimates_ms, mark_used, put_at
+from lifecycle.spread import Spread, Spreads, joined, percentile_of
 from lifecycle.store import Store
 from streams.windows import By, Frame
 
@@ -79,6 +80,7 @@ def warm_queries(entries: Entries, judged: Outputs) -> None:
                 for window in (None, Window(2_000), Window(_WINDOWS * _MINUTE_US, _MINUTE_US)):
                     queries.aggregate(question, Aggregation(by, window))
                     queries.aggregate_partial(question, Aggregation(by, window, percentiles=(50_000,)))
+    _warm_spreads()
     Reader(pack_texts(texts_of([_UUID]))).texts(1, len(_UUID))
     Reader(pack_ints(np.arange(2) * _MINUTE_US)).ints(2)
     place, code = np.zeros(1, np.int64), np.zeros(1, np.int32)
@@ -88,3 +90,14 @@ def warm_queries(entries: Entries, judged: Outputs) -> None:
     estimates_ms(place, place, np.zeros(1, np.int64), np.zeros(1, np.int64))
     queries.get(*names)
     queries.get(*names, at_us=_MINUTE_US)
+
+
+def _warm_spreads() -> None:
+    """Of more values than are kept, read twice, and merged."""
+    spreads, many = Spreads((50_000,), exact=True), np.array([_WINDOWS])
+    spreads.make_room(0, _WINDOWS)
+    spreads.samples.group[:_WINDOWS], spreads.samples.value[:_WINDOWS] = 0, 1.0
+    spreads.look_again(spreads.settle(_WINDOWS, many), many)
+    spreads.settle(_WINDOWS, many)
+    spreads.result(0, many)
+    percentile_of(joined([Spread(np.ones(_WINDOWS))], exact=False), 50_000)

@@ -3,7 +3,7 @@
     /get        source, at, frame, partition*, columns
     /range      frame, unknown, from, to, last, source*, kind*, partition*, sequences*, columns, limit
     /aggregate  frame, unknown, from, to, last, source*, kind*, partition*, sequences*, by, window_ms, slide_ms,
-                functions, percentiles
+                functions, percentiles, exact
 
     frame        local (the source's clock, unless given), authority (the broker's) or corrected (the source's clock
                  less its estimated offset)
@@ -15,6 +15,7 @@
     sequences    PARTITION:FIRST-LAST, both ends included; FIRST- has no end
     columns, functions, percentiles   several by commas: value,source; sum,max; 50,99.9
     functions    sum, min, max, mean; count may be among them, and is always in the answer
+    exact        1: percentiles are exact, however many the values; 0, unless given: as windows tell them, see `spread`
 
 Those with a star may be given more than once. GUARANTEE `parse(encode(question))` is the question, cut to 64 bits.
 """
@@ -115,6 +116,8 @@ def encode(request: Request) -> list[tuple[str, str]]:
     pairs.append(("functions", ",".join(functions)))
     if aggregation.percentiles:
         pairs.append(("percentiles", ",".join(map(percentile_text, aggregation.percentiles))))
+    if aggregation.exact:
+        pairs.append(("exact", "1"))
     return pairs
 
 
@@ -135,7 +138,7 @@ def parse(path: str, pairs: Iterable[tuple[str, str]], now_us: int) -> Request:
             raise BadInputError(f"limit {limit} is above {LIMIT_MAX}. Ask for the rest by sequences")
         question = _question(given, now_us)
         return Range(question, _fields(given, question.frame), LIMIT if limit is None else limit)
-    given.check(*_COMMON, "by", "window_ms", "slide_ms", "functions", "percentiles")
+    given.check(*_COMMON, "by", "window_ms", "slide_ms", "functions", "percentiles", "exact")
     return Aggregate(_question(given, now_us), _aggregation(given))
 
 
@@ -204,7 +207,14 @@ def _aggregation(given: Given) -> Aggregation:
         None if size_ms is None else Window(size_ms * US_PER_MS, (slide_ms or 0) * US_PER_MS),
         frozenset(Function) if functions is None else frozenset(functions),
         given.one("percentiles", parse_percentiles) or (),
+        given.one("exact", _flag) or False,
     )
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise BadInputError(f"{text!r:.40} is neither. Give 0 or 1")
+    return text == "1"
 
 
 def _functions(text: str) -> tuple[Function, ...]:

@@ -93,7 +93,7 @@ _DONE, _GROW, _WIDEN = (int(stop) for stop in Stop)
 
 
 @kernel
-def _home(window: int, key: int, places: int) -> int:
+def home_of(window: int, key: int, places: int) -> int:
     """Where probing begins in a table of so many places, a power of two."""
     folded = (window ^ (window >> 30)) & _HASH_MASK
     mixed = folded * 1_640_531_527 + (key & _HASH_MASK) * 1_500_450_271  # two products below 2^61
@@ -106,7 +106,7 @@ def find_group(
 ) -> int:
     """The group of a window and a key; where there is none it becomes number `used`, for which there is room."""
     mask = table.size - 1
-    place = _home(window, key, table.size)
+    place = home_of(window, key, table.size)
     while table[place] != 0:
         group = table[place] - 1
         if windows[group] == window and keys[group] == key:
@@ -123,7 +123,7 @@ def place_groups(groups: Groups) -> None:
     """Put all groups into an empty table."""
     mask = groups.table.size - 1
     for group in range(groups.state[GROUPS]):
-        place = _home(groups.window[group], groups.key[group], groups.table.size)
+        place = home_of(groups.window[group], groups.key[group], groups.table.size)
         while groups.table[place] != 0:
             place = (place + 1) & mask
         groups.table[place] = group + 1

@@ -1,7 +1,8 @@
 """What is counted for an answer: groups that grow as they are met, sums without rounding, values for percentiles.
 
 The arrays and the kernels that fill them are `sum_kernel`'s; here they are made larger where a kernel asks for it,
-and turned into an answer at the end: groups ascending by window and name, each sum rounded once.
+and turned into an answer at the end: groups ascending by window and name, each sum rounded once. What becomes of values
+for percentiles, `spread` says; where it asks for a second reading of the same rows, `look_again` begins one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from lifecycle.dating_kernel import DOUBT_COLUMNS, count_doubt
 from lifecycle.planner import Function
+from lifecycle.spread import Spreads, relative_errors
 from lifecycle.sum_kernel import (
     ADDED,
     ADDITIONS_MAX,
@@ -23,18 +25,17 @@ from lifecycle.sum_kernel import (
     STATE,
     TAKEN,
     Groups,
-    Samples,
     Stop,
     add_lines,
     add_rows,
     carry,
-    group_values,
     place_groups,
     round_sums,
 )
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN
-from streams.windows import PERCENTILE_MAX, By
+from streams.window_table import EXACT_VALUES
+from streams.windows import By
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,11 +44,13 @@ if TYPE_CHECKING:
 
     from lifecycle.planner import Aggregation, Explain
     from lifecycle.query_kernel import Limits, Lines, RowsIn, Span, Wanted
+    from lifecycle.spread import Spread
     from lifecycle.sum_kernel import Grouping
 
 #: About 150 bytes each while they are counted.
 GROUPS_MAX: Final = 250_000
-#: Values that percentiles are taken of, once for each window they are in: 20 bytes each.
+#: Values that are kept for percentiles, once for each window they are in: 20 bytes each. Beyond it those of groups with
+#: many are counted by bin.
 SAMPLES_MAX: Final = 4 * 1024 * 1024
 
 #: Instants below this can be moved by a window without leaving 64 bits.
@@ -56,7 +59,6 @@ _WINDOWS_SAFE: Final = 2**62
 #: Columns of `Aggregates.doubt`, in the order in which `count_doubt` counts them.
 DOUBT: Final = ("near_edge", "unknown")
 _GROUPS_FIRST: Final = 256
-_SAMPLES_FIRST: Final = 65_536
 #: Limbs that are held at first: for values whose size is between some 1e-12 and 1e12.
 _BASE_FIRST: Final = 29
 _LIMBS_FIRST: Final = 7
@@ -68,7 +70,8 @@ class Aggregates(NamedTuple):
     window_start_us, window_end_us (exclusive): cut to 64 bits; None without windows. key: place in names, which ascend;
     None by all. count: counted rows; values: the finite values among them, of which the functions are: NaN without any,
     infinite beyond the largest double. What was not asked for is not there. doubt: in frame corrected, by name as in
-    DOUBT, near_edge: events that may belong elsewhere, and unknown: those that are dated by the broker.
+    DOUBT, near_edge: events that may belong elsewhere, and unknown: those that are dated by the broker. relative_error:
+    of the percentiles, at most, where there are any. spreads: of an answer that is to be merged, of each group.
     """
 
     by: By
@@ -82,6 +85,8 @@ class Aggregates(NamedTuple):
     percentiles: dict[int, NDArray[np.float64]]
     explain: Explain
     doubt: Mapping[str, NDArray[np.int64]] = MappingProxyType({})
+    relative_error: NDArray[np.float64] | None = None
+    spreads: Sequence[Spread] = ()
 
 
 class Tally:
@@ -95,8 +100,10 @@ class Tally:
         self._windows = -(-window.size_us // window.slide_us) if window else 1
         self._groups = _empty_groups(aggregation.sums)
         self._doubt = np.zeros((_GROUPS_FIRST, DOUBT_COLUMNS), np.int64) if doubtful else None
-        samples = _SAMPLES_FIRST if aggregation.percentiles else 0
-        self._samples = Samples(np.empty(samples, np.int32), np.empty(samples))
+        self._spreads = Spreads(aggregation.percentiles, aggregation.exact)
+        self._settle_at = SAMPLES_MAX
+        #: What the first reading has counted, while there is a second.
+        self._counted: Groups | None = None
 
     def add_lines(self, lines: Lines, limits: Limits, wanted: Wanted, decisions: NDArray[np.uint8]) -> None:
         """Take the lines of chunks that statistics answer for."""
@@ -111,19 +118,18 @@ class Tally:
         count = span.last - span.first
         self._make_room(count)
         if self._aggregation.percentiles:
-            self._make_samples(count * self._windows)
+            self._spreads.make_room(int(self._groups.state[TAKEN]), count * self._windows)
         at, stop = span.first, -1
         while stop != Stop.DONE:
-            at, stop = add_rows(rows, span, self._by_rows, self._groups, self._samples, at)
+            at, stop = add_rows(rows, span, self._by_rows, self._groups, self._spreads.samples, at)
             self._mend(stop)
-        if self._groups.state[TAKEN] > SAMPLES_MAX:
-            raise BadInputError(
-                f"percentiles of more than {SAMPLES_MAX:,} values are not answered. Ask for a shorter range, or for "
-                "windows that share fewer events"
-            )
+        if self._counted is not None or self._groups.state[TAKEN] > self._settle_at:
+            self._settle()
 
     def add_doubt(self, rows: RowsIn, bound_us: NDArray[np.int64], span: Span) -> int:
         """Of rows that were taken, in frame corrected, how sure their times are; returns how many were left out."""
+        if self._counted is not None:
+            return 0
         groups = self._groups
         if self._doubt is None or len(self._doubt) < groups.window.size:
             before, self._doubt = self._doubt, np.zeros((groups.window.size, DOUBT_COLUMNS), np.int64)
@@ -131,9 +137,22 @@ class Tally:
                 self._doubt[: len(before)] = before
         return count_doubt(rows, bound_us, span, self._by_rows, groups, self._doubt)
 
+    def look_again(self) -> bool:
+        """Whether the same rows are to be added a second time before there is a result; once all have been."""
+        if self._counted is not None or not self._aggregation.exact or self._spreads.whole:
+            return False
+        self._settle()
+        groups = self._counted = self._groups
+        self._spreads.look_again(int(groups.state[TAKEN]), groups.values)
+        self._groups = _groups(groups.state.copy(), groups.window.size, 0)._replace(
+            table=groups.table, window=groups.window, key=groups.key
+        )
+        self._groups.state[TAKEN] = 0
+        return True
+
     def result(self, names: Sequence[bytes], explain: Explain) -> Aggregates:
         """What was counted; names: what keys mean. To be asked for once."""
-        aggregation, groups = self._aggregation, self._groups
+        aggregation, groups = self._aggregation, self._end()
         found = int(groups.state[GROUPS])
         if found == 0 and aggregation.window is None and aggregation.by is By.ALL:
             found = 1  # of nothing there is an answer too
@@ -154,6 +173,8 @@ class Tally:
             sums = np.where(some, bits.view(np.float64), np.nan)
             columns |= {Function.SUM: sums, Function.MEAN: sums / np.where(some, values, 1)}
         start, end = self._bounds(groups.window[:found][order])
+        told = aggregation.percentiles
+        percentiles = self._spreads.result(int(groups.state[TAKEN]), values) if told else {}
         return Aggregates(
             aggregation.by,
             start,
@@ -163,9 +184,10 @@ class Tally:
             groups.count[:found][order],
             values[order],
             {name: columns[name][order] for name in Function if name in aggregation.functions},
-            {percentile: column[order] for percentile, column in self._percentiles(values).items()},
+            {percentile: column[order] for percentile, column in percentiles.items()},
             explain,
             {} if self._doubt is None else dict(zip(DOUBT, self._doubt[:found][order].T.copy(), strict=True)),
+            relative_errors(values[order], exact=aggregation.exact) if told else None,
         )
 
     def _bounds(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
@@ -178,22 +200,25 @@ class Tally:
         exact = [number * window.slide_us for number in windows.tolist()]
         return _cut(exact), _cut([start + window.size_us for start in exact])
 
-    def _percentiles(self, values: NDArray[np.int64]) -> dict[int, NDArray[np.float64]]:
-        """Of each group, by nearest rank."""
-        asked = self._aggregation.percentiles
-        if not asked:
-            return {}
-        ends = np.cumsum(values)
-        ordered = np.empty(int(self._groups.state[TAKEN]))
-        group_values(self._samples, ends - values, ordered)
-        columns = {percentile: np.full(values.size, np.nan) for percentile in asked}
-        for group, (count, end) in enumerate(zip(values.tolist(), ends.tolist(), strict=True)):
-            if count:
-                places = [-(-percentile * count // PERCENTILE_MAX) - 1 for percentile in asked]
-                part = np.partition(ordered[end - count : end], sorted(set(places)))
-                for percentile, place in zip(asked, places, strict=True):
-                    columns[percentile][group] = part[place]
-        return columns
+    def _settle(self) -> None:
+        """Count values by bin where there are many; those that must be kept may be too many."""
+        state = self._groups.state
+        values = self._groups.values if self._counted is None else self._counted.values
+        state[TAKEN] = self._spreads.settle(int(state[TAKEN]), values)
+        if state[TAKEN] > SAMPLES_MAX:
+            raise BadInputError(
+                f"percentiles of more than {SAMPLES_MAX:,} values in groups of up to {EXACT_VALUES} are not answered. "
+                "Ask for a shorter range, longer windows, or windows that share fewer events"
+            )
+        self._settle_at = int(state[TAKEN]) + SAMPLES_MAX // 2
+
+    def _end(self) -> Groups:
+        """The groups of the answer; values that are to be in bins are."""
+        if self._counted is not None:
+            self._groups, self._counted = self._counted, None
+        elif self._aggregation.percentiles and not self._spreads.again and not self._spreads.whole:
+            self._settle()
+        return self._groups
 
     def _make_room(self, additions: int) -> None:
         """For so many more additions to any limb."""
@@ -202,14 +227,6 @@ class Tally:
             carry(self._groups.limbs, int(state[GROUPS]))
             state[ADDED] = 0
         state[ADDED] += additions
-
-    def _make_samples(self, most: int) -> None:
-        taken = int(self._groups.state[TAKEN])
-        if taken + most > self._samples.value.size:
-            size = max(2 * self._samples.value.size, taken + most)
-            samples = Samples(np.empty(size, np.int32), np.empty(size))
-            samples.group[:taken], samples.value[:taken] = self._samples.group[:taken], self._samples.value[:taken]
-            self._samples = samples
 
     def _mend(self, stop: int) -> None:
         """Make what a kernel stopped for."""

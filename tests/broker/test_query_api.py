@@ -227,6 +227,12 @@ def test_the_commands_answer(capsysbinary: pytest.CaptureFixture[bytes]) -> None
     captured = capsysbinary.readouterr()
     assert captured.out.decode().splitlines()[:2] == ["event_id,value", f"e4,{VALUES[4]}"]
     assert b"more than 7 rows. Give a larger --limit" in captured.err
+    assert main(["aggregate", "--percentiles", "50,99", "--exact", "--output", "jsonl"]) == 0
+    captured = capsysbinary.readouterr()
+    (row,) = [json.loads(line) for line in captured.out.splitlines()]
+    assert (row["p50"], row["p99"]) == (sorted(VALUES)[EVENTS // 2 - 1], sorted(VALUES)[EVENTS * 99 // 100 - 1])
+    assert (row["method"], row["relative_error"]) == ("exact", 0)
+    assert f"exact: {EVENTS + DUPLICATES} rows were read\n".encode() in captured.err
     assert main(["aggregate", "--by", "kind", "--percentiles", "50", "--explain"]) == 0
     captured = capsysbinary.readouterr()
     assert b"k2" in captured.out
@@ -292,6 +298,8 @@ def _twin(rows: list[Row], request: Request) -> list[dict[str, Any]]:
             line[asked.by.value] = name.decode()
         line |= {function.value: number for function, number in group.functions.items()}
         line |= {f"p{percentile_text(percentile)}": number for percentile, number in group.percentiles.items()}
+        if group.relative_error is not None:
+            line |= {"method": "ddsketch" if group.relative_error else "exact", "relative_error": group.relative_error}
         lines.append(line)
     return lines
 
@@ -581,10 +589,10 @@ def test_two_workers_and_none_answer_the_same(kafka: Any, tmp_path_factory: pyte
         _check(reader)
         rows = _rows_of(ledger)
         _check_against_the_twin(reader, rows)
-        with pytest.raises(BadInputError, match="percentiles of events that different workers hold"):
-            reader.aggregate(percentiles=[50])
+        of_two = [_percentiles(reader, exact=exact) for exact in (False, True)]
         second.stop()
         first.stop()
+    assert [_percentiles(reader, exact=exact) for exact in (False, True)] == of_two
     _check(reader)
     _check_against_the_twin(reader, rows)
     explained = explanation(reader.aggregate())
@@ -594,6 +602,12 @@ def test_two_workers_and_none_answer_the_same(kafka: Any, tmp_path_factory: pyte
     _check(Reader(elsewhere))
     _check_against_the_twin(Reader(elsewhere), rows)
     assert {place["store"] for place in explanation(Reader(elsewhere).aggregate())["answers"][0]["local"]} == {None}
+
+
+def _percentiles(reader: Reader, *, exact: bool) -> pa.Table:
+    table = reader.aggregate(by="kind", percentiles=[1, 50, 99.9], exact=exact)
+    assert set(table["method"].to_pylist()) == ({"exact"} if exact else {"ddsketch"})
+    return table.replace_schema_metadata()
 
 
 def test_without_a_worker_a_damaged_chunk_is_passed_over(kafka: Any, tmp_path: Path) -> None:
@@ -610,7 +624,7 @@ def test_without_a_worker_a_damaged_chunk_is_passed_over(kafka: Any, tmp_path: P
         for at in range(200, len(content) // 4, 97):
             content[at] ^= 0x5A
         file.write_bytes(content)
-    table = Reader(ledger.settings).aggregate(percentiles=[50])
+    table = Reader(ledger.settings).aggregate(percentiles=[50], exact=True)
     assert (table["count"].to_pylist(), table["p50"].to_pylist()) == ([20_000], [9_999.0])
     assert explanation(table)["answers"][0]["local"][0]["store"] is None
 

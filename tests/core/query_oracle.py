@@ -12,7 +12,9 @@ from lifecycle.planner import Aggregation, Field, Function, Question
 from schemas.faults import Fault
 from schemas.instants import INT64_MAX, INT64_MIN
 from streams.judge_kernel import Flag
+from streams.quantiles import RELATIVE_ERROR, bin_of, value_of
 from streams.severity_kernel import delta_ms_of
+from streams.window_table import EXACT_VALUES
 from streams.windows import By, Doubtful, Frame
 from tests.core.hot_rows import corrected_us
 
@@ -39,6 +41,7 @@ class Group(NamedTuple):
     percentiles: dict[int, float]
     near_edge: int | None = None
     unknown: int | None = None
+    relative_error: float | None = None
 
 
 def all_rows(store: DictionaryStore) -> list[Row]:
@@ -208,9 +211,12 @@ def _group(members: list[Row], aggregation: Aggregation) -> Group:
         Function.MEAN: total / len(values) if values else nothing,
     }
     ranks = {p: math.ceil(Fraction(p * len(values), 100_000)) for p in aggregation.percentiles}
+    exact = aggregation.exact or len(values) <= EXACT_VALUES
+    told = values if exact else [value_of(bin_of(value)) for value in values]
     return Group(
         len(members),
         len(values),
         {name: functions[name] for name in Function if name in aggregation.functions},
-        {p: values[rank - 1] if values else nothing for p, rank in ranks.items()},
+        {p: told[rank - 1] if values else nothing for p, rank in ranks.items()},
+        relative_error=(0.0 if exact else RELATIVE_ERROR) if ranks else None,
     )

@@ -33,12 +33,18 @@ def queries() -> HotQueries:
     st.frozensets(st.sampled_from(Function)),
     st.lists(st.integers(0, 2), min_size=4, max_size=4),
     st.sampled_from(Frame),
+    st.sampled_from([((), False), ((1, 50_000, 99_900), False), ((1, 50_000, 99_900), True)]),
 )
 def test_parts_merge_to_the_whole(
-    by: By, window: Window | None, functions: frozenset[Function], holder: list[int], frame: Frame
+    by: By,
+    window: Window | None,
+    functions: frozenset[Function],
+    holder: list[int],
+    frame: Frame,
+    percentiles: tuple[tuple[int, ...], bool],
 ) -> None:
-    """However partitions are spread over workers; sums are rounded once."""
-    aggregation = Aggregation(by, window, functions)
+    """However partitions are spread over workers; sums are rounded once, percentiles those of all values."""
+    aggregation = Aggregation(by, window, functions, *percentiles)
     whole = queries().aggregate(Question(frame), aggregation)
     answers = []
     for worker in sorted(set(holder)):
@@ -49,14 +55,16 @@ def test_parts_merge_to_the_whole(
     assert ipc_bytes(aggregates_table(merged)) == ipc_bytes(aggregates_table(whole))
 
 
-def test_percentiles_of_what_two_hold_are_refused() -> None:
-    """One answer's are taken as they are."""
-    aggregation = Aggregation(percentiles=(50_000,))
+def test_exact_percentiles_of_more_than_is_kept_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two answers; one's are taken as they are."""
+    monkeypatch.setattr("lifecycle.tally.SAMPLES_MAX", 400)
+    queries = HotQueries(DictionaryStore({p: odd_rows(p, 2_000, 7) for p in range(3)}, chunk_rows=64, unsealed=10))
+    aggregation = Aggregation(percentiles=(50_000,), exact=True)
     more = replace(aggregation, functions=needed(aggregation))
-    both = [queries().aggregate_partial(Question(partitions=(p,)), more) for p in (0, 1)]
-    with pytest.raises(BadInputError, match="percentiles of events that different workers hold"):
+    both = [queries.aggregate_partial(Question(partitions=(p,)), more) for p in (0, 1)]
+    with pytest.raises(BadInputError, match="percentiles of this many events that different workers hold"):
         merge(aggregation, both, Explain())
-    nothing = queries().aggregate_partial(Question(partitions=(2,), sources=(b"nobody",)), more)
+    nothing = queries.aggregate_partial(Question(partitions=(2,), sources=(b"nobody",)), more)
     for answers in ([both[0], nothing], [nothing, both[0]]):
         merged = merge(aggregation, answers, Explain())
         assert merged.percentiles[50_000].tolist() == both[0][0].percentiles[50_000].tolist()

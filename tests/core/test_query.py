@@ -7,6 +7,7 @@ import functools
 import hashlib
 import math
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ from schemas.errors import BadInputError
 from schemas.faults import Fault
 from streams.causes import Cause
 from streams.cli import query as command
-from streams.windows import By, Doubtful, Frame
+from streams.windows import DURATION_MAX_US, By, Doubtful, Frame
 from tests.core.hot_rows import START_MS, DictionaryStore, many_rows, odd_rows
 from tests.core.interpreted import interpreted
 from tests.core.query_oracle import Group, Row, aggregate, all_rows, asked, last_event, left_out, time_us
@@ -83,11 +84,14 @@ def questions(draw: st.DrawFn) -> tuple[int, Question]:
 
 
 aggregations = st.builds(
-    Aggregation,
+    lambda by, window, functions, percentiles, exact: Aggregation(
+        by, window, functions, percentiles, exact and bool(percentiles)
+    ),
     st.sampled_from(By),
     st.sampled_from(WINDOWS),
     st.one_of(st.just(frozenset(Function)), st.frozensets(st.sampled_from(Function))),
     st.one_of(st.just(()), st.sampled_from([(50_000,), (1, 33_333, 99_900, 100_000)])),
+    st.booleans(),
 )
 
 
@@ -108,6 +112,7 @@ def shown(found: Aggregates) -> list[tuple[int | None, bytes | None, Group]]:
             {function: float(column[i]) for function, column in found.functions.items()},
             {percentile: float(column[i]) for percentile, column in found.percentiles.items()},
             **{name: int(column[i]) for name, column in found.doubt.items()},
+            relative_error=None if found.relative_error is None else float(found.relative_error[i]),
         )
         groups.append((start, name, group))
     return groups
@@ -144,7 +149,40 @@ def test_aggregates_are_those_of_a_plain_loop(asking: tuple[int, Question], aggr
 def _exact(start: int | None, name: bytes | None, group: Group) -> tuple[Any, ...]:
     functions = {function: bits(value) for function, value in group.functions.items()}
     percentiles = {percentile: bits(value) for percentile, value in group.percentiles.items()}
-    return start, name, group.count, group.values, functions, percentiles, group.near_edge, group.unknown
+    doubt = group.near_edge, group.unknown
+    return start, name, group.count, group.values, functions, percentiles, doubt, group.relative_error
+
+
+@pytest.mark.parametrize("frame", [Frame.LOCAL, Frame.AUTHORITY])
+@pytest.mark.parametrize("by", By)
+def test_hours_are_summed_up_without_a_row(frame: Frame, by: By) -> None:
+    """Of whatever chunks: no row is read, and the answer is that of all rows."""
+    store = DictionaryStore({0: many_rows(0, 20_000, sources=[b"a", b"b"], rate_per_s=2.0)})
+    hours = Aggregation(by, Window(60 * MINUTE_US))
+    answer = HotQueries(store).aggregate(Question(frame), hours)
+    assert (answer.explain.rows_scanned, answer.explain.columns, answer.explain.chunks_rows) == (0, {}, 0)
+    assert answer.count.size >= 3
+    by_rows = HotQueries(store).aggregate(Question(frame), hours, statistics=False)
+    assert [_exact(*group) for group in shown(answer)] == [_exact(*group) for group in shown(by_rows)]
+
+
+@pytest.mark.parametrize("frame", Frame)
+def test_exact_percentiles_of_more_values_than_are_kept_are_read_twice(
+    frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with windows, and beside sums; what came between the readings is in none."""
+    monkeypatch.setattr("lifecycle.tally.SAMPLES_MAX", 1_200)
+    store = DictionaryStore({p: odd_rows(p, 3_000, 7) for p in range(2)}, chunk_rows=64, unsealed=10)
+    rows, question = all_rows(store), Question(frame)
+    for by, window in ((By.KIND, None), (By.ALL, Window(DURATION_MAX_US))):
+        aggregation = Aggregation(by, window, percentiles=(1_000, 50_000, 99_900), exact=True)
+        answer = HotQueries(store).aggregate(question, aggregation)
+        expected = aggregate(rows, question, aggregation)
+        assert [_exact(*group) for group in shown(answer)] == [_exact(*group) for group in expected]
+        once = HotQueries(store).aggregate(question, replace(aggregation, exact=False)).explain
+        assert (once.readings, answer.explain.readings) == (1, 2)
+        assert answer.explain.rows_scanned == 2 * once.rows_scanned
+        assert answer.explain.chunks_rows == once.chunks_rows
 
 
 @given(questions(), aggregations)
@@ -362,7 +400,7 @@ def test_more_groups_than_an_answer_holds_are_refused(monkeypatch: pytest.Monkey
         queries.aggregate(Question(), Aggregation(window=WINDOWS[4]))
     monkeypatch.setattr("lifecycle.tally.SAMPLES_MAX", 100)
     with pytest.raises(BadInputError, match="shorter range"):
-        queries.aggregate(Question(), Aggregation(percentiles=(50_000,)))
+        queries.aggregate(Question(), Aggregation(window=Window(MINUTE_US), percentiles=(50_000,)))
 
 
 # --------------------------------------------------------------------------------------------------------------- arrow
@@ -440,7 +478,7 @@ def test_aggregates_as_arrow_read_back_from_a_stream() -> None:
     table = pa.ipc.open_stream(ipc_bytes(aggregates_table(found))).read_all()
     table.validate(full=True)
     names = ["window_start", "window_end", "source", "count", "values", "sum", "min", "max", "mean", "p99.9"]
-    assert table.column_names == names
+    assert table.column_names == [*names, "method", "relative_error"]
     assert table["sum"].null_count == int((found.values == 0).sum())
     nothing = aggregates_table(queries.aggregate(Question(sources=()), Aggregation()))
     assert nothing.to_pylist() == [{"count": 0, "values": 0, "sum": None, "min": None, "max": None, "mean": None}]

@@ -42,7 +42,8 @@ def requests(draw: st.DrawFn) -> Request:
     window = draw(st.sampled_from([None, Window(60_000_000), Window(60_000_000, 70_000)]))
     functions = frozenset(draw(st.lists(st.sampled_from(Function), min_size=1)))
     percentiles = tuple(sorted(draw(st.sets(st.integers(1, 100_000), max_size=3))))
-    return Aggregate(question, Aggregation(draw(st.sampled_from(By)), window, functions, percentiles))
+    exact = bool(percentiles) and draw(st.booleans())
+    return Aggregate(question, Aggregation(draw(st.sampled_from(By)), window, functions, percentiles, exact))
 
 
 @settings(max_examples=200, deadline=None)
@@ -84,6 +85,8 @@ def test_the_last_hour_is_up_to_now() -> None:
         ("/range", {"sequences": "0:5-4"}, "Swap them"),
         ("/get", {"source": "s", "limit": "5"}, "unknown parameter 'limit'"),
         ("/get", {"source": "s", "at": "soon"}, "at: 'soon' is not an instant"),
+        ("/aggregate", {"percentiles": "50", "exact": "yes"}, "exact: 'yes' is neither. Give 0 or 1"),
+        ("/aggregate", {"exact": "1"}, "exact is of percentiles, and there are none"),
         ("/aggregate", {"percentiles": "50,many"}, "percentiles: 'many' is no percentile"),
         ("/aggregate", {"percentiles": "0.0001"}, "three decimals"),
         ("/aggregate", {"percentiles": "1,2,3,4,5,6,7,8,9"}, "9 percentiles are asked for. List up to 8"),
