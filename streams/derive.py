@@ -80,7 +80,9 @@ class _Change:
 
 @dataclass(frozen=True, slots=True)
 class Derive:
-    """The fold."""
+    """The fold. names: of the definitions that it takes from the ledger, None for all."""
+
+    names: frozenset[str] | None = field(default=None, kw_only=True)
 
     @property
     def name(self) -> str:
@@ -147,6 +149,8 @@ class Derive:
                     )
                 state.written_by = body["version"]
             elif kind == "Definition" and (name := window_name(body["name"])) is not None:
+                if self.names is not None and name not in self.names:
+                    continue
                 try:
                     changes.append(_Change(row, name, read_entry(body["name"], body["body"])))
                 except BadInputError:  # see the HAZARD above
