@@ -60,7 +60,9 @@ _DELTAS: Final = (
     "index", "sequence", "input_offset", "control_offset", "leader_epoch", "authority_timestamp", "value_length",
     "local_timestamp", "hlc", "offset_us", "bound_us",
 )  # fmt: skip
-_NAMES: Final = ("entry", "authority_kind", "value_state", "key_is", "source", "kind", "severity", "fault", "cause")
+_NAMES: Final = (
+    "partition", "entry", "authority_kind", "value_state", "key_is", "source", "kind", "severity", "fault", "cause",
+)  # fmt: skip
 
 
 class _Group(NamedTuple):

@@ -3,6 +3,7 @@
 One row is one entry. DATA stand first, in row groups of consecutive sequences; CONTROL entries in row groups after
 them, both ascending by index.
 
+    partition                    int32, the same in all rows: files of several partitions may be read together
     index, sequence              int64
     entry                        DATA or CONTROL
     input_offset, control_offset int64
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())
 SCHEMA: Final = pa.schema(
     [
+        pa.field("partition", pa.int32(), nullable=False),
         pa.field("index", pa.int64(), nullable=False),
         pa.field("sequence", pa.int64(), nullable=False),
         pa.field("entry", _NAME, nullable=False),
@@ -92,7 +94,9 @@ _ENTRY_KINDS, _AUTHORITY_KINDS, _STATES = (_members(closed) for closed in (Entry
 _KEYS, _FAULTS, _SEVERITIES, _CAUSES = (_members(closed) for closed in (KeyIs, Fault, Severity, Cause))
 
 
-def data_table(rows: Rows, sealing: Sealing, sources: Sequence[bytes], kinds: Sequence[bytes]) -> pa.Table:
+def data_table(
+    partition: int, rows: Rows, sealing: Sealing, sources: Sequence[bytes], kinds: Sequence[bytes]
+) -> pa.Table:
     """DATA entries; sources, kinds: what the codes in rows mean."""
     readable = rows.fault == Fault.NONE
     valid = None if readable.all() else readable
@@ -100,7 +104,7 @@ def data_table(rows: Rows, sealing: Sealing, sources: Sequence[bytes], kinds: Se
     estimated = rows.bound_us >= 0
     return pa.table(
         [
-            *_entry_arrays(rows, sealing, EntryKind.DATA),
+            *_entry_arrays(partition, rows, sealing, EntryKind.DATA),
             texts(pa.string(), rows.event_id, valid),
             dictionary(np.maximum(rows.source, 0), sources or [b""], valid),
             dictionary(np.maximum(rows.kind, 0), kinds or [b""], valid),
@@ -119,22 +123,23 @@ def data_table(rows: Rows, sealing: Sealing, sources: Sequence[bytes], kinds: Se
     )
 
 
-def control_table(numbers: Numbers, sealing: Sealing) -> pa.Table:
+def control_table(partition: int, numbers: Numbers, sealing: Sealing) -> pa.Table:
     """CONTROL entries."""
     count = numbers.index.size
     empty = [pa.nulls(count, field.type) for field in list(SCHEMA)[len(SCHEMA) - _VERDICTS :]]
     fault = np.full(count, Fault.CONTROL_ENTRY, np.uint8)
     empty[SCHEMA.get_field_index("fault") - (len(SCHEMA) - _VERDICTS)] = dictionary(fault, _FAULTS, None)
-    return pa.table([*_entry_arrays(numbers, sealing, EntryKind.CONTROL), *empty], schema=SCHEMA)
+    return pa.table([*_entry_arrays(partition, numbers, sealing, EntryKind.CONTROL), *empty], schema=SCHEMA)
 
 
 #: Columns from event_id on.
 _VERDICTS: Final = 13
 
 
-def _entry_arrays(rows: Rows | Numbers, sealing: Sealing, kind: EntryKind) -> list[pa.Array]:
+def _entry_arrays(partition: int, rows: Rows | Numbers, sealing: Sealing, kind: EntryKind) -> list[pa.Array]:
     hidden = np.isin(sealing.value_state, (ValueState.OMITTED, ValueState.ERASED))
     return [
+        plain(pa.int32(), np.full(rows.index.size, partition, np.int32), None),
         plain(pa.int64(), rows.index, None),
         plain(pa.int64(), rows.sequence, None),
         dictionary(np.full(rows.index.size, kind, np.int32), _ENTRY_KINDS, None),
@@ -252,6 +257,11 @@ def _sealing_of(column: _Reader) -> Sealing:
         kept=column.valid("original"),
         original=column.texts("original"),
     )
+
+
+def is_of(table: pa.Table, partition: int) -> bool:
+    """Whether all rows of a table say that they are of that partition."""
+    return bool((_Reader(table).plain("partition") == partition).all())
 
 
 def same_rows(one: pa.Table, other: pa.Table) -> bool:

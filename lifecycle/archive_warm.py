@@ -32,9 +32,9 @@ def warm_archives(entries: Entries, judged: Outputs) -> None:
     data = copied(slice_rows(entries, 0, rows.index.size)).entries
     sealing = sealing_of(data, columns_of(rows, texts_of(sources), texts_of(kinds)))
     # What comes from a file cannot be written to, which is another type to a kernel.
-    found, sealed, names = data_of(data_table(rows, sealing, sources, kinds))
+    found, sealed, names = data_of(data_table(0, rows, sealing, sources, kinds))
     numbers = Numbers(data.sequence, data.index, data.input_offset, data.authority_ms)
-    control, control_sealed = control_of(control_table(numbers, sealing_of(data, None)))
+    control, control_sealed = control_of(control_table(0, numbers, sealing_of(data, None)))
     made = entries_of(EntryKind.DATA, found, sealed, columns_of(found, *names))
     for again in (made, entries_of(EntryKind.CONTROL, control, control_sealed, None)):
         relink(bytes(32), again.entries)

@@ -26,7 +26,7 @@ import pyarrow as pa
 from lifecycle.archive import ArchiveWriter
 from lifecycle.archive_facts import Compression, Facts
 from lifecycle.archive_index import Blob
-from lifecycle.archive_table import ROWS_MAX, control_of, control_table, data_of, data_table, same_rows
+from lifecycle.archive_table import ROWS_MAX, control_of, control_table, data_of, data_table, is_of, same_rows
 from lifecycle.chunks import ROW_COLUMNS, Column, Rows, decode_header, decode_rows
 from lifecycle.event_bytes import EventColumns
 from lifecycle.merkle_kernel import SpanBuilder
@@ -117,11 +117,11 @@ class Builder:
             raise self._differ(before, head_of(entries, entries.index.size - 1))
         sealing = sealing_of(data, columns_of(rows, texts_of(sources), texts_of(kinds)))
         place = before.index + 1, before.chain_hash
-        self._writer.add(data_table(rows, sealing, sources, kinds), *place, is_data=True)
+        self._writer.add(data_table(self._partition, rows, sealing, sources, kinds), *place, is_data=True)
         control = _only(entries, EntryKind.CONTROL)
         if control.index.size:
             numbers = Numbers(control.sequence, control.index, control.input_offset, control.authority_ms)
-            self._add_control(control_table(numbers, sealing_of(control, None)), *place)
+            self._add_control(control_table(self._partition, numbers, sealing_of(control, None)), *place)
         return int(rows.sequence[-1])
 
     def _differ(self, before: Head, after: Head) -> ChainError:
@@ -253,7 +253,7 @@ def _portions(
                 held = []
             if not held:
                 place = int(table.first_index[group]), table.chain_before[group].tobytes()
-            held.append(archive.read(group))
+            held.append(_read(archive, group))
     if held:
         yield _as_one(held), *place
 
@@ -327,11 +327,19 @@ def _groups_in(archive: ArchiveFile) -> Iterator[Group]:
     after = facts.head_before.chain_hash
     for group, (first_index, next_index) in zip(groups, pairwise(starts), strict=True):
         chain_before = table.chain_before[group].tobytes() if archive.indexed else after
-        rows, sealing, names = data_of(archive.read(group))
+        rows, sealing, names = data_of(_read(archive, group))
         data = entries_of(EntryKind.DATA, rows, sealing, columns_of(rows, *names))
         entries = interleaved(data.entries, control.until(next_index))
         after = relink(chain_before, entries)
         yield Group(first_index, chain_before, entries, rows, names)
+
+
+def _read(archive: ArchiveFile, group: int) -> pa.Table:
+    """A row group, which is of the partition of its archive."""
+    table, partition = archive.read(group), archive.facts.partition
+    if not is_of(table, partition):
+        raise DamagedError(f"row group {group} has rows that say they are not of partition {partition}")
+    return table
 
 
 def chain_hashes_in(archive: ArchiveFile, group: int) -> NDArray[np.uint8]:
@@ -339,7 +347,7 @@ def chain_hashes_in(archive: ArchiveFile, group: int) -> NDArray[np.uint8]:
     table = archive.table
     later = table.first_index[np.flatnonzero(table.is_data & (table.first_index > table.first_index[group]))]
     next_index = int(later.min()) if later.size else archive.facts.last_index + 1
-    rows, sealing, names = data_of(archive.read(group))
+    rows, sealing, names = data_of(_read(archive, group))
     data = entries_of(EntryKind.DATA, rows, sealing, columns_of(rows, *names))
     control = _Control(archive)
     control.until(int(table.first_index[group]))
@@ -367,7 +375,7 @@ class _Control:
                 group = next(self._groups, None)
                 if group is None:
                     break
-                numbers, sealing = control_of(self._archive.read(group))
+                numbers, sealing = control_of(_read(self._archive, group))
                 made = entries_of(EntryKind.CONTROL, numbers, sealing, None)
                 self._memory.append(made)
                 self._left = made.entries

@@ -9,10 +9,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from lifecycle import archiving
 from lifecycle.archive import opened
 from lifecycle.archive_facts import Compression
 from lifecycle.archive_index import Blob, Index
@@ -201,6 +203,29 @@ def test_what_tools_read_is_what_the_hot_tier_had(open_files: ExitStack, tmp_pat
     assert data["sequence"].to_pylist() == kept.sequence.tolist()
     assert data["source"].to_pylist() == [None if code < 0 else sources[code].decode() for code in kept.source]
     assert names[1].strings() == tuple(kinds)
+    assert memory
+
+
+def test_rows_say_which_partition_they_are_of(
+    open_files: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So files of several may be read together; it takes no room, and rows that say another are damage."""
+    entries, chunks, memory = whole(12, 20_000)
+    archive, _, _ = archived(open_files, tmp_path, entries, chunks, [len(chunks)])
+    plain = pq.read_table(tmp_path / archive.name)
+    assert plain.schema.field("partition").type == pa.int32()
+    assert set(plain["partition"].to_pylist()) == {PARTITION}
+    groups = range(archive.table.rows.size)
+    assert sum(archive.bytes_of(group, "partition") for group in groups) < 100 * len(groups)
+    for made_by in ("data_table", "control_table"):
+        make = getattr(archiving, made_by)
+        monkeypatch.setattr(archiving, made_by, lambda partition, *rest, _make=make: _make(partition + 1, *rest))
+        wrong, found, _ = archived(open_files, tmp_path / made_by, entries, chunks, [len(chunks)])
+        with pytest.raises(DamagedError, match="not of partition 3"):
+            prove(wrong)
+        with pytest.raises(DamagedError, match="not of partition 3"):
+            join(tmp_path / "fresh", [(wrong, [found.blob(at) for at in range(found.chunks)])], Compression.LZ4)
+        monkeypatch.undo()
     assert memory
 
 
