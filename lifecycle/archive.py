@@ -199,6 +199,10 @@ class ArchiveFile:
         except (pa.ArrowException, OSError) as error:
             raise DamagedError(str(error)) from error
 
+    def raw_bytes_of(self, group: int) -> int:
+        """Of a row group, before it was compressed."""
+        return int(self._metadata.row_group(group).total_byte_size)
+
     def bytes_of(self, group: int, column: str | None) -> int:
         """Of a column of a row group, None: of all, as they are on disk."""
         metadata = self._metadata.row_group(group)

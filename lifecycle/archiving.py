@@ -18,7 +18,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 
 Item = TypeVar("Item")
+#: What a job gathers of rows, before it writes them, where nobody says otherwise: a row group takes some ten times that
+#: on its way from the hot tier, for it is there as it is stored, as columns, as entries and as Parquet.
+BUFFER_BYTES: Final = 16 * 1024 * 1024
 
 
 class ChainError(DriftledgerError):
@@ -176,10 +179,14 @@ class Builder:
 
 
 def join(
-    fresh: Path, archives: Sequence[tuple[ArchiveFile, Sequence[Blob]]], compression: Compression
+    fresh: Path,
+    archives: Sequence[tuple[ArchiveFile, Sequence[Blob]]],
+    compression: Compression,
+    buffer_bytes: int = BUFFER_BYTES,
 ) -> tuple[str, bytes, Facts]:
     """Archives of neighbouring ranges as one: name, bytes of the index and facts, as of `Builder.close`.
 
+    buffer_bytes: row groups are joined to larger ones up to that, as they are without compression.
     Raises ChainError where they are not neighbours, DamagedError for one that is damaged.
     """
     facts = [archive.facts for archive, _ in archives]
@@ -189,7 +196,7 @@ def join(
     writer = ArchiveWriter(fresh, compression)
     try:
         for is_data in (True, False):
-            for table, first_index, chain_before in _ahead(_portions(archives, is_data=is_data)):
+            for table, first_index, chain_before in _ahead(_portions(archives, buffer_bytes, is_data=is_data)):
                 writer.add(table, first_index, chain_before, is_data=is_data)
     except BaseException:
         writer.abandon()
@@ -212,14 +219,16 @@ def join(
     return *writer.close(joined, [blob for _, blobs in archives for blob in blobs]), joined
 
 
-def check_joined(archives: Sequence[tuple[ArchiveFile, Sequence[Blob]]], joined: ArchiveFile) -> None:
+def check_joined(
+    archives: Sequence[tuple[ArchiveFile, Sequence[Blob]]], joined: ArchiveFile, buffer_bytes: int = BUFFER_BYTES
+) -> None:
     """That a file holds what others do, row by row, as it is read from disk. Raises DamagedError.
 
-    So what is proved of these holds for it, at a fraction of what a proof takes.
+    buffer_bytes: as of `join`. So what is proved of these holds for it, at a fraction of what a proof takes.
     """
     for is_data in (True, False):
         groups = iter(np.flatnonzero(joined.table.is_data == is_data).tolist())
-        for table, first_index, chain_before in _ahead(_portions(archives, is_data=is_data)):
+        for table, first_index, chain_before in _ahead(_portions(archives, buffer_bytes, is_data=is_data)):
             group = next(groups, None)
             if group is None or not same_rows(table, joined.read(group)):
                 raise DamagedError(f"the rows from index {first_index} on are not those that were written")
@@ -240,20 +249,23 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def _portions(
-    archives: Sequence[tuple[ArchiveFile, Sequence[Blob]]], *, is_data: bool
+    archives: Sequence[tuple[ArchiveFile, Sequence[Blob]]], buffer_bytes: int, *, is_data: bool
 ) -> Iterator[tuple[pa.Table, int, bytes]]:
     """Row groups of a kind as one, with the first index and the chain hash before it."""
     held: list[pa.Table] = []
+    held_bytes = 0
     place = 0, b""
     for archive, _ in archives:
         table = archive.table
         for group in np.flatnonzero(table.is_data == is_data).tolist():
-            if held and sum(map(len, held)) + int(table.rows[group]) > ROWS_MAX:
+            rows, raw_bytes = sum(map(len, held)) + int(table.rows[group]), archive.raw_bytes_of(group)
+            if held and (rows > ROWS_MAX or held_bytes + raw_bytes > buffer_bytes):
                 yield _as_one(held), *place
-                held = []
+                held, held_bytes = [], 0
             if not held:
                 place = int(table.first_index[group]), table.chain_before[group].tobytes()
             held.append(_read(archive, group))
+            held_bytes += raw_bytes
     if held:
         yield _as_one(held), *place
 

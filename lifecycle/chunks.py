@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from lifecycle.packing import DamagedError, Reader, Texts, pack_ints, pack_texts, texts_of
+from lifecycle.packing import DamagedError, Reader, Texts, pack_ints, pack_texts, text_bytes, texts_of
 from schemas.errors import DriftledgerError, UnreachableError
 
 if TYPE_CHECKING:
@@ -416,6 +416,14 @@ def first_index_in(partition: int, first_sequence: int, content: bytes) -> int:
         raise ChunkDamagedError(partition, first_sequence, "the header", str(error)) from error
     numbers: tuple[int, ...] = _NUMBERS.unpack_from(body, _HEADER.size)
     return numbers[Header._fields.index("first_index")]
+
+
+def text_bytes_in(partition: int, chunk: ChunkBytes) -> int:
+    """What the event ids and payloads of a chunk take in memory. Raises ChunkDamagedError."""
+    try:
+        return sum(text_bytes(chunk.sections[column], _SECTION.size) for column in (Column.EVENT_ID, Column.PAYLOAD))
+    except DamagedError as error:
+        raise ChunkDamagedError(partition, chunk.first_sequence, "a column of texts", str(error)) from error
 
 
 def encode_applied(partition: int, applied: Applied) -> bytes:

@@ -12,7 +12,8 @@ What was cut off before the commit leaves files that the manifest does not name,
 any more: `tidy` removes both, by whoever holds the lease next. It removes no file whose entries are nowhere else.
 
 GUARANTEE the files of a commit are there, whole and on disk, before it; none is removed that the manifest names.
-GUARANTEE memory: of some row groups, whatever the length of an archive.
+GUARANTEE memory: of some row groups, whatever the length of an archive. One has texts of buffer_bytes at most, unless a
+chunk alone has more.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from lifecycle.archive import opened
 from lifecycle.archive_facts import Compression
 from lifecycle.archive_table import ROWS_MAX
-from lifecycle.archiving import Builder, check_joined, join, prove
-from lifecycle.chunks import ROWS, ChunkDamagedError, decode_header
+from lifecycle.archiving import BUFFER_BYTES, Builder, check_joined, join, prove
+from lifecycle.chunks import ROWS, ChunkDamagedError, decode_header, text_bytes_in
 from lifecycle.file_tree import told_as_refusal
 from lifecycle.layout import index_of, is_fresh, path_of, place_of
 from lifecycle.manifest import Commit, Move, Segment
@@ -74,13 +75,14 @@ class Lease(Protocol):
 
 
 class Work(NamedTuple):
-    """What steps work with. job: the id of the run; now_us: the time source's."""
+    """What steps work with. job: the id of the run; now_us: the time source's; buffer_bytes: see `archiving`."""
 
     files: FileTree
     lease: Lease
     job: str
     now_us: Callable[[], int]
     compression: Compression = Compression.LZ4
+    buffer_bytes: int = BUFFER_BYTES
 
 
 class Fresh(NamedTuple):
@@ -191,7 +193,7 @@ def _built(
     headers: list[Header] = []
     with told_as_refusal(data):
         try:
-            for group in _groups(partition, chunks):
+            for group in _groups(partition, chunks, work.buffer_bytes):
                 if builder is None:
                     builder = Builder(data, partition, before, group[0][1].order_ms, work.compression)
                 made = portions.until(group[-1][1].last_index)
@@ -213,10 +215,10 @@ def compact(work: Work, place: Place, segments: Sequence[Segment]) -> Segment:
     with contextlib.ExitStack() as stack, told_as_refusal(data):
         archives = [stack.enter_context(open_segment(work.files, segment)) for segment in segments]
         parts = [(archive, _blobs(index)) for archive, index in archives]
-        name, index, facts = join(data, parts, work.compression)
+        name, index, facts = join(data, parts, work.compression, work.buffer_bytes)
         index_file = written(work, place.tier, index)
         with opened(name, data.open("rb"), index_file.open("rb")) as (joined, _):
-            check_joined(parts, joined)
+            check_joined(parts, joined, work.buffer_bytes)
     spans = {frame: _joined([each.spans[frame] for each in segments]) for frame in segments[0].spans}
     fresh = Fresh(data, index_file, name, facts, spans)
     return _commit(work, Move.COMPACT, place, fresh, segments)
@@ -316,19 +318,23 @@ class Portions:
         )
 
 
-def _groups(partition: int, chunks: Iterable[ChunkBytes]) -> Iterator[list[tuple[ChunkBytes, Header]]]:
+def _groups(
+    partition: int, chunks: Iterable[ChunkBytes], buffer_bytes: int
+) -> Iterator[list[tuple[ChunkBytes, Header]]]:
     """Chunks that make a row group, with their headers."""
     held: list[tuple[ChunkBytes, Header]] = []
-    rows = short = 0
+    rows = short = held_bytes = 0
     for chunk in chunks:
         header = decode_header(partition, chunk.first_sequence, chunk.header)
-        is_short = header.rows < ROWS
-        if held and (rows + header.rows > ROWS_MAX or short + is_short > _SHORT_CHUNKS_MAX):
+        is_short, texts = header.rows < ROWS, text_bytes_in(partition, chunk)
+        is_full = rows + header.rows > ROWS_MAX or short + is_short > _SHORT_CHUNKS_MAX
+        if held and (is_full or held_bytes + texts > buffer_bytes):
             yield held
-            held, rows, short = [], 0, 0
+            held, rows, short, held_bytes = [], 0, 0, 0
         held.append((chunk, header))
         rows += header.rows
         short += is_short
+        held_bytes += texts
     if held:
         yield held
 

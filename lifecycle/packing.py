@@ -112,6 +112,16 @@ def pack_texts(texts: Texts) -> bytes:
     return pack_ints(lengths) + _BYTES.pack(flag | squeeze, content.size, len(packed)) + packed
 
 
+def text_bytes(packed: bytes, start: int = 0) -> int:
+    """What byte strings that `pack_texts` has packed there take, as far as they say. Raises DamagedError."""
+    try:
+        length = _INTS.unpack_from(packed, start)[-1]
+        flags, raw, _ = _BYTES.unpack_from(packed, start + _INTS.size + length)
+    except struct.error as error:
+        raise DamagedError(f"no texts: {error}") from error
+    return int(raw) * _UUID_CHARACTERS // UUID_BYTES if flags & _UUID else int(raw)
+
+
 class Reader:
     """Takes packed columns off bytes, one after the other. Every method raises DamagedError."""
 

@@ -230,6 +230,28 @@ def test_rows_say_which_partition_they_are_of(
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_row_groups_are_joined_up_to_what_a_job_may_gather(open_files: ExitStack, tmp_path: Path, seed: int) -> None:
+    """Whatever the bound: the same entries, and no group of several that is larger."""
+    entries, chunks, memory = whole(seed, 40_000)
+    archive, found, facts = archived(open_files, tmp_path / "one", entries, chunks, [1] * len(chunks))
+    parts = [(archive, [found.blob(at) for at in range(found.chunks)])]
+    data = [group for group in range(archive.table.rows.size) if archive.table.is_data[group]]
+    largest = max(archive.raw_bytes_of(group) for group in data)
+    counts = []
+    for bound in (1, 2 * largest, 2**40):
+        name, index, again = join(tmp_path / "fresh", parts, Compression.LZ4, bound)
+        (tmp_path / "fresh").rename(tmp_path / name)
+        (tmp_path / "index").write_bytes(index)
+        joined, _ = opened_in(open_files, tmp_path, name)
+        check_joined(parts, joined, bound)
+        assert again == facts
+        assert bytes_in(joined) == bytes_in(archive)
+        counts.append(int(joined.table.is_data.sum()))
+    assert counts[0] == len(data) > counts[1] >= counts[2] == 1
+    assert memory
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_archives_that_are_joined_are_those_of_the_whole(open_files: ExitStack, tmp_path: Path, seed: int) -> None:
     """Whatever they were cut into, and joined step by step."""
     entries, chunks, memory = whole(seed, 40_000)

@@ -15,7 +15,15 @@ import pytest
 
 from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
 from lifecycle.archiving import ChainError, entries_in
-from lifecycle.chunks import ROW_COLUMNS, Column, Texts, decode_column, read_section
+from lifecycle.chunks import (
+    ROW_COLUMNS,
+    ChunkDamagedError,
+    Column,
+    Texts,
+    decode_column,
+    read_section,
+    text_bytes_in,
+)
 from lifecycle.file_tree import FileTree, FileTreeUnavailableError
 from lifecycle.job_steps import Place, UnknownArchivesError, Work, compact, open_segment, prune, seal, tidy, verify
 from lifecycle.layout import index_of
@@ -275,3 +283,34 @@ def test_entries_of_another_ledger_are_not_sealed(tmp_path: Path, hours: Hours) 
     assert work.lease.tree.commit == 0
     tidy(work, lambda _: 1)
     assert files_in(tmp_path) == []
+
+
+def test_a_row_group_has_no_more_texts_than_a_job_may_gather(tmp_path: Path, hours: Hours) -> None:
+    """Unless a chunk alone has more; the entries are the same, and so is the day that they are joined to."""
+    wide, narrow = work_in(tmp_path / "wide"), work_in(tmp_path / "narrow")._replace(buffer_bytes=1)
+    groups = []
+    for work in (wide, narrow):
+        segments = seal_all(work, hours)
+        day = compact(work, Place(Tier.HISTORICAL, Grain.DAILY, "2026-01-30"), segments[:2])
+        verify(work.files, day)
+        with open_segment(work.files, day) as (archive, index):
+            groups.append((int(archive.table.is_data.sum()), index.chunks, archive.facts))
+    (few, chunks, facts), (many, _, same_facts) = groups
+    assert few < many == chunks
+    assert facts == same_facts
+    assert bytes_in(wide, wide.lease.tree.parts[hours.partition][0]) == bytes_of(hours, 1, facts.last_index)
+
+
+def test_a_chunk_says_what_its_texts_take(hours: Hours) -> None:
+    """As they are in memory; one whose texts are cut off is damaged."""
+    chunk, header = hours.hours[0].chunks[0], hours.hours[0].headers[0]
+    texts = [
+        read_section(hours.partition, chunk.first_sequence, column, header.rows, chunk.sections[column]).values
+        for column in (Column.EVENT_ID, Column.PAYLOAD)
+    ]
+    assert text_bytes_in(hours.partition, chunk) == sum(
+        len(text) for each in texts if isinstance(each, Texts) for text in each.strings()
+    )
+    cut = chunk._replace(sections={**chunk.sections, Column.PAYLOAD: b"short"})
+    with pytest.raises(ChunkDamagedError, match="a column of texts"):
+        text_bytes_in(hours.partition, cut)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifecycle.packing import DamagedError, Reader, Texts, pack_ints, pack_texts, texts_of
+from lifecycle.packing import DamagedError, Reader, Texts, pack_ints, pack_texts, text_bytes, texts_of
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 _INTS = st.integers(INT64_MIN, INT64_MAX) | st.sampled_from([0, 1, -1, 255, 256, INT64_MIN, INT64_MAX])
@@ -139,3 +139,14 @@ def test_texts_whose_lengths_do_not_add_up_are_refused() -> None:
     flagged = bytes([content[0] | 4]) + content[1:]
     with pytest.raises(DamagedError, match="UUIDs"):
         Reader(_ints([1, 2]) + flagged).texts(2, 10)
+
+
+def test_packed_texts_say_how_much_they_are() -> None:
+    """Without being read: plain ones, ones that LZ4 makes smaller, UUIDs; wherever they stand."""
+    some = [b"", b"abc", b"\xff" * 5_000]
+    uuids = [str(uuid.UUID(int=number)).encode() for number in range(50)]
+    for texts in ([], some, uuids):
+        packed = pack_texts(texts_of(texts))
+        assert text_bytes(packed) == text_bytes(b"before" + packed, 6) == sum(map(len, texts))
+    with pytest.raises(DamagedError, match="no texts"):
+        text_bytes(pack_texts(texts_of(some))[:20])
