@@ -98,7 +98,7 @@ class FileTree:
 
     def __init__(self, root: Path, owner: str) -> None:
         self.root = root.absolute()
-        self._owner = owner
+        self.owner = owner
         self._claimed = False
 
     def fresh(self, tier: Tier) -> Path:
@@ -248,15 +248,15 @@ class FileTree:
                 fcntl.flock(handle, fcntl.LOCK_EX)  # let go with the handle
                 owner = os.read(handle, _OWNER_BYTES_MAX)
                 if not owner:
-                    os.write(handle, self._owner.encode())
+                    os.write(handle, self.owner.encode())
                     os.fsync(handle)
                     for folder in (self.root, self.root.parent):
                         _sync_folder(folder)
             finally:
                 os.close(handle)
-        if owner not in (b"", self._owner.encode()):
+        if owner not in (b"", self.owner.encode()):
             raise ForeignPathError(
-                f"{self.root} holds the archive of {owner.decode(errors='replace')!r:.200}, not of {self._owner}: give "
+                f"{self.root} holds the archive of {owner.decode(errors='replace')!r:.200}, not of {self.owner}: give "
                 "each ledger a folder of its own"
             )
         self._claimed = True

@@ -1,4 +1,4 @@
-"""The jobs topic: what runs tell of themselves, written and read.
+"""The jobs topic: what runs tell of themselves, and what workers are asked for, written and read.
 
 GUARANTEE `write` returns once the broker has taken a record, with the broker's time of that.
 HAZARD a record of nobody's, or of a release that says it otherwise, is logged and left out.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
+from lifecycle.asks import ASK_KEY, AskError, AskHeard, decode_ask, encode_ask
 from lifecycle.job_record import Heard, JobRecordError, decode, encode, folded, told
 from schemas.clock import source as time_source
 from schemas.instants import US_PER_MS
@@ -20,6 +21,7 @@ from streams.progress import produce_durably
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lifecycle.asks import Ask
     from lifecycle.job_record import Job
 
 #: Records that are read back first, for the runs that are asked for; four times as many where that was too few.
@@ -52,6 +54,12 @@ class JobLog:
         [(offset, appended_ms)] = produce_durably(self._bootstrap, self._topic, 0, records, idempotent=False)
         return Heard(offset, appended_ms, job)
 
+    def ask(self, ask: Ask) -> AskHeard:
+        """Append an ask."""
+        records = [(ask.key, encode_ask(ask))]
+        [(offset, appended_ms)] = produce_durably(self._bootstrap, self._topic, 0, records, idempotent=False)
+        return AskHeard(offset, appended_ms, ask)
+
     def history(self, limit: int) -> list[Job]:
         """The runs that were heard of last, newest first, as they stand now; at most so many."""
         bounds = self._log.bounds(self._topic, 0)
@@ -75,12 +83,30 @@ class JobLog:
         bounds = self._log.bounds(self._topic, 0)
         return list(self._read(max(bounds.start, offset + 1), bounds.stable_end))
 
+    def recent(self) -> int:
+        """An offset: what is asked and not begun is behind it."""
+        bounds = self._log.bounds(self._topic, 0)
+        return max(bounds.start, bounds.stable_end - _BACK) - 1
+
+    def everything_behind(self, offset: int) -> list[AskHeard | Heard]:
+        """The records behind an offset, asks among them, in order."""
+        bounds = self._log.bounds(self._topic, 0)
+        # A topic that was made anew is read from its beginning.
+        begin = offset + 1 if offset <= bounds.stable_end else 0
+        return list(self._scan(max(bounds.start, begin), bounds.stable_end))
+
     def _read(self, begin: int, end: int) -> Iterator[Heard]:
+        for found in self._scan(begin, end):
+            if isinstance(found, Heard):
+                yield found
+
+    def _scan(self, begin: int, end: int) -> Iterator[AskHeard | Heard]:
         for message in self._log.scan(self._topic, 0, begin, end):
-            offset = offset_of(message)
+            offset, content, appended_ms = offset_of(message), message.value() or b"", message.timestamp()[1]
             try:
-                job = decode(message.value() or b"")
-            except JobRecordError as error:
+                if (message.key() or b"").startswith(ASK_KEY.encode()):
+                    yield AskHeard(offset, appended_ms, decode_ask(content))
+                else:
+                    yield Heard(offset, appended_ms, decode(content))
+            except (JobRecordError, AskError) as error:
                 _logger.warning("job_record_unreadable", detail=f"{self._topic}[0]@{offset}: {error}")
-            else:
-                yield Heard(offset, message.timestamp()[1], job)

@@ -15,8 +15,9 @@ import enum
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from lifecycle.told_steps import Told, told_in
 from schemas.errors import DriftledgerError
-from schemas.instants import INT64_MAX, format_us
+from schemas.instants import INT64_MAX, US_PER_S, format_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,10 +69,23 @@ class Did(NamedTuple):
     commits: int = 0
 
 
+class Asked(NamedTuple):
+    """What a run says that was asked for. ask: the id of that; lane: whose part of it this is.
+
+    code: the exit code of who asked, None before the end. told: the steps, once they are done, or known in a dry run.
+    """
+
+    ask: str
+    lane: int
+    code: int | None = None
+    told: Told = Told()
+
+
 class Job(NamedTuple):
     """One record. id: of the run, a UUIDv7; host, pid: of its process; at_us: when this was told, by its clock.
 
     lease: it holds the manifest's, or asks for it. beats: how often it has told that it runs; 0 is the first time.
+    asked: None where nobody asked a worker for it.
     """
 
     id: str
@@ -88,6 +102,7 @@ class Job(NamedTuple):
     did: Did = Did()
     error: str | None = None
     remedy: str | None = None
+    asked: Asked | None = None
 
     @property
     def by(self) -> str:
@@ -103,9 +118,22 @@ class Job(NamedTuple):
             "by": self.by,
             "started": format_us(self.started_us),
             "ended": None if self.ended_us is None else format_us(self.ended_us),
+            "seconds": round(self.lasted_us / US_PER_S, 1),
+            "rows_per_s": self._rate(self.did.rows),
+            "bytes_per_s": self._rate(self.did.bytes_in + self.did.bytes_out),
             "progress": None if self.progress is None else _told(self.progress),
         }
-        return row | self.did._asdict() | {"error": self.error, "remedy": self.remedy}
+        asked = None if self.asked is None else {"ask": self.asked.ask, "lane": self.asked.lane}
+        return row | self.did._asdict() | {"error": self.error, "remedy": self.remedy, "asked": asked}
+
+    @property
+    def lasted_us(self) -> int:
+        """From its beginning to its end, or to when it was last heard of."""
+        return max(0, (self.at_us if self.ended_us is None else self.ended_us) - self.started_us)
+
+    def _rate(self, count: int) -> int | None:
+        """So many in a second; None where there is nothing to divide."""
+        return round(count * US_PER_S / self.lasted_us) if count and self.lasted_us else None
 
 
 class Heard(NamedTuple):
@@ -123,7 +151,10 @@ def encode(job: Job) -> bytes:
         "did": job.did._asdict(),
         "error": _cut(job.error),
         "remedy": _cut(job.remedy),
+        "asked": None if job.asked is None else job.asked._asdict() | {"told": job.asked.told._asdict()},
     }
+    if job.asked is None:
+        del document["asked"]
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -191,6 +222,17 @@ def _job(document: Any) -> Job:
         Did(*(_count(document["did"][name]) for name in Did._fields)),
         None if document["error"] is None else _text(document["error"]),
         None if document["remedy"] is None else _text(document["remedy"]),
+        None if document.get("asked") is None else _asked(document["asked"]),
+    )
+
+
+def _asked(document: Any) -> Asked:
+    code = document["code"]
+    return Asked(
+        _text(document["ask"]),
+        _count(document["lane"]),
+        None if code is None else _count(code),
+        told_in(document["told"]),
     )
 
 

@@ -13,6 +13,7 @@ has none here: nothing of it is sealed.
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,12 +26,13 @@ from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal
 from lifecycle.manifest import Move
 from lifecycle.manifest_log import ManifestLease, read_manifest
 from lifecycle.mending import Reindex
+from lifecycle.pace import Pace, PacedTree
 from lifecycle.packing import DamagedError
 from lifecycle.plans import plan
 from lifecycle.restoring import UnrestorableError, damaged_in, folded_chunks, held_chunks
 from lifecycle.rules_reader import read_rules
 from lifecycle.steps import Job, Known, Ledger, Step, of_files
-from lifecycle.stores_here import StoresHere
+from lifecycle.stores_here import StoresHere, usage_of
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError, HaltError
 from schemas.topics import topic_names
@@ -44,7 +46,7 @@ from streams.restore import restore as restore_judge
 from streams.snapshots import read_snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import Self
 
     from lifecycle.chunks import ChunkBytes
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from lifecycle.manifest import Segment, Tree
     from lifecycle.rules import Configuration
     from lifecycle.steps import HotHour
+    from lifecycle.usage import Usage
     from streams.ledger_reader import Tail
     from streams.settings import Settings
 
@@ -77,12 +80,19 @@ class Jobs:
     Methods raise BadInputError for rules that cannot be, UnreachableError, DamagedError, ChainError, LeaseLostError.
     """
 
-    def __init__(self, settings: Settings, bootstrap: str, at: Callable[[str], None] = lambda _: None) -> None:
-        """at: see `cutting.Cutting`."""
+    def __init__(
+        self,
+        settings: Settings,
+        bootstrap: str,
+        at: Callable[[str], None] = lambda _: None,
+        pace: Pace | None = None,
+    ) -> None:
+        """at: see `cutting.Cutting`. pace: at which files are read and written, none for as fast as may be."""
         self._settings, self._bootstrap, self._at = settings, bootstrap, at
         self._names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
         self._log = Log(bootstrap)
-        self.files = files_of(settings, self._names.manifest, self._log.cluster_id)
+        files = files_of(settings, self._names.manifest, self._log.cluster_id)
+        self.files = PacedTree(files, pace or Pace())
         self._stores = StoresHere(settings, self._log, bootstrap)
         self._clock = time_source()
 
@@ -101,61 +111,87 @@ class Jobs:
         """Those of the archive's root."""
         return read_rules(self.files.root)
 
-    def planned(self, only: Job | None = None, *, cuts: bool = True) -> tuple[Step, ...]:
+    def planned(
+        self, only: Job | None = None, *, cuts: bool = True, partitions: Collection[int] | None = None
+    ) -> tuple[Step, ...]:
         """What there is to do; what is to be pruned, cut, or entered again, is taken for proved.
 
         Of verify: all files, for it was asked for. cuts: also what of the ledger could go, by its snapshots.
+        partitions: only those.
         """
         tree = self.tree()
         if only is Job.VERIFY:
-            return _verifications(tree)
+            return _within(_verifications(tree), partitions)
         if only is Job.REINDEX:
-            return Reindex(self.files, tree, self._first_index).steps()
+            return _within(Reindex(self.files, tree, self._first_index).steps(), partitions)
         if only is Job.RESTORE:
-            return damaged_in(self.files, tree)
+            return _within(damaged_in(self.files, tree), partitions)
         proofs = _assumed(tree) if only in (None, Job.PRUNE, Job.CUT) else {}
-        return plan(
-            self._known(tree, proofs, cuts=cuts and only in (None, Job.CUT)), self.rules(), self._now_us(), only
-        )
+        known = self._known(tree, proofs, partitions, cuts=cuts and only in (None, Job.CUT))
+        return _within(plan(known, self.rules(), self._now_us(), only), partitions)
 
-    def run(self, job: Job, tell: Tell, *, take_over: bool = False) -> Outcome:
-        """Do all steps of a job."""
+    def run(
+        self,
+        job: Job,
+        tell: Tell,
+        *,
+        take_over: bool = False,
+        partitions: Collection[int] | None = None,
+        wait_s: float = 0.0,
+        asked: JobRun | None = None,
+    ) -> Outcome:
+        """Do all steps of a job.
+
+        partitions: only those (None: all). wait_s: for the end of another run. asked: the run to do it as, which was
+        entered and is to hold the lease; who entered it leaves it.
+        """
         if job not in RUN_HERE:
             raise BadInputError(f"{job} changes what a worker holds. Have the worker do it: it does so by the rules")
         rules = self.rules()
+        if job is Job.REINDEX and partitions is not None:
+            raise BadInputError("reindex is of all partitions: run it without --partition")
         with (
-            JobRun(self._bootstrap, self._names.jobs, job) as run,
+            self._entered(job, wait_s, asked) as run,
             ManifestLease(self._bootstrap, self._names, run, take_over=take_over) as lease,
         ):
-            work = Work(self.files, lease, run.job.id, self._now_us, rules.codec)
+            buffer_bytes = self._settings.lifecycle_buffer_bytes
+            work = Work(self.files, lease, run.job.id, self._now_us, rules.codec, buffer_bytes)
             if job is Job.REINDEX:
                 return self._reindex(work, run, tell)
             tidied = tidy(work, self._first_index)
-            proofs = self._proved(lease.tree, rules, job)
-            steps = self._due(job, lease.tree, proofs, rules)
+            proofs = self._proved(lease.tree, rules, job, partitions)
+            steps = self._due(job, lease.tree, proofs, rules, partitions)
             total, did = sum(step.rows for step in steps), Did()
             lost: list[UnrestorableError] = []
             for step in steps:
                 tell(step, did.rows, total)
+                before = lease.tree
                 try:
                     self._do(work, step)
                 except UnrestorableError as error:  # the others are made again all the same
                     lost.append(error)
                     continue
-                did = _done(did, step)
+                did = _done(did, step, _added_bytes(before, lease.tree, step.partition))
                 run.tell(progress=Progress(did.rows, total, "rows"), did=did)
             if lost:
                 raise lost[0]
         return Outcome(run.job.id, steps, did, tidied)
 
-    def _due(self, job: Job, tree: Tree, proofs: Mapping[str, int], rules: Configuration) -> tuple[Step, ...]:
+    def _due(
+        self,
+        job: Job,
+        tree: Tree,
+        proofs: Mapping[str, int],
+        rules: Configuration,
+        partitions: Collection[int] | None,
+    ) -> tuple[Step, ...]:
         """What a run of a job does, which holds the lease."""
         if job is Job.VERIFY:
-            return _verifications(tree)
+            return _within(_verifications(tree), partitions)
         if job is Job.RESTORE:
-            return damaged_in(self.files, tree)
-        steps = plan(self._known(tree, proofs, cuts=job is Job.CUT), rules, self._now_us(), job)
-        return tuple(step for step in steps if job is not Job.DEMOTE or step.paths)
+            return _within(damaged_in(self.files, tree), partitions)
+        steps = plan(self._known(tree, proofs, partitions, cuts=job is Job.CUT), rules, self._now_us(), job)
+        return tuple(step for step in _within(steps, partitions) if job is not Job.DEMOTE or step.paths)
 
     def _reindex(self, work: Work, run: JobRun, tell: Tell) -> Outcome:
         """Files that the manifest does not name are looked at before those are removed that it can do without."""
@@ -177,6 +213,19 @@ class Jobs:
         if damaged:
             raise DamagedError("; ".join(damaged))
         return Outcome(run.job.id, steps, did, tidied)
+
+    def held_here(self, partitions: Collection[int]) -> tuple[set[int], set[int]]:
+        """Of some partitions those whose hot store is on this machine, and those that have a ledger and none here."""
+        tails = {partition: read_tail(self._log, self._names.sequenced, partition) for partition in partitions}
+        here = {
+            each for each, tail in tails.items() if tail is not None and self._stores.newest(each, tail) is not None
+        }
+        return here, {each for each, tail in tails.items() if tail is not None} - here
+
+    def _entered(self, job: Job, wait_s: float, asked: JobRun | None) -> contextlib.AbstractContextManager[JobRun]:
+        if asked is not None:
+            return contextlib.nullcontext(asked)
+        return JobRun(self._bootstrap, self._names.jobs, job, wait_s=wait_s)
 
     def _now_us(self) -> int:
         return self._clock.now_us()
@@ -213,7 +262,7 @@ class Jobs:
         if tail is None or store is None:
             raise BadInputError(f"the hot store of partition {step.partition} is gone. Run the job again")
         entries = self._stores.entries(step.partition, tail, step.first_index, step.last_index)
-        seal(work, step.partition, place, _chunks(store, step), entries)
+        seal(work, step.partition, place, self._chunks(store, step), entries)
 
     def _restore(self, work: Work, segment: Segment) -> None:
         facts = segment.facts
@@ -235,11 +284,12 @@ class Jobs:
             chunks = folded_chunks(facts, judged, read(first_index, tail.head.index))
         restore(work, segment, chunks, self._stores.entries(partition, tail, first_index, facts.last_index))
 
-    def _proved(self, tree: Tree, rules: Configuration, job: Job) -> dict[str, int]:
+    def _proved(self, tree: Tree, rules: Configuration, job: Job, partitions: Collection[int] | None) -> dict[str, int]:
         """Files that would be pruned, or that a cut would rest on, if they were proved; proved now."""
         if job not in (Job.PRUNE, Job.CUT):
             return {}
-        steps = plan(self._known(tree, _assumed(tree), cuts=job is Job.CUT), rules, self._now_us(), job)
+        known = self._known(tree, _assumed(tree), partitions, cuts=job is Job.CUT)
+        steps = _within(plan(known, rules, self._now_us(), job), partitions)
         proofs: dict[str, int] = {}
         for step in steps:
             files = tree.parts.get(step.partition, ())
@@ -250,9 +300,9 @@ class Jobs:
             proofs |= proved(self.files, rested, self._now_us)
         return proofs
 
-    def _known(self, tree: Tree, proofs: Mapping[str, int], *, cuts: bool) -> Known:
+    def _known(self, tree: Tree, proofs: Mapping[str, int], partitions: Collection[int] | None, *, cuts: bool) -> Known:
         hours, ledgers = {}, {}
-        for partition in range(self._settings.partitions):
+        for partition in range(self._settings.partitions) if partitions is None else sorted(partitions):
             tail = read_tail(self._log, self._names.sequenced, partition)
             if tail is None:
                 continue
@@ -273,21 +323,39 @@ class Jobs:
         with LedgerQueries(self._settings, self._bootstrap) as ledger:
             return oldest_needed(ledger, partition, tail, end.facts.last_index)
 
-    def _hours(self, partition: int, store: HotStore) -> list[HotHour]:
+    def _hours(self, partition: int, store: HotStore, usage: Usage | None = None) -> list[HotHour]:
         """Of chunks that are held: what is away is archived."""
         lines = [line for line in store.lines(partition) if line.held]
-        return hours_of(partition, lines, lambda sequence: store.header(partition, sequence), store.bytes_per_row())
+        used = None if usage is None else usage.of(partition)
+        return hours_of(
+            partition, lines, lambda sequence: store.header(partition, sequence), store.bytes_per_row(), used
+        )
+
+    def hot_hours(self) -> dict[int, list[HotHour]]:
+        """By partition: the hours that the hot stores on this machine hold, as they are used."""
+        found = {}
+        for partition in range(self._settings.partitions):
+            store = self._stores.newest(partition, read_tail(self._log, self._names.sequenced, partition))
+            if store is not None:
+                found[partition] = self._hours(partition, store, usage_of(store, self._names.manifest))
+        return found
 
     def _first_index(self, partition: int) -> int:
         """Of the first entry that the ledger still has."""
         return first_kept(self._log, self._names.sequenced, partition)
 
+    def _chunks(self, store: HotStore, step: Step) -> Iterator[ChunkBytes]:
+        """Those of the entries of a step."""
+        for line in store.lines(step.partition):
+            if line.first_index >= step.first_index and line.last_index <= step.last_index:
+                chunk = store.chunk(step.partition, line.first_sequence)
+                self.files.take(len(chunk.header) + sum(map(len, chunk.sections.values())))
+                yield chunk
 
-def _chunks(store: HotStore, step: Step) -> Iterator[ChunkBytes]:
-    """Those of the entries of a step."""
-    for line in store.lines(step.partition):
-        if line.first_index >= step.first_index and line.last_index <= step.last_index:
-            yield store.chunk(step.partition, line.first_sequence)
+
+def _within(steps: Iterable[Step], partitions: Collection[int] | None) -> tuple[Step, ...]:
+    """Those of some partitions, None for all."""
+    return tuple(step for step in steps if partitions is None or step.partition in partitions)
 
 
 def _verifications(tree: Tree) -> tuple[Step, ...]:
@@ -304,13 +372,20 @@ def _segments(tree: Tree) -> dict[str, Segment]:
     return {segment.path: segment for segments in tree.parts.values() for segment in segments}
 
 
-def _done(did: Did, step: Step) -> Did:
+def _added_bytes(before: Tree, after: Tree, partition: int) -> int:
+    """What files of a partition take that came to be there."""
+    known = {segment.path for segment in before.parts.get(partition, ())}
+    return sum(segment.size_bytes for segment in after.parts.get(partition, ()) if segment.path not in known)
+
+
+def _done(did: Did, step: Step, bytes_out: int = 0) -> Did:
     """With one step more."""
     adds = step.job in (Job.SEAL, Job.COMPACT, Job.DEMOTE, Job.RESTORE)
     drops = 0 if step.job in (Job.SEAL, Job.VERIFY) else len(step.paths)
     return did._replace(
         rows=did.rows + step.rows,
         bytes_in=did.bytes_in + step.size_bytes,
+        bytes_out=did.bytes_out + bytes_out,
         added=did.added + adds,
         dropped=did.dropped + drops,
         commits=did.commits + (step.job not in (Job.CUT, Job.VERIFY, Job.RESTORE)),

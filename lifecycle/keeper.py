@@ -7,12 +7,13 @@ runs the jobs that have something to do, where no other has the lease.
 GUARANTEE an hour leaves the hot tier only once the manifest says that all of it is archived, and the file was there and
 whole as far as its index says when it left.
 HAZARD a turn works in the worker's process, beside its lanes: a job takes a core for a second a million rows.
-For one thread; `archives` for any.
+For any thread; what is asked of it waits for the end of a turn, and the other way round.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -30,9 +31,10 @@ from lifecycle.chunks import (
     encode_readings,
 )
 from lifecycle.hot_hours import hours_of
-from lifecycle.job_run import JobRunningError
+from lifecycle.job_run import HandedOnError, JobRunningError
 from lifecycle.jobs import RUN_HERE, Jobs
 from lifecycle.manifest_log import LeaseLostError, ManifestLog
+from lifecycle.pace import Pace
 from lifecycle.plans import plan
 from lifecycle.rules_reader import read_rules
 from lifecycle.steps import HotHour, Job, Known
@@ -44,11 +46,12 @@ from schemas.topics import topic_names
 from streams.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from lifecycle.hot_store import HotStore
     from lifecycle.hot_tier import HotTier
+    from lifecycle.jobs import Tell
     from lifecycle.owned import OwnedLane
     from lifecycle.rules import Configuration
     from lifecycle.steps import Step
@@ -72,6 +75,10 @@ class Keeper:
         self._clock = time_source()
         self._rules = read_rules(self._files.root)
         self._usage: Usage | None = None
+        #: At which jobs that this worker runs read and write files.
+        self.pace = Pace(settings.lifecycle_bytes_per_s)
+        #: Held by who moves hours.
+        self._moving = threading.Lock()
         self.archives = ArchivedChunks(self._files, self._manifest)
 
     def note(self, partition: int, first_sequences: Iterable[int]) -> None:
@@ -97,26 +104,59 @@ class Keeper:
 
     def turn(self, folder: Path) -> None:
         """Look once, and do what is due. folder: the worker's, of its hot stores. Raises DriftledgerError, OSError."""
-        self._rules = rules = read_rules(self._files.root)
-        usage = self._usage = self._usage or Usage(folder / f"{self._names.manifest}.usage.json")
-        self.archives.refresh()
-        self._run_jobs()
-        self.archives.refresh()
-        for lane in self._lanes():
-            if lane.tier is not None:
-                with lane.tier.reading() as store:
-                    if store is not None:
-                        for partition in lane.partitions:
-                            self._move_hours(rules, usage, store, partition)
-        usage.save(self._clock.now_us(), rules.ageing.half_life_us, rules.ageing.stay_us)
+        with self._moving:
+            rules, usage = self._begin(folder)
+            self._run_jobs()
+            self.archives.refresh()
+            for lane in self._lanes():
+                if lane.tier is not None:
+                    with lane.tier.reading() as store:
+                        if store is not None:
+                            for partition in lane.partitions:
+                                for job in (Job.DEMOTE, Job.PROMOTE):
+                                    self._move_due(rules, usage, store, partition, job, lambda *_: None)
+            self._save(rules, usage)
+
+    def move(self, folder: Path, job: Job, partitions: Collection[int], tell: Tell | None) -> tuple[Step, ...]:
+        """Hours of these partitions that are due for a job, DEMOTE or PROMOTE: moved, in order; returns the steps.
+
+        folder: as of `turn`. tell: is told each before it is done; without it nothing is done. Raises HandedOnError
+        where a partition is not owned, DriftledgerError, OSError.
+        """
+        done: list[Step] = []
+        with self._moving:
+            rules, usage = self._begin(folder)
+            for partition in sorted(partitions):
+                with self._store_of(partition) as store:
+                    done += self._move_due(rules, usage, store, partition, job, tell)
+            self._save(rules, usage)
+        return tuple(done)
 
     def close(self) -> None:
         """Let go of files and client."""
         self.archives.close()
         self._log.close()
 
+    def _begin(self, folder: Path) -> tuple[Configuration, Usage]:
+        self._rules = read_rules(self._files.root)
+        self._usage = self._usage or Usage(folder / f"{self._names.manifest}.usage.json")
+        self.archives.refresh()
+        return self._rules, self._usage
+
+    def _save(self, rules: Configuration, usage: Usage) -> None:
+        usage.save(self._clock.now_us(), rules.ageing.half_life_us, rules.ageing.stay_us)
+
+    @contextlib.contextmanager
+    def _store_of(self, partition: int) -> Iterator[HotStore]:
+        """The store of a partition, kept open meanwhile."""
+        tier = next((lane.tier for lane in self._lanes() if partition in lane.partitions), None)
+        with contextlib.nullcontext() if tier is None else tier.reading() as store:
+            if store is None:
+                raise HandedOnError(f"partition {partition} is not served by this worker any more")
+            yield store
+
     def _run_jobs(self) -> None:
-        with Jobs(self._settings, self._bootstrap) as jobs:
+        with Jobs(self._settings, self._bootstrap, pace=self.pace) as jobs:
             due = {step.job for step in jobs.planned(cuts=False) if step.job is not Job.DEMOTE or step.paths}
             for job in RUN_HERE:
                 if job in due and job is not Job.VERIFY:
@@ -124,7 +164,7 @@ class Keeper:
                         outcome = jobs.run(job, lambda *_: None)
                         _logger.info("job_done", job=job, id=outcome.id, **outcome.did._asdict())
 
-    def _move_hours(self, rules: Configuration, usage: Usage, store: HotStore, partition: int) -> None:
+    def _hours(self, usage: Usage, store: HotStore, partition: int) -> list[HotHour]:
         tiered = Tiered(store, self.archives)
         lines = store.lines(partition)
         hours = hours_of(
@@ -135,17 +175,27 @@ class Keeper:
             usage.of(partition),
         )
         usage.know(partition, hours)
+        return hours
+
+    def _move_due(
+        self, rules: Configuration, usage: Usage, store: HotStore, partition: int, job: Job, tell: Tell | None
+    ) -> list[Step]:
+        """Move the hours that are due for a job, and tell each before; without tell only say which are."""
+        hours = self._hours(usage, store, partition)
         known = Known(self._manifest.tree, {partition: hours}, {}, {})
-        left = 0
-        for job in (Job.DEMOTE, Job.PROMOTE):
-            for step in plan(known, rules, self._clock.now_us(), job):
-                if not step.paths:
-                    hour = next(hour for hour in hours if hour.first_index == step.first_index)
-                    if self._move(store, step, hour):
-                        usage.moved(partition, hour.end_ms, self._clock.now_us())
-                        left += job is Job.DEMOTE
-        if left:
+        steps = [step for step in plan(known, rules, self._clock.now_us(), job) if not step.paths]
+        if tell is None:
+            return steps
+        moved: list[Step] = []
+        for step in steps:
+            tell(step, sum(each.rows for each in moved), sum(each.rows for each in steps))
+            hour = next(hour for hour in hours if hour.first_index == step.first_index)
+            if self._move(store, step, hour):
+                usage.moved(partition, hour.end_ms, self._clock.now_us())
+                moved.append(step)
+        if moved and job is Job.DEMOTE:
             store.reclaim()
+        return moved
 
     def _move(self, store: HotStore, step: Step, hour: HotHour) -> bool:
         """An hour's chunks, all but the last of the partition, which stays; False where there are no others."""
@@ -162,7 +212,9 @@ class Keeper:
         else:
             for start in range(0, len(firsts), _CHUNKS_AT_ONCE):
                 some = firsts[start : start + _CHUNKS_AT_ONCE]
-                store.bring_back(partition, list(chunks_in(self.archives, partition, some)))
+                chunks = list(chunks_in(self.archives, partition, some))
+                self.pace.take(sum(len(each) for chunk in chunks for each in chunk.sections.values()))
+                store.bring_back(partition, chunks)
         _logger.info("hour_moved", job=step.job, partition=partition, period=hour.period, rows=hour.rows, why=step.why)
         return True
 

@@ -28,6 +28,7 @@ from schemas.instants import NS_PER_S
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lifecycle.manifest import Tree
     from lifecycle.tiers import Tier
 
 BURST_S: Final = 0.25
@@ -61,9 +62,9 @@ class Pace:
 class PacedTree(FileTree):
     """Files that are read and written at a pace."""
 
-    def __init__(self, root: Path, owner: str, pace: Pace) -> None:
-        super().__init__(root, owner)
-        self._pace = pace
+    def __init__(self, files: FileTree, pace: Pace) -> None:
+        super().__init__(files.root, files.owner)
+        self._files, self._pace = files, pace
         #: Files that are written, and how many bytes of each are counted.
         self._counted: dict[Path, int] = {}
 
@@ -73,7 +74,7 @@ class PacedTree(FileTree):
 
     def fresh(self, tier: Tier) -> Path:
         """Its bytes are counted as it grows."""
-        file = super().fresh(tier)
+        file = self._files.fresh(tier)
         self._counted[file] = 0
         return file
 
@@ -81,11 +82,25 @@ class PacedTree(FileTree):
         """With what is not counted of it yet."""
         self.take(0)
         self._counted.pop(fresh, None)
-        super().publish(fresh, path)
+        self._files.publish(fresh, path)
+
+    def replace(self, fresh: Path, path: str) -> None:
+        """As publish."""
+        self.take(0)
+        self._counted.pop(fresh, None)
+        self._files.replace(fresh, path)
+
+    def remove(self, path: str) -> bool:
+        """Nothing is counted."""
+        return self._files.remove(path)
+
+    def orphans(self, tree: Tree) -> list[str]:
+        """Likewise."""
+        return self._files.orphans(tree)
 
     def open_checked(self, path: str) -> BinaryIO:
         """What is read of it is counted."""
-        return cast("BinaryIO", _Counted(super().open_checked(path), self))
+        return cast("BinaryIO", _Counted(self._files.open_checked(path), self))
 
     def _growth(self, file: Path) -> int:
         try:

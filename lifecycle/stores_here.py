@@ -11,6 +11,7 @@ import structlog
 
 from lifecycle.chunks import StoreDamagedError
 from lifecycle.hot_store import HotStore, HotStoreUnavailableError
+from lifecycle.usage import Usage
 from schemas.topics import topic_names
 from streams.ledger_reader import first_index
 from streams.restore import entries_between
@@ -79,3 +80,8 @@ class StoresHere:
         if not ours:
             _logger.warning("hot_store_passed_over", partition=partition, error="it is of another ledger")
         return ours
+
+
+def usage_of(store: HotStore, manifest: str) -> Usage:
+    """How the hours of a store are used, as of when its worker last wrote that."""
+    return Usage(store.folder.parent.parent / f"{manifest}.usage.json")

@@ -13,7 +13,9 @@ lane itself refuses a batch that does not begin where the one before it ended.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import faust
 import structlog
@@ -23,6 +25,8 @@ from schemas.codec import DecodeError, Framing, decode
 from streams.alert_record import subject_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from schemas.topics import TopicNames
 
 _logger = structlog.get_logger()
@@ -49,6 +53,28 @@ def lane_agent(app: faust.App, number: int) -> Any:
             await work.host.commit(work)
 
     app.agent(channel, name=f"lane-{number}")(commit)
+    return channel
+
+
+class Turn(NamedTuple):
+    """A job that is to be run; run raises nothing that is expected."""
+
+    run: Callable[[], None]
+
+
+def job_agent(app: faust.App, waiting_max: int) -> Any:
+    """The channel of jobs that are asked of this worker, with the agent that runs them in a thread of their own.
+
+    One after the other: a job takes a processor, and lanes need the rest.
+    """
+    channel = BatchChannel(app, maxsize=waiting_max)
+    thread = ThreadPoolExecutor(1, "asked-jobs")
+
+    async def run(stream: Any) -> None:
+        async for turn in stream:
+            await asyncio.get_running_loop().run_in_executor(thread, turn.run)
+
+    app.agent(channel, name="jobs")(run)
     return channel
 
 

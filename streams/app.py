@@ -27,6 +27,7 @@ from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
+from lifecycle.asked_jobs import LOOK_S, PENDING_MAX, AskedJobs
 from lifecycle.hot_store import HotStoreUnavailableError
 from lifecycle.keeper import Keeper
 from lifecycle.slots import claim_slot
@@ -37,7 +38,7 @@ from schemas.topics import TopicNames, topic_names
 from streams import heap, metrics
 from streams.address import announce, withdraw
 from streams.admission import deployment
-from streams.agents import alert_agent, lane_agent
+from streams.agents import Turn, alert_agent, job_agent, lane_agent
 from streams.api import Api, owned_lanes
 from streams.broker import reach
 from streams.control import encode_control
@@ -157,6 +158,13 @@ class Worker(Service):
         puts = Puts(bootstrap, settings.input_topic, Framing(settings.framing), gate)
         #: None where nothing is kept hot.
         self.keeper = Keeper(settings, bootstrap, lambda: owned_lanes(self, settings)) if settings.hot_store else None
+        #: None likewise.
+        self.asked = (
+            None
+            if self.keeper is None
+            else AskedJobs(settings, bootstrap, self.keeper, lambda: owned_lanes(self, settings))
+        )
+        self._jobs = job_agent(app, PENDING_MAX)
         self._api = Api(self, settings.http_port, puts, settings)
         self._announced: Path | None = None
 
@@ -188,6 +196,8 @@ class Worker(Service):
         """Leave the group, which revokes and closes the lanes, then close the rest."""
         if self._announced is not None:
             withdraw(self._announced)
+        if self.asked is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.asked.close)
         if self._ownership is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._ownership.stop)
         await self._leave(list(self.hosts))
@@ -306,6 +316,23 @@ class Worker(Service):
             error = future.exception()
             if error is not None:
                 self._expect(error, "lifecycle_failed")
+
+    @Service.task
+    async def _take_asks(self) -> None:
+        """Hand what operators ask of this worker to the agent of jobs."""
+        loop = asyncio.get_running_loop()
+        while not self.should_stop and self.asked is not None:
+            await self.sleep(LOOK_S)
+            if self._slot is None:
+                continue
+            future = loop.run_in_executor(None, self.asked.look)
+            await asyncio.wait([future])
+            error = future.exception()
+            if error is not None:
+                self._expect(error, "asks_not_read")
+                continue
+            for errand in future.result():
+                await self._jobs.put(Turn(partial(self.asked.run, errand, self._slot.folder)))
 
     def _look(self, log: Log) -> Deployment:
         now = deployment(log, self.names, 0)

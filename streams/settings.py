@@ -186,6 +186,11 @@ class Settings(BaseSettings):
     #: Where the tiers of archive_uri_tiers lie, if not below data_dir: s3://, gs:// or file:///. Never with a key.
     archive_uri: str | None = None
     archive_uri_tiers: Literal["deep", "historical,deep"] = "deep"
+    #: What the jobs of a worker read and write of files in a second, at most; 0: as fast as they can. By hand there is
+    #: an option for it.
+    lifecycle_bytes_per_s: int = Field(default=32 * 1_048_576, ge=0)
+    #: What a job gathers of events before it writes a row group; it takes some ten times that.
+    lifecycle_buffer_bytes: int = Field(default=16 * 1_048_576, ge=1_048_576, le=256 * 1_048_576)
     #: What a lock halts that is engaged from here: the lane takes no more input, nothing is put.
     lock_halts: Literal["sequence,put", "sequence", "put"] = "sequence,put"
     #: Whether a worker locks a partition when the guardian finds its own clock RED; a person releases it.

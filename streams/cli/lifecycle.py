@@ -8,60 +8,76 @@ import typer
 
 from lifecycle.steps import Job
 from schemas.instants import format_ms
-from streams.cli.context import WRONG, settings_of
+from streams.cli import lifecycle_run
+from streams.cli.context import settings_of
+from streams.cli.lifecycle_run import PartitionsOption, check_partitions, emit_steps
 from streams.cli.listing import Listing
-from streams.cli.output import Output, OutputOption, emit
+from streams.cli.output import JsonOption, Output, OutputOption, chosen, emit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lifecycle.manifest import Segment, Tree
-    from lifecycle.steps import Step
 
 app = typer.Typer(
     cls=Listing, help="Data from hot to archives, by jobs: status, plan, run, history, rules.", no_args_is_help=True
 )
 
-JobArgument = Annotated[Job, typer.Argument(help="The job.")]
 LimitOption = Annotated[int, typer.Option("--last", min=1, help="So many runs, the newest last.")]
 
-_STATUS = ("tier", "grain", "partition", "files", "rows", "size_bytes", "first_sequence", "last_sequence", "from", "to")
+_STATUS = (
+    "tier", "grain", "partition", "segments", "rows", "size_bytes", "age", "entropy", "first_sequence",
+    "last_sequence",
+)  # fmt: skip
+_STATUS_FIELDS = (
+    "tier", "grain", "partition", "segments", "rows", "size_bytes", "age_s_min", "age_s_max", "entropy_min",
+    "entropy_max", "first_sequence", "last_sequence", "from", "to",
+)  # fmt: skip
 _FILES = (
     "path", "tier", "grain", "partition", "rows", "size_bytes", "first_sequence", "last_sequence", "from", "to",
     "merkle_root",
 )  # fmt: skip
-_STEPS = ("job", "partition", "what", "rows", "size_bytes", "reads", "why")
-_STEP_FIELDS = (*_STEPS, "tier", "grain", "period", "first_index", "last_index", "paths")
-_HISTORY = ("id", "job", "state", "by", "started", "ended", "progress", "rows", "bytes_in", "added", "dropped", "error")
-_HISTORY_FIELDS = (*_HISTORY, "bytes_out", "commits", "remedy")
+_HISTORY = (
+    "id", "job", "state", "by", "started", "seconds", "progress", "rows", "rows_per_s", "bytes_in", "bytes_per_s",
+    "added", "dropped", "error",
+)  # fmt: skip
+_HISTORY_FIELDS = (*_HISTORY, "ended", "bytes_out", "commits", "remedy", "asked")
 
 
 @app.command()
 def status(
     context: typer.Context,
-    files: Annotated[bool, typer.Option("--files", help="A line for each file.")] = False,
+    files: Annotated[bool, typer.Option("--files", help="A line for each file of the archive.")] = False,
     output: OutputOption = Output.TABLE,
+    json: JsonOption = False,
 ) -> None:
-    """The archive as its manifest has it: files, rows and bytes by tier, kind of period and partition.
+    """How data lies: segments, rows, bytes, age and entropy by tier, kind of period and partition.
 
-    What is hot is told by `driftledger status`.
+    live and recent are the hours in the hot stores on this machine, as of their last flush; historical and deep are
+    the files of the archive, as its manifest has them. An hour that is in both is told in both. age is that of the
+    ends of their periods. entropy is in bits: the age in half-lives, less what reads take off; above limit_bits an
+    archived hour leaves the hot tier.
 
     Examples:
 
         driftledger lifecycle status
 
-        driftledger lifecycle status --files --output jsonl
+        driftledger lifecycle status --files --json
     """
     from lifecycle.jobs import Jobs
+    from lifecycle.standing import tier_rows
+    from schemas.clock import source as time_source
     from streams.broker import reach
 
     settings = settings_of(context)
     with Jobs(settings, reach(settings)) as jobs:
         tree, root = jobs.tree(), jobs.files.root
+        rows = [] if files else tier_rows(tree, jobs.hot_hours(), jobs.rules(), time_source().now_us())
+    form = chosen(output, json=json)
     if files:
-        emit((_file_row(segment) for segment in _segments(tree)), _FILES, output)
+        emit((_file_row(segment) for segment in _segments(tree)), _FILES, form)
     else:
-        emit(_tier_rows(tree), _STATUS, output)
+        emit(rows, _STATUS if form is Output.TABLE else _STATUS_FIELDS, form)
     if not tree.parts:
         typer.echo(f"nothing is archived yet in {root}; `driftledger lifecycle plan` says what would be", err=True)
 
@@ -70,83 +86,39 @@ def status(
 def plan(
     context: typer.Context,
     job: Annotated[Job | None, typer.Argument(help="Only this job; all unless given.")] = None,
+    partition: PartitionsOption = None,
     output: OutputOption = Output.TABLE,
+    json: JsonOption = False,
 ) -> None:
     """What jobs would do now: each step with why, its rows and bytes, and the reads that become slower by it.
 
-    Nothing is changed, and a job that runs is not disturbed.
+    Nothing is changed, and a job that runs is not disturbed. Of the hot tier it knows what is on this machine, and not
+    what was read of it: `run demote --dry-run` asks the worker.
 
     Examples:
 
         driftledger lifecycle plan
 
-        driftledger lifecycle plan compact --output jsonl
+        driftledger lifecycle plan compact --json
     """
     from lifecycle.jobs import Jobs
     from streams.broker import reach
 
     settings = settings_of(context)
+    check_partitions(settings, partition)
     with Jobs(settings, reach(settings)) as jobs:
-        steps = jobs.planned(job)
-    _emit_steps(steps, output)
+        steps = jobs.planned(job, partitions=partition)
+    emit_steps(steps, chosen(output, json=json))
+
+
+app.command("run")(lifecycle_run.run)
 
 
 @app.command()
-def run(
-    context: typer.Context,
-    job: JobArgument,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and change nothing.")] = False,
-    take_over: Annotated[
-        bool, typer.Option("--take-over", help="Also where another job runs: that one is ended by it.")
-    ] = False,
-    output: OutputOption = Output.TABLE,
+def history(
+    context: typer.Context, last: LimitOption = 20, output: OutputOption = Output.TABLE, json: JsonOption = False
 ) -> None:
-    """Run a job to its end: seal, compact, demote, prune, cut, verify, reindex or restore; the steps it did are listed.
-
-    cut has the ledger begin behind entries that are archived, once the files were read again from disk and proved; it
-    needs a worker that is live, and no worker runs it by itself.
-    reindex makes indices of archives again, and enters archives into a manifest that does not know them any more.
-    restore makes archives again that are lost or damaged, from the ledger.
-
-    One job of a ledger runs at a time. One that was ended, in any way, is gone on with by running it again.
-
-    Examples:
-
-        driftledger lifecycle run seal --dry-run
-
-        driftledger lifecycle run seal
-
-        driftledger lifecycle run verify --output jsonl
-    """
-    from lifecycle.jobs import Jobs
-    from lifecycle.packing import DamagedError
-    from streams.broker import reach
-    from streams.cli.progress import entries_progress
-
-    settings = settings_of(context)
-    with Jobs(settings, reach(settings)) as jobs:
-        if dry_run:
-            _emit_steps(jobs.planned(job), output)
-            return
-        with entries_progress() as progress:
-            task = progress.add_task(job, total=None)
-
-            def tell(step: Step, done: int, of: int) -> None:
-                progress.update(task, description=f"{job}: {step.what}", completed=done, total=of)
-
-            try:
-                outcome = jobs.run(job, tell, take_over=take_over)
-            except DamagedError as error:
-                typer.echo(f"error: {error}", err=True)
-                raise typer.Exit(WRONG) from error
-    _emit_steps(outcome.steps, output)
-    if outcome.tidied:
-        typer.echo(f"{outcome.tidied} files that an earlier run had left were removed", err=True)
-
-
-@app.command()
-def history(context: typer.Context, last: LimitOption = 20, output: OutputOption = Output.TABLE) -> None:
-    """The runs of jobs: how they stand or ended, and what they did.
+    """The runs of jobs: how they stand or ended, how long they took, and what they did at which rate.
 
     A run that was not heard of for 15 seconds and has no end is lost: it was killed, or its machine is gone.
 
@@ -154,7 +126,7 @@ def history(context: typer.Context, last: LimitOption = 20, output: OutputOption
 
         driftledger lifecycle history
 
-        driftledger lifecycle history --last 1 --output jsonl
+        driftledger lifecycle history --last 1 --json
     """
     from lifecycle.job_log import JobLog
     from schemas.topics import topic_names
@@ -164,8 +136,8 @@ def history(context: typer.Context, last: LimitOption = 20, output: OutputOption
     names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
     with JobLog(reach(settings), names.jobs) as log:
         found = log.history(last)
-    columns = _HISTORY if output is Output.TABLE else _HISTORY_FIELDS
-    emit((job.row() for job in found), columns, output, sparing={"error"})
+    form = chosen(output, json=json)
+    emit((job.row() for job in found), _HISTORY if form is Output.TABLE else _HISTORY_FIELDS, form, sparing={"error"})
     if not found:
         typer.echo("no job has run", err=True)
 
@@ -193,16 +165,6 @@ def rules(context: typer.Context) -> None:
         typer.echo(content)
 
 
-def _emit_steps(steps: tuple[Step, ...], output: Output) -> None:
-    emit((_step_row(step) for step in steps), _STEPS if output is Output.TABLE else _STEP_FIELDS, output)
-    if not steps:
-        typer.echo("there is nothing to do", err=True)
-
-
-def _step_row(step: Step) -> dict[str, Any]:
-    return step._asdict() | {"what": step.what, "reads": round(step.reads, 1)}
-
-
 def _segments(tree: Tree) -> Iterator[Segment]:
     for partition in sorted(tree.parts):
         yield from tree.parts[partition]
@@ -219,16 +181,3 @@ def _file_row(segment: Segment) -> dict[str, Any]:
         "to": format_ms(facts.authority_ms_max),
         "merkle_root": facts.merkle_root,
     }
-
-
-def _tier_rows(tree: Tree) -> list[dict[str, Any]]:
-    rows: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for segment in _segments(tree):
-        one = _file_row(segment)
-        key = segment.tier, segment.grain, one["partition"]
-        row = rows.setdefault(key, one | {"files": 0, "rows": 0, "size_bytes": 0})
-        row["files"] += 1
-        row["rows"] += one["rows"]
-        row["size_bytes"] += one["size_bytes"]
-        row["last_sequence"], row["to"] = one["last_sequence"], max(row["to"], one["to"])
-    return list(rows.values())

@@ -50,6 +50,13 @@ OutputOption = Annotated[
     Output, typer.Option("--output", "-o", help="Form of the list: a table to read, JSON lines or CSV to process.")
 ]
 
+JsonOption = Annotated[bool, typer.Option("--json", help="The same as --output jsonl.")]
+
+
+def chosen(output: Output, *, json: bool) -> Output:
+    """The form that two options ask for."""
+    return Output.JSONL if json else output
+
 
 def emit(
     rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output, *, sparing: Collection[str] = ()

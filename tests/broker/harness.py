@@ -147,12 +147,22 @@ class Blow:
 class Worker:
     """A worker process. A context manager: on the way out it is killed if it still runs."""
 
-    def __init__(self, ledger: Ledger, blow: Blow | None, lane: str, *, deliver_first: bool) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        blow: Blow | None,
+        lane: str,
+        *,
+        deliver_first: bool,
+        days: float,
+        settings: Mapping[str, Any],
+    ) -> None:
         self._output = ledger.folder / f"worker-{time.monotonic_ns()}.log"
         plan = {
             "lane": lane,
             "blow": None if blow is None else asdict(blow),
             "deliver_first": deliver_first,
+            "days": days,
             "windows": [window.canonical() for window in ledger.settings.windows],
         }
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DRIFTLEDGER_")}
@@ -160,7 +170,7 @@ class Worker:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.broker.victim", json.dumps(plan)],
                 cwd=ROOT,
-                env=environment | ledger.environment() | {"PYTHONUNBUFFERED": "1"},
+                env=environment | ledger.environment() | as_variables(settings) | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -259,6 +269,11 @@ def _warm() -> None:
     warm()
 
 
+def as_variables(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as the environment has them."""
+    return {f"DRIFTLEDGER_{name.upper()}": str(value) for name, value in settings.items()}
+
+
 @dataclass
 class Ledger:
     """A ledger for one test. options: settings that differ from the defaults of these tests."""
@@ -292,11 +307,22 @@ class Ledger:
     def environment(self) -> dict[str, str]:
         """The settings, for a process; windows stand in files only."""
         named = {name: value for name, value in self._given.items() if name != "windows"}
-        return {f"DRIFTLEDGER_{name.upper()}": str(value) for name, value in named.items()}
+        return as_variables(named)
 
-    def worker(self, blow: Blow | None = None, lane: str = "real", *, deliver_first: bool = False) -> Worker:
-        """Start a worker; use as a context manager. For the options see tests/broker/victim.py."""
-        return Worker(self, blow, lane, deliver_first=deliver_first)
+    def worker(
+        self,
+        blow: Blow | None = None,
+        lane: str = "real",
+        *,
+        deliver_first: bool = False,
+        days: float = 0.0,
+        **settings: Any,
+    ) -> Worker:
+        """Start a worker; use as a context manager. For the options see tests/broker/victim.py.
+
+        settings: in place of those of the ledger.
+        """
+        return Worker(self, blow, lane, deliver_first=deliver_first, days=days, settings=settings)
 
     @property
     def partitions(self) -> range:

@@ -141,22 +141,32 @@ def test_commands_say_what_they_do(
         assert main(["lifecycle", *arguments, "--output", "jsonl"]) == code, capsys.readouterr().err
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
-    assert told("status") == told("plan") == told("history") == []
+    def archived() -> list[dict[str, Any]]:
+        return [tier for tier in told("status") if tier["tier"] not in ("live", "recent")]
+
+    assert told("plan") == told("history") == archived() == []
+    assert {(tier["tier"], tier["partition"]) for tier in told("status")} >= {("live", p) for p in ledger.partitions}
     with later(8):
         planned = told("plan", "seal")
         assert {step["partition"] for step in planned} == set(ledger.partitions)
         assert told("run", "seal", "--dry-run") == planned
-        assert told("status") == []
+        hot = told("status")
+        assert {tier["tier"] for tier in hot} == {"recent"}
+        assert sum(tier["segments"] for tier in hot) == len(planned)
+        assert min(tier["entropy_min"] for tier in hot) == pytest.approx(8 * 8 / 7, abs=0.1)
+        assert min(tier["age_s_min"] for tier in hot) > 7.9 * DAY_S
         done = told("run", "seal")
         assert [(step["what"], step["rows"]) for step in done] == [(step["what"], step["rows"]) for step in planned]
-        tiers = told("status")
+        tiers = archived()
+        assert sum(tier["segments"] for tier in tiers) == len(done)
         assert sum(tier["rows"] for tier in tiers) == sum(step["rows"] for step in done)
         files = told("status", "--files")
         assert sum(file["size_bytes"] for file in files) == sum(tier["size_bytes"] for tier in tiers)
-        assert told("run", "compact")
+        assert told("run", "compact", "--wait", "5")
         [file, *_] = told("status", "--files")
         [last] = told("history", "--last", "1")
         assert (last["job"], last["state"], last["commits"]) == ("compact", "done", len(ledger.partitions))
+        assert (last["bytes_out"] > 0, last["seconds"] > 0, last["rows_per_s"] > 0) == (True, True, True)
         with Jobs(ledger.settings, ledger.bootstrap) as jobs:
             path = jobs.files.root / file["path"]
         path.write_bytes(path.read_bytes()[:-1])

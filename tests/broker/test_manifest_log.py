@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,13 +18,13 @@ from confluent_kafka.admin import AdminClient
 
 from lifecycle import job_run, manifest_log
 from lifecycle.job_log import JobLog
-from lifecycle.job_record import Did, Job, Progress, State, encode
-from lifecycle.job_run import JobRun, JobRunningError
+from lifecycle.job_record import Asked, Did, Job, Progress, State, encode
+from lifecycle.job_run import HandedOnError, JobRun, JobRunningError
 from lifecycle.manifest import Commit, ManifestError, Move, Tree
 from lifecycle.manifest import encode as encode_commit
 from lifecycle.manifest_log import LeaseLostError, ManifestLease, ManifestLog, read_manifest
 from schemas.clock import SystemTime
-from schemas.errors import UnreachableError
+from schemas.errors import BadInputError, UnreachableError
 from schemas.topics import TopicNames, specs, topic_names
 from streams.log import Log
 from streams.topics_admin import TopicsAdmin
@@ -404,6 +406,47 @@ def test_a_run_tells_how_it_ended(bootstrap: str, names: TopicNames) -> None:
     assert lost.state is State.FAILED
     assert lost.remedy is not None
     assert "run this job again" in lost.remedy
+
+
+def test_a_run_waits_for_the_end_of_one_that_lives(
+    bootstrap: str, names: TopicNames, wait_until: Callable[..., None]
+) -> None:
+    """As long as it was told to, and tells meanwhile that it lives; who comes later is behind it."""
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        with run_of(bootstrap, names, "seal") as one:
+            one.begin()
+            patient = stack.enter_context(run_of(bootstrap, names, "compact", wait_s=60.0, beat_s=0.05))
+            first_ms = patient.told_ms
+            waiting = pool.submit(patient.begin)
+            wait_until(lambda: patient.told_ms > first_ms, 10, "it tells that it waits")
+            with pytest.raises(JobRunningError), run_of(bootstrap, names, "prune", wait_s=0.3) as hasty:
+                hasty.begin()
+            assert not waiting.done()
+        waiting.result(30)
+        with pytest.raises(JobRunningError, match="compact runs already"), run_of(bootstrap, names, "prune") as later:
+            later.begin()
+
+
+def test_a_run_that_was_asked_for_tells_its_exit_code(bootstrap: str, names: TopicNames) -> None:
+    """That of who asked; one that is left to another worker has no end."""
+    ends: dict[Exception, tuple[State, int]] = {
+        BadInputError("of the test"): (State.FAILED, 2),
+        UnreachableError("of the test"): (State.FAILED, 3),
+        ManifestError("of the test"): (State.FAILED, 1),
+        HandedOnError("of the test"): (State.CANCELLED, 3),
+    }
+    asked = Asked("an-ask", 3)
+    for error, end in ends.items():
+        with pytest.raises(type(error)), run_of(bootstrap, names, "demote", lease=False, asked=asked) as run:
+            raise error
+        assert run.job.asked == asked._replace(code=end[1])
+        assert run.job.state is end[0]
+    with run_of(bootstrap, names, "demote", lease=False, asked=asked) as run:
+        run.want_lease()
+        run.begin()
+    with JobLog(bootstrap, names.jobs) as jobs:
+        (done,) = jobs.history(1)
+    assert (done.state, done.lease, done.asked) == (State.DONE, True, asked._replace(code=0))
 
 
 def test_records_of_nobodys_are_left_out_and_old_runs_are_found_far_back(

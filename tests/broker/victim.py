@@ -1,7 +1,7 @@
 """A worker that hurts itself, or its broker, at a named point of a transaction; and the known-bad twin of those.
 
 Run as a program by tests/broker/harness.py: one argument, the plan as JSON. Settings come from the environment, as
-those of any worker, its windows from the plan.
+those of any worker, its windows from the plan, its clock is so many days ahead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from schemas.clock import SystemTime
+from schemas.clock import SkewedTime, Step, SystemTime, use
 from streams import lane
 from streams.lane_clients import producer_settings
 from streams.librdkafka import INT, POINTER, ClientError, check, declare, flush
@@ -34,6 +34,7 @@ _TWIN_COMMIT_TIMEOUT_MS = 3_000
 #: Until the broker goes on and carries out what it was asked for.
 _TWIN_BACKOFF_S = 8.0
 _PATIENCE_MS = 60_000
+_DAY_NS = 86_400 * 10**9
 
 
 class Blow:
@@ -149,6 +150,8 @@ def main() -> None:
     if plan["lane"] == "abort_and_go_on":
         vars(lane)["Transactions"] = AbortAndGoOn
     at: Callable[[Point], None] | None = Blow(plan["blow"]) if plan["blow"] else None
+    if plan["days"]:
+        use(SkewedTime(SystemTime(), Step(int(plan["days"] * _DAY_NS))))
     if plan["deliver_first"]:
         _deliver_first()
     run(settings, settings.bootstrap, at=at)

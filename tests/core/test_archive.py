@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -215,6 +216,8 @@ def test_rows_say_which_partition_they_are_of(
     plain = pq.read_table(tmp_path / archive.name)
     assert plain.schema.field("partition").type == pa.int32()
     assert set(plain["partition"].to_pylist()) == {PARTITION}
+    column = duckdb.read_parquet(str(tmp_path / archive.name)).project("partition")
+    assert column.distinct().fetchall() == [(PARTITION,)]
     groups = range(archive.table.rows.size)
     assert sum(archive.bytes_of(group, "partition") for group in groups) < 100 * len(groups)
     for made_by in ("data_table", "control_table"):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lifecycle.job_record import (
     ENDED,
     LOST_MS,
+    Asked,
     Did,
     Heard,
     Job,
@@ -26,11 +27,37 @@ from lifecycle.job_record import (
     lives,
     told,
 )
+from lifecycle.steps import Job as OfStep
+from lifecycle.steps import Step
+from lifecycle.tiers import Grain, Tier
+from lifecycle.told_steps import Told
 from schemas.instants import INT64_MAX
 
 JOB = Job("one", "seal", State.RUNNING, "a-host", 7, 30, 10, lease=True, beats=3, progress=Progress(1, None, "rows"))
 NUMBERS = st.integers(-INT64_MAX, INT64_MAX)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
+STEPS = st.builds(
+    Step,
+    job=st.sampled_from(OfStep),
+    partition=NUMBERS,
+    period=TEXTS,
+    tier=st.sampled_from(Tier),
+    grain=st.none() | st.sampled_from(Grain),
+    paths=st.lists(TEXTS, max_size=3).map(tuple),
+    first_index=NUMBERS,
+    last_index=NUMBERS,
+    rows=NUMBERS,
+    size_bytes=NUMBERS,
+    reads=st.floats(allow_nan=False, allow_infinity=False),
+    why=TEXTS,
+)
+ASKED = st.builds(
+    Asked,
+    ask=TEXTS,
+    lane=NUMBERS,
+    code=st.none() | NUMBERS,
+    told=st.builds(Told, st.lists(STEPS, max_size=3).map(tuple), NUMBERS),
+)
 JOBS = st.builds(
     Job,
     id=TEXTS,
@@ -47,6 +74,7 @@ JOBS = st.builds(
     did=st.builds(Did, *[NUMBERS] * len(Did._fields)),
     error=st.none() | TEXTS,
     remedy=st.none() | TEXTS,
+    asked=st.none() | ASKED,
 )
 
 

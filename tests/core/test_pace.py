@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lifecycle.file_tree import FileTree
 from lifecycle.pace import BURST_S, Pace, PacedTree
 from lifecycle.tiers import Tier
 from schemas.clock import SimulatedTime, using
@@ -52,7 +53,7 @@ def test_without_a_rate_nobody_waits() -> None:
 def test_what_is_read_and_written_is_counted(tmp_path: Path) -> None:
     """Each byte once: what is written where something is read, and the rest with the name."""
     with using(SimulatedTime()) as clock:
-        tree = PacedTree(tmp_path / "root", "test.manifest", Pace(RATE))
+        tree = PacedTree(FileTree(tmp_path / "root", "test.manifest"), Pace(RATE))
 
         def lasted_s() -> float:
             return clock.monotonic_ns() / 1e9

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lifecycle.archiving import BUFFER_BYTES
 from schemas.errors import BadInputError
 from streams import settings as settings_module
 from streams.definitions import threshold_us_from_ms
@@ -42,6 +43,7 @@ def test_without_file_and_variables_the_defaults_hold() -> None:
     assert settings.hot_store
     assert settings.windows == DEFAULT_WINDOWS
     assert (settings.lock_halts, settings.guardian_locks) == ("sequence,put", False)
+    assert settings.lifecycle_buffer_bytes == BUFFER_BYTES
 
 
 def test_the_environment_wins_over_the_file_and_the_file_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
