@@ -99,10 +99,10 @@ def pack_ints(values: NDArray[np.int64]) -> bytes:
 
 
 def pack_texts(texts: Texts) -> bytes:
-    """Byte strings."""
+    """Byte strings; content beside them is not packed."""
     lengths = np.diff(texts.offsets).astype(np.int64)
     rows = lengths.size
-    content = texts.content
+    content = texts.content[texts.offsets[0] : texts.offsets[-1]]
     flag = 0
     if rows and content.size == rows * _UUID_CHARACTERS and (lengths == _UUID_CHARACTERS).all():
         short = np.empty(rows * UUID_BYTES, np.uint8)

@@ -67,6 +67,13 @@ def test_any_texts_come_back(strings: list[bytes]) -> None:
     assert read.offsets.dtype == np.int32
 
 
+def test_content_beside_the_texts_is_not_packed() -> None:
+    """Whoever makes room for a byte more than there is, or cuts texts out of others, has the same bytes."""
+    strings = [b"one", b"", b"three"]
+    whole = texts_of([b"before", *strings, b"behind"])
+    assert pack_texts(Texts(whole.offsets[1:5], whole.content)) == pack_texts(texts_of(strings))
+
+
 def test_uuids_take_sixteen_bytes_and_other_spellings_are_kept() -> None:
     """Only the spelling that is read back may be shortened."""
     rng = random.Random(1)
