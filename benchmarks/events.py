@@ -31,15 +31,18 @@ ROW_BYTES: Final = SOURCE_BYTES + VALUE_BYTES
 KIND: Final = b"temp"
 PAYLOAD: Final = b'{"unit":"degC"'  # 14 bytes: opaque to everybody here
 
-_EVENT_ID, _SOURCE, _LOCAL, _VALUE = 11, 28, 40, 54
-_LOCAL_BYTES: Final = 8
+#: Where fields begin in a value.
+EVENT_ID_AT, SOURCE_AT, LOCAL_AT, VALUE_AT, PAYLOAD_AT = 11, 28, 40, 54, 63
+LOCAL_BYTES: Final = 8
 _HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
 _MADE_AT_ONCE: Final = 4_096
 _YELLOW_US: Final = (1_500_000, 4_500_000)
 _RED_US: Final = (6_000_000, 60_000_000)
 
 
-def _template() -> NDArray[np.uint8]:
+def template(payload: bytes) -> NDArray[np.uint8]:
+    """An event whose fields are yet to be written, but for kind and payload (of 63 bytes at most)."""
+
     def prefixed(content: bytes) -> bytes:
         return bytes([2 * len(content)]) + content
 
@@ -48,17 +51,17 @@ def _template() -> NDArray[np.uint8]:
             single_object_prefix("Event"),
             prefixed(bytes(16)),
             prefixed(bytes(SOURCE_BYTES)),
-            bytes(_LOCAL_BYTES),
+            bytes(LOCAL_BYTES),
             prefixed(KIND),
             b"\x02" + bytes(8),  # the second branch of the union: a number
-            prefixed(PAYLOAD),
+            prefixed(payload),
             bytes(3),  # no hlc, no causes, no exchange
         )
     )
     return np.frombuffer(value, np.uint8)
 
 
-_TEMPLATE: Final = _template()
+_TEMPLATE: Final = template(PAYLOAD)
 
 
 def _source_names(count: int, partitions: int) -> list[NDArray[np.uint8]]:
@@ -98,7 +101,7 @@ class EventFactory:
         self._kept[partition] = _Unstamped(kept.rows[count:], kept.offsets_us[count:])
         made, offsets_us = kept.rows[:count], kept.offsets_us[:count]
         stamps = now_us + (offsets_us if self._off else offsets_us[:1])
-        made[:, SOURCE_BYTES + _LOCAL : SOURCE_BYTES + _LOCAL + _LOCAL_BYTES] = _eight_byte_varint(stamps)
+        made[:, SOURCE_BYTES + LOCAL_AT : SOURCE_BYTES + LOCAL_AT + LOCAL_BYTES] = eight_byte_varint(stamps)
         return made
 
     def _make(self, partition: int, count: int) -> _Unstamped:
@@ -108,10 +111,11 @@ class EventFactory:
         values[:] = _TEMPLATE
         chosen = names[self._random.integers(0, len(names), count)]
         made[:, :SOURCE_BYTES] = chosen
-        values[:, _SOURCE : _SOURCE + SOURCE_BYTES] = chosen
-        values[:, _EVENT_ID : _EVENT_ID + 16] = _hex(_mix(np.arange(self._made, self._made + count, dtype=np.uint64)))
+        values[:, SOURCE_AT : SOURCE_AT + SOURCE_BYTES] = chosen
+        numbers = np.arange(self._made, self._made + count, dtype=np.uint64)
+        values[:, EVENT_ID_AT : EVENT_ID_AT + 16] = hex_digits(mix(numbers))
         measured = (self._random.random(count) * 100).astype("<f8")
-        values[:, _VALUE : _VALUE + 8] = measured.view(np.uint8).reshape(count, 8)
+        values[:, VALUE_AT : VALUE_AT + 8] = measured.view(np.uint8).reshape(count, 8)
         self._made += count
         return _Unstamped(made, self._offsets_us(count))
 
@@ -130,7 +134,7 @@ class EventFactory:
         return offsets
 
 
-def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finisher: a bijection that looks like chance."""
     mixed: Any = numbers
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
@@ -139,7 +143,7 @@ def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray(mixed, np.uint64)
 
 
-def _hex(numbers: NDArray[np.uint64]) -> NDArray[np.uint8]:
+def hex_digits(numbers: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Sixteen hexadecimal digits each."""
     content = numbers.astype(">u8").view(np.uint8).reshape(-1, 8)
     digits = np.empty((numbers.size, 16), np.uint8)
@@ -148,10 +152,10 @@ def _hex(numbers: NDArray[np.uint64]) -> NDArray[np.uint8]:
     return digits
 
 
-def _eight_byte_varint(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+def eight_byte_varint(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Avro's zigzag varint of numbers whose varint takes eight bytes."""
     zigzag = numbers << 1
-    shifts = np.arange(_LOCAL_BYTES, dtype=np.int64) * 7
+    shifts = np.arange(LOCAL_BYTES, dtype=np.int64) * 7
     groups = (zigzag[:, None] >> shifts) & 0x7F
     groups[:, :-1] |= 0x80
     return groups.astype(np.uint8)
