@@ -17,6 +17,7 @@ GUARANTEE a file that is there under its name was whole, and on disk, before it 
 GUARANTEE `ArchiveFile` hands on no byte that has no checksum which agrees: the footer's is in the name, and the index
 has one for each column of each row group. What pages have of their own guards their content and not what stands about
 it, so it is there for others, and for who makes an index again.
+GUARANTEE memory: of a row group that an archive can have, whatever footer and pages say (`parquet_pages`).
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ import pyarrow.parquet as pq
 from lifecycle.archive_facts import Compression, Facts, digest_in, facts_of, name_of
 from lifecycle.archive_index import Blob, Index, Table, encode, read_at
 from lifecycle.archive_places import Places, decode_places, encode_places
-from lifecycle.archive_table import SCHEMA
+from lifecycle.archive_table import ROWS_MAX, SCHEMA
 from lifecycle.chunks import HASH_BYTES, first_index_in
 from lifecycle.packing import DamagedError
+from lifecycle.parquet_pages import TEXTS_BYTES_MAX, VALUES_BYTES_MAX, check_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -149,18 +151,23 @@ class ArchiveFile:
         if not digest.startswith(digest_in(name)) or (table is not None and digest != table.footer):
             raise DamagedError("its footer is not the one that its name and its index were made of")
         self._metadata = _metadata_in(footer)
+        if not self._metadata.schema.to_arrow_schema().equals(SCHEMA):
+            raise DamagedError("its columns are not those of an archive")
         self.facts, self.name, self.indexed = _facts_in(self._metadata), name, table is not None
         self.chunk_index = np.zeros(0, np.int64)
-        if table is None:
-            table = self._made_table(digest)
         places = _places(self._metadata)
         rows = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
+        if not all(0 < count <= ROWS_MAX for count in rows):
+            raise DamagedError(f"its footer says that row groups have {min(rows)} to {max(rows)} rows")
+        if table is None:
+            table = self._made_table(digest)
         if table.sums.shape != (len(places), self._metadata.num_columns) or table.rows.tolist() != rows:
             raise DamagedError("its index has other row groups")
         checked = _Checked(
             file,
-            {start: (size, int(total)) for row, sums in zip(places, table.sums, strict=True)
-             for (start, size), total in zip(row, sums, strict=True)},
+            {place.start: _Sum(place, int(total), count)
+             for row, sums, count in zip(places, table.sums, rows, strict=True)
+             for place, total in zip(row, sums, strict=True)},
         )  # fmt: skip
         self._parquet = pq.ParquetFile(
             pa.PythonFile(checked, mode="r"),
@@ -173,8 +180,6 @@ class ArchiveFile:
     def _made_table(self, digest: bytes) -> Table:
         """What its index would say, as far as footer and bytes tell."""
         metadata, facts = self._metadata, self.facts
-        if not metadata.schema.to_arrow_schema().equals(SCHEMA):
-            raise DamagedError("its columns are not those of an archive")
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         content = (metadata.metadata or {}).get(_PLACES_KEY, b"")
         places = decode_places(content, facts, len(groups))
@@ -199,25 +204,42 @@ class ArchiveFile:
         except (pa.ArrowException, OSError) as error:
             raise DamagedError(str(error)) from error
 
-    def raw_bytes_of(self, group: int) -> int:
-        """Of a row group, before it was compressed."""
-        return int(self._metadata.row_group(group).total_byte_size)
-
     def bytes_of(self, group: int, column: str | None) -> int:
         """Of a column of a row group, None: of all, as they are on disk."""
         metadata = self._metadata.row_group(group)
         sizes = [metadata.column(place) for place in range(metadata.num_columns)]
         return sum(each.total_compressed_size for each in sizes if column in (None, each.path_in_schema))
 
+    def raw_bytes_of(self, group: int) -> int:
+        """Of all columns of a row group, decompressed."""
+        return int(self._metadata.row_group(group).total_byte_size)
+
     def close(self) -> None:
         """Let go of the file, which stays open."""
         self._parquet.close()
 
 
+class _Place(NamedTuple):
+    """Where a column of a row group is. raw_bytes: decompressed, as the footer says; raw_bytes_max: as it can have."""
+
+    start: int
+    size: int
+    raw_bytes: int
+    raw_bytes_max: int
+
+
+class _Sum(NamedTuple):
+    """What is known of it. total: CRC-32 of its bytes."""
+
+    place: _Place
+    total: int
+    rows: int
+
+
 class _Checked(io.RawIOBase):
     """The file as Parquet's reader sees it: columns of row groups as a whole, each compared with its checksum."""
 
-    def __init__(self, file: BinaryIO, sums: dict[int, tuple[int, int]]) -> None:
+    def __init__(self, file: BinaryIO, sums: dict[int, _Sum]) -> None:
         super().__init__()
         self._file, self._sums = file, sums
         self._size = file.seek(0, os.SEEK_END)
@@ -238,11 +260,12 @@ class _Checked(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         known = self._sums.get(self._at)
-        if known is None or known[0] != size:
+        if known is None or known.place.size != size:
             raise DamagedError(f"{size} bytes at {self._at} are no column of a row group")
         content = read_at(self._file, self._at, size)
-        if zlib.crc32(content) != known[1]:
+        if zlib.crc32(content) != known.total:
             raise DamagedError(f"the checksum of the column at {self._at} does not agree")
+        check_pages(content, known.rows, known.place.raw_bytes, known.place.raw_bytes_max)
         self._at += size
         return content
 
@@ -303,18 +326,23 @@ def _facts_in(metadata: Any) -> Facts:
         raise DamagedError(f"its footer has no facts: {error}") from error
 
 
-def _places(metadata: Any) -> list[list[tuple[int, int]]]:
-    """First byte and bytes of each column of each row group."""
+def _places(metadata: Any) -> list[list[_Place]]:
+    """Of each column of each row group."""
     found = []
     for group in range(metadata.num_row_groups):
         columns = [metadata.row_group(group).column(column) for column in range(metadata.num_columns)]
-        found.append([(_start(column), int(column.total_compressed_size)) for column in columns])
+        found.append([_place(column) for column in columns])
     return found
+
+
+def _place(column: Any) -> _Place:
+    most = TEXTS_BYTES_MAX if column.physical_type == "BYTE_ARRAY" else VALUES_BYTES_MAX
+    return _Place(_start(column), int(column.total_compressed_size), int(column.total_uncompressed_size), most)
 
 
 def _sums(file: BinaryIO, metadata: Any) -> NDArray[np.uint32]:
     """uint32[groups, columns]: CRC-32 of the bytes of each."""
-    sums = [[zlib.crc32(read_at(file, *place)) for place in places] for places in _places(metadata)]
+    sums = [[zlib.crc32(read_at(file, place.start, place.size)) for place in places] for places in _places(metadata)]
     return np.array(sums, np.uint32).reshape(metadata.num_row_groups, metadata.num_columns)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_type_hints
 
+from lifecycle.chunks import HASH_BYTES
 from lifecycle.packing import DamagedError
 from schemas.merkle import Span
 from streams.sequence import Head
@@ -89,8 +90,17 @@ class Facts(NamedTuple):
 
 def facts_of(document: Mapping[str, Any]) -> Facts:
     """From their members as JSON has them. Raises TypeError, KeyError or ValueError for others."""
-    merkle = tuple((int(level), str(node)) for level, node in document["merkle"])
+    merkle = tuple((int(level), bytes.fromhex(node).hex()) for level, node in document["merkle"])
+    for name, value in document.items():
+        if name != "merkle" and type(value) is not _KINDS[name]:
+            raise TypeError(f"{name} is {value!r:.80}")
+        if name in _HASHES and len(bytes.fromhex(value)) != HASH_BYTES:
+            raise ValueError(f"{name} is {value!r:.80}")
     return Facts(**{**document, "merkle": merkle})
+
+
+_KINDS: Final = get_type_hints(Facts)
+_HASHES: Final = ("chain_before", "chain_after", "merkle_root")
 
 
 def name_of(facts: Facts, digest: bytes) -> str:

@@ -154,7 +154,10 @@ class Index:
 
 
 def read_at(file: BinaryIO, start: int, size: int) -> bytes:
-    """So many bytes from a place on. Raises DamagedError where there are fewer."""
+    """So many bytes from a place on. Raises DamagedError where there are fewer; memory is taken for what is there."""
+    end = file.seek(0, os.SEEK_END)
+    if not 0 <= start <= start + size <= end:
+        raise DamagedError(f"it has {end} bytes, and not {size} from {start} on")
     file.seek(start)
     content = file.read(size)
     if len(content) != size:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lifecycle.archive_facts import Facts
+
+#: Of an archive: 8,192 rows each, or 16 MiB of texts. Starts that are evenly apart take no bytes, so these do not tell.
+CHUNKS_MAX: Final = 1_048_576
 
 
 class Places(NamedTuple):
@@ -46,7 +49,7 @@ def decode_places(content: bytes, facts: Facts, groups: int) -> Places:
         chunks, packed = int(document["chunks"]), base64.b64decode(document["places"], validate=True)
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"its footer does not say where its chunks begin: {error}") from error
-    if not 0 < chunks <= facts.rows:
+    if not 0 < chunks <= min(facts.rows, CHUNKS_MAX):
         raise DamagedError(f"its footer says that it has {chunks} chunks")
     reader = Reader(packed)
     places = Places(reader.ints(chunks), reader.ints(chunks), reader.ints(groups))

@@ -34,7 +34,7 @@ import pyarrow as pa
 
 from lifecycle.arrow import AUTHORITY, LOCAL, causes, dictionary, plain, texts
 from lifecycle.chunks import HASH_BYTES, Column, Rows
-from lifecycle.packing import Texts
+from lifecycle.packing import DamagedError, Texts
 from lifecycle.sealing import KeyIs, Numbers, Sealing
 from schemas.canonical import AuthorityKind, EntryKind, ValueState
 from schemas.faults import Fault
@@ -319,7 +319,10 @@ class _Reader:
     def codes(self, name: str, closed: Any, default: int) -> NDArray[np.uint8]:
         """The numbers of members of an enumeration."""
         array = self.array(name)
-        codes = np.array([closed[text] for text in array.dictionary.to_pylist()] or [default], np.uint8)
+        try:
+            codes = np.array([closed[text] for text in array.dictionary.to_pylist()] or [default], np.uint8)
+        except KeyError as error:
+            raise DamagedError(f"{name} has {error} among its names") from error
         indices, there = _Reader.numbers_in(array.indices, 0)
         return np.where(there, codes[indices], np.uint8(default))
 

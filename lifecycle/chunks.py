@@ -283,6 +283,7 @@ _SECTION: Final = struct.Struct("<4sBII")
 _HEADER: Final = struct.Struct("<4sI")
 _NUMBERS: Final = struct.Struct("<16q3I")
 _NUMBER_COUNT: Final = Header._fields.index("sources")
+_ROW_COUNT: Final = Header._fields.index("rows")
 _APPLIED: Final = struct.Struct("<4s4q")
 _CHECKSUM: Final = struct.Struct("<I")
 _SECTION_MAGIC: Final = b"DLC1"
@@ -341,6 +342,8 @@ def decode_rows(partition: int, first_sequence: int, rows: int, sections: Mappin
 def decode_readings(partition: int, first_sequence: int, readings: int, section: bytes) -> Readings:
     """The section READINGS. Raises ChunkDamagedError."""
     try:
+        if readings * HASH_BYTES > len(section):
+            raise DamagedError(f"{readings} of them in {len(section)} bytes")  # noqa: TRY301 - one way out
         reader = _opened(partition, first_sequence, Column.READINGS, readings, section)
         index, sequence, authority_ms, asserted_us, reading = (reader.ints(readings) for _ in range(5))
         source = reader.texts(readings, _TEXT_BYTES_MAX)
@@ -397,7 +400,7 @@ def decode_header(partition: int, first_sequence: int, content: bytes) -> Header
             raise DamagedError(f"it begins with {magic!r} and a length of {length}")  # noqa: TRY301 - one way out
         reader = Reader(body[_HEADER.size :])
         *numbers, sources, kinds, groups = _NUMBERS.unpack(reader.raw(_NUMBERS.size))
-        if max(sources, kinds, groups) > ROWS or numbers[:2] != [partition, first_sequence]:
+        if max(sources, kinds, groups, numbers[_ROW_COUNT]) > ROWS or numbers[:2] != [partition, first_sequence]:
             raise DamagedError("it says what no header says")  # noqa: TRY301 - as above
         names = [reader.texts(count, _TEXT_BYTES_MAX).strings() for count in (sources, kinds)]
         ints = [reader.ints(groups) for _ in range(12)]

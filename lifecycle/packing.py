@@ -36,6 +36,8 @@ _INTS: Final = struct.Struct("<BBqqI")
 _BYTES: Final = struct.Struct("<BII")
 #: Below this LZ4 has nothing to find: it needs twelve bytes at the end as they are.
 _LZ4_LEAST: Final = 32
+#: A byte of a block stands for so many at most.
+_LZ4_RATIO_MAX: Final = 255
 _WIDTH_MAX: Final = 8
 _MASK: Final = 2**64 - 1
 UUID_BYTES: Final = 16
@@ -259,6 +261,8 @@ def _expanded(stored: memoryview, raw: int, *, packed: bool) -> bytes | memoryvi
         if len(stored) != raw:
             raise DamagedError(f"{len(stored)} bytes, where {raw} were stored")
         return stored
+    if raw > _LZ4_RATIO_MAX * len(stored):
+        raise DamagedError(f"an LZ4 block of {len(stored)} bytes cannot become {raw}")
     try:
         content: bytes = lz4.block.decompress(stored, uncompressed_size=raw)
     except lz4.block.LZ4BlockError as error:
