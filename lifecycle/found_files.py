@@ -6,6 +6,8 @@ partition those are chosen that go on from one another, hash by hash, and hold t
 these the one of the fewest files.
 
 GUARANTEE what is chosen is one range of entries, without gap or overlap, behind what is committed already.
+GUARANTEE a file that may be of a seal that was cut off is told from one that only a manifest that has lost something
+does not name: a seal leaves a file of an hour, right behind what is committed, and the next one makes it again.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Found(NamedTuple):
 
 
 class UnchainedArchivesError(DriftledgerError):
-    """Files that do not go on from the others, of entries that the ledger does not have. Attributes: paths, remedy."""
+    """Files that do not go on from the others, and that no seal that was cut off left. Attributes: paths, remedy."""
 
     remedy = (
         "Put the files between, or good copies of the damaged ones, in their places and run the job again; or move "
@@ -81,9 +83,10 @@ def chosen(files: Iterable[Found], end: End | None) -> list[Found]:
 
 
 def unchained(files: Iterable[Found], taken: Sequence[Found], end: End | None, ledger_begins: int) -> list[Found]:
-    """The files of a partition whose entries are neither among those taken, nor committed before, nor in the ledger.
+    """The files of a partition that can neither be known nor be done without.
 
-    end: of what is committed; ledger_begins: the first index that the ledger still has.
+    That is those whose entries are neither among those taken, nor committed before, nor about to be sealed again. end:
+    of what is committed; ledger_begins: the first index that the ledger still has.
     """
     last = taken[-1].place.last_index if taken else 0 if end is None else end.index
     first = 1 if end is not None else taken[0].place.first_index if taken else last + 1
@@ -91,8 +94,13 @@ def unchained(files: Iterable[Found], taken: Sequence[Found], end: End | None, l
         file
         for file in files
         if not (first <= file.place.first_index and file.place.last_index <= last)
-        and not (first <= file.place.first_index and ledger_begins <= last + 1)
+        and not (is_of_seal(file.place, last) and ledger_begins <= file.place.first_index)
     ]
+
+
+def is_of_seal(place: Place, end_index: int) -> bool:
+    """Whether a seal that was cut off may have left it, where files end with that entry (0: there are none)."""
+    return place.grain is Grain.HOURLY and place.first_index == end_index + 1
 
 
 def _rank(file: Found) -> tuple[int, int, str]:

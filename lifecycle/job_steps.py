@@ -9,7 +9,7 @@ has the same order, whatever it does:
     remove     what the record dropped
 
 What was cut off before the commit leaves files that the manifest does not name, and after it such that it does not name
-any more: `tidy` removes both, by whoever holds the lease next. It removes no file whose entries are nowhere else.
+any more: `tidy` removes both, by whoever holds the lease next, once their entries are in another file that is whole.
 
 GUARANTEE the files of a commit are there, whole and on disk, before it; none is removed that the manifest names.
 GUARANTEE memory: of some row groups, whatever the length of an archive. One has texts of buffer_bytes at most, unless a
@@ -29,7 +29,8 @@ from lifecycle.archive_facts import Compression
 from lifecycle.archive_table import ROWS_MAX
 from lifecycle.archiving import BUFFER_BYTES, Builder, check_joined, join, prove
 from lifecycle.chunks import ROWS, ChunkDamagedError, decode_header, text_bytes_in
-from lifecycle.file_tree import told_as_refusal
+from lifecycle.file_tree import FileLostError, told_as_refusal
+from lifecycle.found_files import is_of_seal
 from lifecycle.layout import index_of, is_fresh, path_of, place_of
 from lifecycle.manifest import Commit, Move, Segment
 from lifecycle.packing import DamagedError
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from lifecycle.archiving import Proof
     from lifecycle.chunks import ChunkBytes, Header
     from lifecycle.file_tree import FileTree
+    from lifecycle.layout import Place as PathPlace
     from lifecycle.manifest import Tree
     from lifecycle.sealing import Made
     from lifecycle.tiers import Grain, Tier
@@ -104,18 +106,18 @@ class Place(NamedTuple):
 
 
 class UnknownArchivesError(DriftledgerError):
-    """Files that the manifest does not name hold entries that nothing else has. Attributes: paths, remedy."""
+    """Files that the manifest does not name, and that no job that was cut off left. Attributes: paths, remedy."""
 
     remedy = (
         "Restore the topic of the manifest from a copy, or run `driftledger lifecycle run reindex`, which has it made "
-        "again from these files"
+        "again from these files; a file that is none of this ledger's is to be moved out of the root"
     )
 
     def __init__(self, paths: Sequence[str]) -> None:
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         super().__init__(
-            f"{paths[0]}{more}: the manifest does not name it, and the ledger does not have its entries any more. "
-            f"Nothing was removed. {self.remedy}"
+            f"{paths[0]}{more}: the manifest does not name it and does not have its entries in another file, and no "
+            f"job that was cut off leaves it like that. Nothing was removed. {self.remedy}"
         )
         self.paths = tuple(paths)
 
@@ -123,13 +125,16 @@ class UnknownArchivesError(DriftledgerError):
 def tidy(work: Work, ledger_begins: Callable[[int], int]) -> int:
     """Remove what runs that were cut off have left; returns how many files.
 
-    ledger_begins: the first index that the ledger still has of a partition. What is left holds entries that are in
-    other files too, were pruned, or are still in the ledger. Raises UnknownArchivesError, and removes nothing, where
-    that is not so: then it is the manifest that has lost something.
+    ledger_begins: the first index that the ledger still has of a partition. What goes holds entries that were pruned,
+    or that are in files of the manifest: these are read then, and where one is lost or damaged what has its entries
+    stays.
+    So does what a seal left, until the next one has made it again. Raises UnknownArchivesError, and removes nothing,
+    for a file that none of this explains: then it is the manifest that has lost something.
     """
     left: list[str] = []
     unknown: list[str] = []
-    for path in work.files.orphans(work.lease.tree):
+    tree, whole = work.lease.tree, _Whole(work.files)
+    for path in work.files.orphans(tree):
         if is_fresh(path):
             left.append(path)
             continue
@@ -137,14 +142,43 @@ def tidy(work: Work, ledger_begins: Callable[[int], int]) -> int:
             place = place_of(path)
         except ValueError:  # whose it is nobody knows
             continue
-        end = work.lease.tree.ends.get(place.partition)
-        was_archived = end is not None and place.last_index <= end[0]
-        (left if was_archived or place.first_index >= ledger_begins(place.partition) else unknown).append(path)
+        end = tree.ends.get(place.partition)
+        end_index = 0 if end is None else end[0]
+        if place.last_index <= end_index:
+            if all(whole.is_whole(segment) for segment in _with_entries_of(tree, place)):
+                left.append(path)
+        elif not is_of_seal(place, end_index) or place.first_index < ledger_begins(place.partition):
+            unknown.append(path)
     if unknown:
         raise UnknownArchivesError(unknown)
     for path in left:
         work.files.remove(path)
     return len(left)
+
+
+class _Whole:
+    """Which files of a tree are what was written, each read once."""
+
+    def __init__(self, files: FileTree) -> None:
+        self._files = files
+        self._known: dict[str, bool] = {}
+
+    def is_whole(self, segment: Segment) -> bool:
+        """Whether it is there, with the SHA-256 that the manifest has of it."""
+        if segment.path not in self._known:
+            try:
+                with self._files.open_checked(segment.path) as content:
+                    self._known[segment.path] = digest_of(content) == segment.sha256
+            except FileLostError:
+                self._known[segment.path] = False
+        return self._known[segment.path]
+
+
+def _with_entries_of(tree: Tree, place: PathPlace) -> Iterator[Segment]:
+    """The files of a tree that have entries of another."""
+    for segment in tree.parts.get(place.partition, ()):
+        if segment.facts.first_index <= place.last_index and place.first_index <= segment.facts.last_index:
+            yield segment
 
 
 def seal(work: Work, partition: int, place: Place, chunks: Iterable[ChunkBytes], entries: Iterator[Entries]) -> Segment:
@@ -164,8 +198,13 @@ def restore(work: Work, segment: Segment, chunks: Iterable[ChunkBytes], entries:
     Where it is what it was to the byte, nothing is to be committed; of a joined one row groups may be others. Raises
     DamagedError, and changes nothing, where what is made says of itself what the one before did not; ChainError.
     """
+    facts = segment.facts
+    return put_back(work, segment, _built(work, segment.tier, facts.partition, facts.head_before, chunks, entries))
+
+
+def put_back(work: Work, segment: Segment, fresh: Fresh) -> Segment:
+    """A file that was made again, in the place of the one that is lost or damaged: as `restore`."""
     place, facts = Place(segment.tier, segment.grain, segment.period), segment.facts
-    fresh = _built(work, segment.tier, facts.partition, facts.head_before, chunks, entries)
     same_writer = {name: getattr(facts, name) for name in _OF_WRITER}
     path = path_of(*place, fresh.name)
     same = fresh.spans == segment.spans and (path != segment.path or sha256_of(fresh.data) == segment.sha256)
@@ -214,7 +253,7 @@ def compact(work: Work, place: Place, segments: Sequence[Segment]) -> Segment:
     data = work.files.fresh(place.tier)
     with contextlib.ExitStack() as stack, told_as_refusal(data):
         archives = [stack.enter_context(open_segment(work.files, segment)) for segment in segments]
-        parts = [(archive, _blobs(index)) for archive, index in archives]
+        parts = [(archive, blobs_of(index)) for archive, index in archives]
         name, index, facts = join(data, parts, work.compression, work.buffer_bytes)
         index_file = written(work, place.tier, index)
         with opened(name, data.open("rb"), index_file.open("rb")) as (joined, _):
@@ -339,7 +378,8 @@ def _groups(
         yield held
 
 
-def _blobs(index: Index) -> list[Blob]:
+def blobs_of(index: Index) -> list[Blob]:
+    """All that an index has of chunks."""
     return [index.blob(chunk) for chunk in range(index.chunks)]
 
 

@@ -23,6 +23,7 @@ from lifecycle.hot_hours import hours_of
 from lifecycle.job_record import Did, Progress
 from lifecycle.job_run import JobRun
 from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal, tidy, verify
+from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move
 from lifecycle.manifest_log import ManifestLease, read_manifest
 from lifecycle.mending import Reindex
@@ -163,6 +164,7 @@ class Jobs:
             steps = self._due(job, lease.tree, proofs, rules, partitions)
             total, did = sum(step.rows for step in steps), Did()
             lost: list[UnrestorableError] = []
+            damaged: list[str] = []
             for step in steps:
                 tell(step, did.rows, total)
                 before = lease.tree
@@ -171,10 +173,19 @@ class Jobs:
                 except UnrestorableError as error:  # the others are made again all the same
                     lost.append(error)
                     continue
+                except DamagedError as error:
+                    if job not in (Job.VERIFY, Job.RESTORE):
+                        raise
+                    damaged.append(str(error))  # likewise, and all that are damaged are named
+                    continue
                 did = _done(did, step, _added_bytes(before, lease.tree, step.partition))
                 run.tell(progress=Progress(did.rows, total, "rows"), did=did)
+            if job is Job.RESTORE:  # what had entries of a damaged file may go now
+                tidied += tidy(work, self._first_index)
             if lost:
                 raise lost[0]
+            if damaged:
+                raise DamagedError("; ".join(damaged))
         return Outcome(run.job.id, steps, did, tidied)
 
     def _due(
@@ -265,6 +276,8 @@ class Jobs:
         seal(work, step.partition, place, self._chunks(store, step), entries)
 
     def _restore(self, work: Work, segment: Segment) -> None:
+        if mend_of_leftovers(work, segment):
+            return
         facts = segment.facts
         partition, first_index = facts.partition, facts.first_index
         tail = read_tail(self._log, self._names.sequenced, partition)

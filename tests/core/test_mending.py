@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
 from lifecycle.archiving import ChainError
 from lifecycle.found_files import UnchainedArchivesError
 from lifecycle.job_steps import Place, compact, prune, restore, tidy, verify
@@ -21,7 +22,7 @@ from lifecycle.tiers import Grain, Tier
 from streams.judge import Judge
 from tests.core.hours import over_hours
 from tests.core.job_scenario import HOURS, KILLED, LENGTH, SEED, mend
-from tests.core.test_job_steps import POINTS, ROOT, bytes_in, bytes_of, files_in, seal_all, work_in
+from tests.core.test_job_steps import POINTS, ROOT, FollowingLease, bytes_in, bytes_of, files_in, seal_all, work_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,6 +83,26 @@ def test_indices_come_back_as_they_were(tmp_path: Path, hours: Hours) -> None:
     assert reindex(work_in(tmp_path)) == [segments[1].path]
     assert contents(tmp_path) == wanted
     assert reindex(work_in(tmp_path)) == []
+
+
+def test_indices_that_were_swapped_are_named_and_not_served(tmp_path: Path, hours: Hours) -> None:
+    """By verify, and by who asks for headers; then each is made again."""
+    segments = archived(tmp_path, hours)
+    wanted, root = contents(tmp_path), tmp_path / "root"
+    one, other = (root / index_of(segment.path) for segment in segments[:2])
+    swapped = one.read_bytes(), other.read_bytes()
+    one.write_bytes(swapped[1])
+    other.write_bytes(swapped[0])
+    archives = ArchivedChunks(work_in(tmp_path).files, FollowingLease(tmp_path))
+    for segment in segments[:2]:
+        facts = segment.facts
+        with pytest.raises(DamagedError, match=f"sequences {facts.first_sequence} to {facts.last_sequence}"):
+            verify(work_in(tmp_path).files, segment)
+        with pytest.raises(ArchiveFileDamagedError, match=segment.path):
+            archives.headers(hours.partition, facts.first_sequence, 1)
+    archives.close()
+    assert reindex(work_in(tmp_path)) == [segment.path for segment in segments[:2]]
+    assert contents(tmp_path) == wanted
 
 
 def test_no_index_is_made_of_a_damaged_archive(tmp_path: Path, hours: Hours) -> None:

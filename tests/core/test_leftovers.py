@@ -1,0 +1,150 @@
+"""What runs that were cut off have left: removed where it is in the way of nothing, kept where it may be needed."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lifecycle.found_files import UnchainedArchivesError
+from lifecycle.job_steps import Place, UnknownArchivesError, move, seal, tidy, verify
+from lifecycle.layout import index_of, path_of
+from lifecycle.leftovers import mend_of_leftovers
+from lifecycle.manifest import Move
+from lifecycle.tiers import Grain, Tier
+from tests.core.hours import over_hours
+from tests.core.job_scenario import HOURS, LENGTH, SEED
+from tests.core.test_job_steps import bytes_in, bytes_of, files_in, seal_all, work_in
+from tests.core.test_mending import DAY, GONE, archived, contents, reindex, with_leftovers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lifecycle.job_steps import Work
+    from lifecycle.manifest import Segment
+    from tests.core.hours import Hours
+
+
+@pytest.fixture(scope="module")
+def hours() -> Hours:
+    """Some hours over midnight."""
+    return over_hours(SEED, LENGTH, HOURS)
+
+
+def seal_first(work: Work, hours: Hours) -> Segment:
+    """An hour, behind what is archived."""
+    hour = hours.hours[len(work.lease.tree.parts.get(hours.partition, ()))]
+    place = Place(Tier.RECENT, Grain.HOURLY, hour.period)
+    return seal(work, hours.partition, place, hour.chunks, hours.batches(hour.headers[0].first_index, 1000))
+
+
+def test_what_a_seal_left_stays_until_the_next_has_made_it_again(tmp_path: Path, hours: Hours) -> None:
+    """It may be the only archive of a manifest that was lost; where it is none it is replaced by itself."""
+    for commits in (0, 1):
+        folder = tmp_path / str(commits)
+        for _ in range(commits):
+            seal_first(work_in(folder), hours)
+        manifest = (folder / "manifest").read_bytes() if commits else b""
+        seal_first(work_in(folder), hours)
+        (folder / "manifest").write_bytes(manifest)
+        there = contents(folder)
+        assert tidy(work_in(folder), lambda _: 1) == 0
+        assert contents(folder) == there
+        seal_first(work_in(folder), hours)
+        assert contents(folder) == there
+        assert tidy(work_in(folder), lambda _: 1) == 0
+
+
+@pytest.mark.parametrize("place", [DAY, Place(Tier.RECENT, Grain.HOURLY, "2026-01-30-23")])
+def test_what_no_seal_leaves_is_not_removed(tmp_path: Path, hours: Hours, place: Place) -> None:
+    """A joined file, and one that begins behind the next entry: also where the ledger has all of it."""
+    segments = archived(tmp_path, hours) if place is DAY else seal_all(work_in(tmp_path), hours)[1:]
+    root = tmp_path / "root"
+    for path in {path for segment in segments[1:] for path in (segment.path, index_of(segment.path))}:
+        (root / path).unlink()
+    for segment in seal_all(work_in(tmp_path / "other"), hours)[:1]:
+        assert place is DAY or (root / segment.path).exists()
+    (tmp_path / "manifest").unlink()
+    there = contents(tmp_path)
+    with pytest.raises(UnknownArchivesError, match="reindex") as told:
+        tidy(work_in(tmp_path), lambda _: 1)
+    assert segments[0].path in told.value.paths
+    assert contents(tmp_path) == there
+
+
+def test_a_manifest_is_not_filled_with_less_than_there_is(tmp_path: Path, hours: Hours) -> None:
+    """Files beside one that is damaged are not given up for that the ledger has their entries still."""
+    segments = seal_all(work_in(tmp_path), hours)
+    (tmp_path / "manifest").unlink()
+    (tmp_path / "root" / segments[1].path).write_bytes(b"junk")
+    with pytest.raises(UnchainedArchivesError) as told:
+        reindex(work_in(tmp_path), 1)
+    assert set(told.value.paths) == {segment.path for segment in segments[:2]}
+    assert work_in(tmp_path).lease.tree.commit == 0
+
+
+def test_what_has_entries_of_a_damaged_file_stays_and_makes_it_again(tmp_path: Path, hours: Hours) -> None:
+    """The parts that it was joined of; then they go."""
+    folder = tmp_path / "left"
+    day, *segments = archived(folder, hours)
+    wanted = contents(folder)
+    parts = seal_all(work_in(tmp_path / "parts"), hours)[:2]
+    for path in (path for part in parts for path in (part.path, index_of(part.path))):
+        file = folder / "root" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "parts" / "root" / path, file)
+    (folder / "root" / day.path).write_bytes(b"junk")
+    there = contents(folder)
+    assert tidy(work_in(folder), lambda _: GONE) == 0
+    assert contents(folder) == there
+    work = work_in(folder)
+    assert mend_of_leftovers(work, day)
+    again = work.lease.tree.parts[hours.partition][0]
+    assert again.facts == day.facts
+    assert verify(work.files, again).merkle_root == day.facts.merkle_root
+    assert bytes_in(work, again) == bytes_of(hours, 1, day.facts.last_index)
+    assert tidy(work, lambda _: GONE) == 4
+    assert contents(folder) == wanted
+    assert work.lease.tree.parts[hours.partition] == (again, *segments)
+
+
+def test_a_copy_in_another_tier_takes_the_place_of_a_file_that_is_lost(tmp_path: Path, hours: Hours) -> None:
+    """With its index; one that is damaged as well does not, and stays."""
+    day, *_ = archived(tmp_path, hours)
+    root, work = tmp_path / "root", work_in(tmp_path)
+    old = {path: (root / path).read_bytes() for path in (day.path, index_of(day.path))}
+    moved = move(work, Move.DEMOTE, Place(Tier.DEEP, Grain.DAILY, day.period), day)
+    wanted = contents(tmp_path)
+    for path, content in old.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    (root / moved.path).unlink()
+    (root / index_of(moved.path)).unlink()
+    (root / day.path).write_bytes(old[day.path][:-1])
+    assert not mend_of_leftovers(work_in(tmp_path), moved)
+    assert tidy(work_in(tmp_path), lambda _: GONE) == 0
+    (root / day.path).write_bytes(old[day.path])
+    assert mend_of_leftovers(work_in(tmp_path), moved)
+    tidy(work_in(tmp_path), lambda _: GONE)
+    assert contents(tmp_path) == wanted
+
+
+def test_files_of_another_ledger_make_nothing_again(tmp_path: Path, hours: Hours) -> None:
+    """Though they say that they have the same entries."""
+    folder, other = tmp_path / "one", tmp_path / "other"
+    (day, *_), _ = with_leftovers(folder, hours)
+    reindex(work_in(folder))
+    foreign = seal_all(work_in(other), over_hours(SEED + 1, LENGTH, HOURS))
+    for segment in seal_all(work_in(tmp_path / "names"), hours)[:2]:
+        for path in (segment.path, index_of(segment.path)):
+            (folder / "root" / path).unlink(missing_ok=True)
+    target = folder / "root" / path_of(Tier.RECENT, Grain.HOURLY, foreign[0].period, foreign[0].path.rpartition("/")[2])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(other / "root" / foreign[0].path, target)
+    (folder / "root" / day.path).write_bytes(b"junk")
+    work = work_in(folder)
+    assert not mend_of_leftovers(work, work.lease.tree.parts[hours.partition][0])
+    assert target.exists()
+    assert (folder / "root" / day.path).read_bytes() == b"junk"
+    assert files_in(folder)
