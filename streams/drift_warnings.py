@@ -25,7 +25,7 @@ from streams.restore import restore
 from streams.warning_log import warnings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -60,36 +60,48 @@ def warnings_from(
     first_ms: int = INT64_MIN,
     last_ms: int = INT64_MAX,
     source: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[DriftWarning]:
     """As warnings_between, of several partitions, each with its first sequence; merged as in `order`.
 
-    first_ms, last_ms: authority times, both included. HAZARD all are read at once, each by a client of its own, which
-    takes up to some 40 MB, and a judge.
+    first_ms, last_ms: authority times, both included; tell: as of newest_warnings. HAZARD all are read at once, each by
+    a client of its own, which takes up to some 40 MB, and a judge.
     """
-    of_each = [_between(ledger, p, first, last, source) for p, first in sorted(firsts.items())]
+    of_each = [_between(ledger, p, first, last, source, tell) for p, first in sorted(firsts.items())]
     return merge((placed for placed in found if first_ms <= placed[0] <= last_ms) for found in of_each)
 
 
 def newest_warnings(
-    ledger: Ledger, most: int, *, source: str | None = None, partition: int | None = None
+    ledger: Ledger,
+    most: int,
+    *,
+    source: str | None = None,
+    partition: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[DriftWarning]:
     """The newest warnings, newest first; across partitions as in `order`.
 
     Each partition is folded from its newest snapshot, then from an earlier one, then from GENESIS, until there are
-    enough. Raises BadInputError for a partition that is not there.
+    enough. tell: is told where that would go on before the ledger begins since it was cut. Raises BadInputError for a
+    partition that is not there.
     """
     if most < 1:
         raise BadInputError(f"the last {most} warnings are none. Ask for 1 or more")
-    return newest_first([_last(ledger, p, most, source) for p in ledger.chosen(partition)], most)
+    return newest_first([_last(ledger, p, most, source, tell) for p in ledger.chosen(partition)], most)
 
 
-def _between(ledger: Ledger, partition: int, first: int, last: int | None, source: str | None) -> Iterator[_Placed]:
+def _between(
+    ledger: Ledger, partition: int, first: int, last: int | None, source: str | None, tell: Callable[[str], None]
+) -> Iterator[_Placed]:
     tail = ledger.tail(partition)
     if tail is None or first > tail.head.sequence:
         return
     offset = ledger.offset_of(partition, tail, first)
     message = next(ledger.log.scan(ledger.names.sequenced, partition, offset, offset + 1))
     before = decode_entry(partition, message.value())["index"] - 1
+    if before < (begin := _begin(ledger, partition)):
+        before = begin
+        _tell_of_cut(partition, begin, tell)
     for placed in _behind(ledger, partition, tail, before, snapshots_of(ledger, partition), source):
         sequence = placed[1].sequence
         if last is not None and sequence > last:
@@ -98,18 +110,30 @@ def _between(ledger: Ledger, partition: int, first: int, last: int | None, sourc
             yield placed
 
 
-def _last(ledger: Ledger, partition: int, most: int, source: str | None) -> deque[_Placed]:
+def _begin(ledger: Ledger, partition: int) -> int:
+    """The entry behind which judge can be had: 0, or where the ledger was cut its first one, of which is a snapshot."""
+    first = ledger.first(partition).index
+    return first if first > 1 else 0
+
+
+def _tell_of_cut(partition: int, begin: int, tell: Callable[[str], None]) -> None:
+    tell(f"entries 1 to {begin} of partition {partition} were cut from the ledger; their warnings are not listed")
+
+
+def _last(ledger: Ledger, partition: int, most: int, source: str | None, tell: Callable[[str], None]) -> deque[_Placed]:
     """The last warnings of a partition, in order."""
     found: deque[_Placed] = deque(maxlen=most)
     tail = ledger.tail(partition)
     if tail is None:
         return found
-    snapshots = snapshots_of(ledger, partition)
-    for index in [*(snapshot.index for snapshot in snapshots if snapshot.index <= tail.head.index), 0]:
+    snapshots, begin = snapshots_of(ledger, partition), _begin(ledger, partition)
+    for index in [*(snapshot.index for snapshot in snapshots if begin < snapshot.index <= tail.head.index), begin]:
         found.clear()
         found.extend(_behind(ledger, partition, tail, index, snapshots, source))
         if len(found) == most:
-            break
+            return found
+    if begin:
+        _tell_of_cut(partition, begin, tell)
     return found
 
 

@@ -291,7 +291,7 @@ def warnings(
         if ranged:
             found = _ranged_warnings(ledger, partition, source, first, to)
         else:
-            found = newest_warnings(ledger, last or DEFAULT_LAST, source=source, partition=partition)
+            found = newest_warnings(ledger, last or DEFAULT_LAST, source=source, partition=partition, tell=_tell)
         _emit_of(source, (warning.row() for warning in found), columns, output, sparing=_SPARING)
 
 
@@ -307,7 +307,9 @@ def _ranged_warnings(
         begins = {p: ledger.sequence_since(p, span.first_ms) for p in partitions}
     else:
         begins = dict.fromkeys(partitions, begin)
-    return warnings_from(ledger, begins, last_sequence, first_ms=span.first_ms, last_ms=span.last_ms, source=source)
+    return warnings_from(
+        ledger, begins, last_sequence, first_ms=span.first_ms, last_ms=span.last_ms, source=source, tell=_tell
+    )
 
 
 def _range_of(first: str | None, to: str | None) -> tuple[tuple[int, int | None], Span]:
@@ -331,7 +333,7 @@ def coming_warnings(
     indexes = {p: 0 if tail is None else tail.head.index for p, tail in tails.items()}
     found: Iterable[DriftWarning]
     if first is None:
-        found = reversed(newest_warnings(ledger, last or DEFAULT_LAST, source=source, partition=partition))
+        found = reversed(newest_warnings(ledger, last or DEFAULT_LAST, source=source, partition=partition, tell=_tell))
     else:
         found = _ranged_warnings(ledger, partition, source, first, None)
     return chain(

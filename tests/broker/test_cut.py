@@ -15,9 +15,12 @@ from lifecycle.packing import DamagedError
 from lifecycle.reader import Reader
 from lifecycle.steps import Job
 from schemas.errors import BadInputError
+from streams.aggregates_check import Range
+from streams.aggregates_check import check_partition as check_results
 from streams.continuity import check_partition
 from streams.control import read_control
 from streams.drift_log import DriftLog
+from streams.drift_warnings import newest_warnings, warnings_from
 from streams.ledger_reader import decode_entry
 from streams.progress import read_lane
 from streams.queries import Ledger as Queries
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from streams.continuity import PartitionCheck
+    from streams.warning_log import DriftWarning
 
 EVENTS = 20_000
 MORE = 3_000
@@ -129,6 +133,8 @@ def live(ledger: Ledger) -> Iterator[Any]:
 def test_what_is_proved_goes_and_nothing_changes(ledger: Ledger) -> None:
     """Planned, cut, gone on with, checked, asked: exactly once; the entries that stay are those that were there."""
     before, wanted = entries(ledger), answers(ledger)
+    with Queries(ledger.settings, ledger.bootstrap) as queries:
+        warned = newest_warnings(queries, EVENTS)
     with later(9), Jobs(ledger.settings, ledger.bootstrap) as jobs:
         [planned] = jobs.planned(Job.CUT)
     assert entries(ledger) == before
@@ -146,6 +152,7 @@ def test_what_is_proved_goes_and_nothing_changes(ledger: Ledger) -> None:
     assert found.first_index == planned.last_index + 1
     assert f"entries 1 to {planned.last_index} are in archives" in found.note
     assert answers(ledger) == wanted
+    check_what_reads_from_the_beginning(ledger, planned.last_index + 1, warned)
 
     shutil.rmtree(ledger.settings.data_dir / "hot")
     assert answers(ledger) == wanted  # from the archives' end on, judged from the cut
@@ -174,6 +181,23 @@ def test_what_is_proved_goes_and_nothing_changes(ledger: Ledger) -> None:
         listed = list(DriftLog(queries, told.append).between(0, 1 << 42))
         assert min(entry.index for entry in listed) > planned.last_index
         assert f"entries 1 to {planned.last_index} of partition 0 are in archives alone, and not listed" in told
+
+
+def check_what_reads_from_the_beginning(ledger: Ledger, first: int, warned: list[DriftWarning]) -> None:
+    """Results agree with what is left; warnings are those of what is left, and it is told that there were others."""
+    kept = [warning for warning in warned if warning.index > first]
+    with Queries(ledger.settings, ledger.bootstrap) as queries:
+        checks = check_results(queries, 0, Range())
+        assert [check.differing for check in checks] == [0] * len(checks)
+        assert len(checks) > 1
+        told: list[str] = []
+        assert newest_warnings(queries, EVENTS, tell=told.append) == kept
+        assert list(warnings_from(queries, {0: 1}, tell=told.append)) == kept[::-1]
+        assert (
+            told == [f"entries 1 to {first} of partition 0 were cut from the ledger; their warnings are not listed"] * 2
+        )
+        assert newest_warnings(queries, 1, tell=told.append) == kept[:1]
+        assert len(told) == 2
 
 
 def test_a_run_that_is_ended_anywhere_is_run_again(ledger: Ledger) -> None:
