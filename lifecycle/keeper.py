@@ -6,6 +6,8 @@ runs the jobs that have something to do, where no other has the lease.
 
 GUARANTEE an hour leaves the hot tier only once the manifest says that all of it is archived, and the file was there and
 whole as far as its index says when it left.
+HAZARD a worker that is killed before its store is flushed may have noted a move that the store lost: the hour is where
+it was, whole, and may move again after stay_hours.
 HAZARD a turn works in the worker's process, beside its lanes: a job takes a core for a second a million rows.
 For any thread; what is asked of it waits for the end of a turn, and the other way round.
 """
