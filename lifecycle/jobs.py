@@ -47,7 +47,7 @@ from streams.restore import restore as restore_judge
 from streams.snapshots import read_snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
     from lifecycle.chunks import ChunkBytes
@@ -162,24 +162,7 @@ class Jobs:
             tidied = tidy(work, self._first_index)
             proofs = self._proved(lease.tree, rules, job, partitions)
             steps = self._due(job, lease.tree, proofs, rules, partitions)
-            total, did = sum(step.rows for step in steps), Did()
-            lost: list[UnrestorableError] = []
-            damaged: list[str] = []
-            for step in steps:
-                tell(step, did.rows, total)
-                before = lease.tree
-                try:
-                    self._do(work, step)
-                except UnrestorableError as error:  # the others are made again all the same
-                    lost.append(error)
-                    continue
-                except DamagedError as error:
-                    if job not in (Job.VERIFY, Job.RESTORE):
-                        raise
-                    damaged.append(str(error))  # likewise, and all that are damaged are named
-                    continue
-                did = _done(did, step, _added_bytes(before, lease.tree, step.partition))
-                run.tell(progress=Progress(did.rows, total, "rows"), did=did)
+            did, lost, damaged = self._do_all(work, run, job, steps, tell)
             if job is Job.RESTORE:  # what had entries of a damaged file may go now
                 tidied += tidy(work, self._first_index)
             if lost:
@@ -187,6 +170,30 @@ class Jobs:
             if damaged:
                 raise DamagedError("; ".join(damaged))
         return Outcome(run.job.id, steps, did, tidied)
+
+    def _do_all(
+        self, work: Work, run: JobRun, job: Job, steps: Sequence[Step], tell: Tell
+    ) -> tuple[Did, list[UnrestorableError], list[str]]:
+        """What was done; of verify and restore also what is wrong with files: the others are done all the same."""
+        total, did = sum(step.rows for step in steps), Did()
+        lost: list[UnrestorableError] = []
+        damaged: list[str] = []
+        for step in steps:
+            tell(step, did.rows, total)
+            before = work.lease.tree
+            try:
+                self._do(work, step)
+            except UnrestorableError as error:
+                lost.append(error)
+                continue
+            except DamagedError as error:
+                if job not in (Job.VERIFY, Job.RESTORE):
+                    raise
+                damaged.append(str(error))
+                continue
+            did = _done(did, step, _added_bytes(before, work.lease.tree, step.partition))
+            run.tell(progress=Progress(did.rows, total, "rows"), did=did)
+        return did, lost, damaged
 
     def _due(
         self,
