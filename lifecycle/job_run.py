@@ -177,19 +177,21 @@ class JobRun:
         if self._begun is None:
             return None
         begun = [
-            each
-            for each in self._log.behind(self._begun.offset)
-            if each.job.lease and each.job.state is State.RUNNING and not each.job.beats and each.job.id != self.job.id
+            each for each in self._log.behind(self._begun.offset) if _is_beginning(each) and each.job.id != self.job.id
         ]
         return begun[-1] if begun else None
 
     def _in_the_way(self, planned: Heard) -> Heard | None:
-        """Another run that has, or is to have, the lease before this one."""
+        """Another run that has, or is to have, the lease before this one. Who was taken over has it no more."""
         others = [each for each in self._log.since(planned.appended_ms - LOST_MS) if each.job.id != self.job.id]
         earlier = {each.job.id for each in others if each.offset < planned.offset}
         now_ms = max([self.told_ms, *(each.appended_ms for each in others)])
+        holder = next((each for each in reversed(others) if _is_beginning(each)), None)
+        before = {each.job.id for each in others if holder is not None and each.offset < holder.offset}
+        replaced = before if holder is None else before - {holder.job.id}
         for other in folded(others).values():
-            first = other.job.id in earlier or other.job.state is State.RUNNING
+            runs = other.job.state is State.RUNNING
+            first = other.job.id not in replaced if runs else other.job.id in earlier
             if first and other.job.lease and lives(other, now_ms):
                 return other
         return None
@@ -210,6 +212,11 @@ class JobRun:
         heard = self._log.write(job)
         self.told_ms, self._told_ns = heard.appended_ms, time_source().monotonic_ns()
         return heard
+
+
+def _is_beginning(heard: Heard) -> bool:
+    """Of a run for the lease: from there on it has it, and whoever had it before has not."""
+    return heard.job.lease and heard.job.state is State.RUNNING and not heard.job.beats
 
 
 def _end_of(error: BaseException | None) -> State:

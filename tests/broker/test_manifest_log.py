@@ -335,6 +335,21 @@ def test_a_run_that_lives_is_in_the_way_of_another(bootstrap: str, names: TopicN
             third.begin()
 
 
+def test_a_run_that_was_taken_over_is_in_nobodys_way(bootstrap: str, names: TopicNames) -> None:
+    """Though it was heard of just now; who took over is, until its end."""
+    with run_of(bootstrap, names, "seal") as one:
+        one.begin()
+        with run_of(bootstrap, names, "compact") as other:
+            other.begin(take_over=True)
+            with (
+                pytest.raises(JobRunningError, match="compact runs already"),
+                run_of(bootstrap, names, "prune") as third,
+            ):
+                third.begin()
+        with run_of(bootstrap, names, "prune") as fourth:
+            fourth.begin()
+
+
 def test_of_two_that_begin_at_once_one_does(bootstrap: str, names: TopicNames) -> None:
     """The one whose record came first."""
     with run_of(bootstrap, names, "one") as one, run_of(bootstrap, names, "two") as two:
