@@ -98,7 +98,7 @@ class Keeper:
             if lane.tier is not None:
                 for partition in lane.partitions:
                     used = {} if usage is None else usage.of(partition)
-                    found = _held_hours(lane.tier, partition, used)
+                    found = held_hours(lane.tier, partition, used)
                     ends = {hour.end_ms for hour in found}
                     hours += found
                     away += [Away(end_ms, *each) for end_ms, each in used.items() if end_ms not in ends]
@@ -221,7 +221,7 @@ class Keeper:
         return True
 
 
-def _held_hours(tier: HotTier, partition: int, used: Mapping[int, Used]) -> list[HotHour]:
+def held_hours(tier: HotTier, partition: int, used: Mapping[int, Used]) -> list[HotHour]:
     """Of the chunks that a store holds: what it let go of is not looked at."""
     with tier.reading() as store:
         if store is None:

@@ -84,7 +84,7 @@ class _AgainError(UnreachableError):
         self.after_s = after_s
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
     """A part. more: rows that were asked for stand behind it."""
 
     table: pa.Table
@@ -258,7 +258,7 @@ class Scan:
             if table.num_rows:
                 yield table
 
-    def _ask(self, partition: int, request: Range, *, ordered: bool) -> _Answer:
+    def _ask(self, partition: int, request: Range, *, ordered: bool) -> Answer:
         """A part, of whoever has the partition."""
         deadline_ns = self._deadline_ns()
         while True:
@@ -282,14 +282,14 @@ class Scan:
                         self._holders.setdefault(number, address)
             return self._holders.get(partition)
 
-    def _of_worker(self, address: str, request: Range, *, ordered: bool) -> _Answer:
+    def _of_worker(self, address: str, request: Range, *, ordered: bool) -> Answer:
         path = f"{path_of(request)}?{urlencode([*encode(request), ('partial', str(int(ordered)))])}"
         try:
             with answered(address, path, self._timeout_s, token=self._settings.token) as answer:
                 if answer.status == _OK:
                     table, ending = read_part(answer, _PART_BYTES_MAX)
                     explain = asdict(Explain()) if ending is None else ending.explain
-                    return _Answer(table, explain, ending is None or ending.more)
+                    return Answer(table, explain, ending is None or ending.more)
                 status, after_s, why = answer.status, retry_after(answer), error_in(answer.status, answer.read())
         except UnreachableError as error:
             raise _AgainError(str(error)) from error
@@ -297,7 +297,7 @@ class Scan:
             raise _AgainError(why, _BACKOFF_S if after_s is None else after_s)
         raise BadInputError(why)
 
-    def _of_here(self, partition: int, request: Range, *, ordered: bool) -> _Answer:
+    def _of_here(self, partition: int, request: Range, *, ordered: bool) -> Answer:
         """A part of what lies in the data directory and of the ledger behind it."""
         with self._lock:
             local = self._local_with(partition)
@@ -315,7 +315,7 @@ class Scan:
         table = rows_table(selected)
         if ordered:
             table = table.append_column(ORDER, pa.array(order))
-        return _Answer(table, asdict(selected.explain), selected.more)
+        return Answer(table, asdict(selected.explain), selected.more)
 
     def _local_with(self, partition: int) -> LocalPartitions:
         """Opened for all partitions that no worker has and that are not open yet."""

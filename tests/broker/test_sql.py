@@ -27,7 +27,7 @@ from lifecycle.scan import Scan
 from schemas.clock import SkewedTime, Step, SystemTime, using
 from streams.cli.main import main
 from tests.broker.harness import Ledger, Load, wait_for
-from tests.broker.test_tiers import DAY_NS, _Tier
+from tests.broker.test_tiers import DAY_NS, OneStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def ledger(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     _feed(made, load, ARCHIVED)
     (store_folder,) = made.settings.data_dir.glob("hot/*/*/lane-0")
     store = HotStore.open(store_folder)
-    tier: Any = _Tier(store)
+    tier: Any = OneStore(store)
     for days in (6, 9):
         with using(SkewedTime(SystemTime(), Step(days * DAY_NS))):
             keeper = Keeper(made.settings, made.bootstrap, lambda: [OwnedLane((0, 1), {}, tier)])

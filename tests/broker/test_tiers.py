@@ -23,7 +23,7 @@ DAY_NS = 86_400 * 10**9
 EVENTS = 60_000
 
 
-class _Tier:
+class OneStore:
     """What a keeper asks of a lane's hot tier."""
 
     def __init__(self, store: HotStore) -> None:
@@ -31,6 +31,7 @@ class _Tier:
 
     @contextmanager
     def reading(self) -> Iterator[HotStore]:
+        """It, for as long as it is wanted."""
         yield self._store
 
 
@@ -48,7 +49,7 @@ def answers(ledger: Ledger) -> tuple[list[pa.Table], dict[str, Any]]:
 def turn(ledger: Ledger, folder: Path, days: float, reads: int = 0) -> int:
     """Let a keeper look, so many days later; returns how many chunks are away then."""
     store = HotStore.open(folder)
-    tier: Any = _Tier(store)
+    tier: Any = OneStore(store)
     with using(SkewedTime(SystemTime(), Step(int(days * DAY_NS)))):
         keeper = Keeper(ledger.settings, ledger.bootstrap, lambda: [OwnedLane((0,), {}, tier)])
         keeper.turn(ledger.folder)

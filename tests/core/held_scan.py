@@ -10,7 +10,7 @@ import pyarrow as pa
 from lifecycle.answers import ORDER, PART_TEXT_BYTES
 from lifecycle.arrow import rows_table
 from lifecycle.query import HotQueries
-from lifecycle.scan import Scan, _Answer
+from lifecycle.scan import Answer, Scan
 from streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class HeldScan(Scan):
     def _first(self, partition: int, last: int) -> int:
         return self.pruned.get(partition, super()._first(partition, last))
 
-    def _ask(self, partition: int, request: Range, *, ordered: bool) -> _Answer:
+    def _ask(self, partition: int, request: Range, *, ordered: bool) -> Answer:
         assert request.question.partitions == (partition,)
         self.asked.append(request)
         selected, order = self.queries.range_ordered(
@@ -43,4 +43,4 @@ class HeldScan(Scan):
         table = rows_table(selected)
         if ordered:
             table = table.append_column(ORDER, pa.array(order))
-        return _Answer(table, asdict(selected.explain), selected.more)
+        return Answer(table, asdict(selected.explain), selected.more)

@@ -10,7 +10,7 @@ import pytest
 
 from lifecycle.chunks import ChunkAwayError, Line
 from lifecycle.hot_hours import hours_of
-from lifecycle.keeper import _held_hours
+from lifecycle.keeper import held_hours
 from tests.core.test_hot_hours import chunks_over
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Store:
 
 def held(store: Store) -> Any:
     """Its hours."""
-    return _held_hours(cast("HotTier", store), 2, {})
+    return held_hours(cast("HotTier", store), 2, {})
 
 
 def test_hours_are_those_of_the_chunks_that_are_held() -> None:
