@@ -31,8 +31,7 @@ test: .venv/jars  ## All tests but the long ones; kernels also interpreted
 
 .PHONY: soak
 soak: .venv/jars  ## Every promise in full: all tests, their long forms, the bars of the benchmarks
-	DRIFTLEDGER_REQUIRE_CASES=1 $(BIN)/pytest -m "soak or not soak" --timeout=3600 tests $(PYTEST_ARGS)
-	$(BIN)/python -m benchmarks --batch 5000 --full --memory-minutes 10 --bars
+	.ci/soak $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: .venv/jars  ## Measure rate, cost, memory and latency on this machine
