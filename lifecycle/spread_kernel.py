@@ -74,7 +74,7 @@ def bin_samples(
     values: of each group, how many there are. Returns (sample, kept): that one and those after it were not touched.
     """
     for i in range(at, taken):
-        group, value = samples.group[i], samples.value[i]
+        group, value = int(samples.group[i]), samples.value[i]
         if values[group] <= EXACT_VALUES:
             samples.group[kept] = group
             samples.value[kept] = value
@@ -93,7 +93,7 @@ def take_near(samples: Samples, at: int, taken: int, near: Counts, counts: Count
     Returns the sample that was not touched, nor those after it.
     """
     for i in range(at, taken):
-        group, value = samples.group[i], samples.value[i]
+        group, value = int(samples.group[i]), samples.value[i]
         if near.count[place_of(near, group, bin_of(value))] == 0:
             continue
         if 2 * counts.used[0] >= counts.count.size:
