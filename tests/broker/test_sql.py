@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -270,27 +269,32 @@ def test_a_table_of_iceberg_has_the_rows(ledger: Ledger, tmp_path: Path, capsys:
     assert list(rows_in(found.sort_by(key))) == list(rows_in(wanted.sort_by(key)))
 
 
-def _has_begun(process: subprocess.Popen[bytes], part: Path) -> bool:
-    return process.poll() is not None or (part.exists() and part.stat().st_size > 0)
-
-
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_killed_export_leaves_nothing_half(ledger: Ledger, tmp_path: Path, suffix: str) -> None:
     """Nothing under its name, or what was there; the next export leaves no part."""
     path = tmp_path / f"x.{suffix}"
     environment = os.environ | ledger.environment()
-    program = "import sys; from streams.cli.main import run; sys.argv[0] = 'driftledger'; run()"
-    command = [sys.executable, "-c", program, "export", str(path), "--force"]
     part = path.with_name(f".{path.name}.part")
-    for before in (None, b"before"):
+
+    def export(dies_at: str = "") -> int:
+        """Killed when it is all written, or when that is on disk."""
+        die = f"{dies_at} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)" if dies_at else ""
+        lines = (
+            "import os, pathlib, signal, sys",
+            die,
+            "from streams.cli.main import run",
+            "sys.argv[0] = 'driftledger'",
+        )
+        program = "\n".join((*lines, "run()"))
+        command = [sys.executable, "-c", program, "export", str(path), "--force"]
+        return subprocess.run(command, env=environment, check=False, stderr=subprocess.DEVNULL).returncode
+
+    for dies_at, before in (("os.fsync", None), ("pathlib.Path.replace", b"before")):
         if before is not None:
             path.write_bytes(before)
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        wait_for(partial(_has_begun, process, part), "it writes")
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert part.exists()
+        assert export(dies_at) == -signal.SIGKILL
+        assert part.stat().st_size > 100_000
         assert (path.read_bytes() if path.exists() else None) == before
-    assert subprocess.run(command, env=environment, check=False, stderr=subprocess.DEVNULL).returncode == 0
+    assert export() == 0
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
     assert path.stat().st_size > 100_000
