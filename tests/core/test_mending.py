@@ -263,7 +263,7 @@ def batches_of(hours: Hours, segment: Segment) -> Iterator[Entries]:
 
 
 @pytest.mark.parametrize(
-    "points", [range(3, POINTS, 47), pytest.param(range(1, POINTS), marks=pytest.mark.soak)], ids=["some", "all"]
+    "points", [range(3, POINTS, 131), pytest.param(range(1, POINTS), marks=pytest.mark.soak)], ids=["some", "all"]
 )
 def test_whatever_a_kill_cuts_off_is_mended_by_the_next_run(tmp_path: Path, hours: Hours, points: range) -> None:
     """The manifest, then two files, each made again; killed at every operation: the same files, none lost."""
