@@ -6,6 +6,7 @@ RUN pip install --no-cache-dir --require-hashes -r requirements-dev.txt
 COPY pyproject.toml ./
 COPY schemas schemas
 COPY streams streams
+COPY lifecycle lifecycle
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM python:3.11-slim

@@ -185,6 +185,29 @@ def test_compose_refers_only_to_what_it_declares(compose: dict[str, Any]) -> Non
         assert {name for name in service.get("environment", {}) if name.startswith("DRIFTLEDGER_")} <= settings
 
 
+def test_what_workers_keep_is_in_a_volume_with_a_name(compose: dict[str, Any]) -> None:
+    """Archives are there: one without a name is another with each container that is made anew."""
+    worker = compose["services"]["worker"]
+    folder = worker["environment"]["DRIFTLEDGER_DATA_DIR"]
+    names = [name for name, _, inside in (each.partition(":") for each in worker["volumes"]) if inside == folder]
+    assert names
+    assert {*names} <= {*compose["volumes"]}
+
+
+@pytest.mark.parametrize("name", ["wheel", "sdist"])
+def test_the_image_is_built_of_all_packages(name: str) -> None:
+    """Each folder that pyproject.toml packs is let through to Docker, and copied before the wheel is built."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = [each.strip("/") for each in project["tool"]["hatch"]["build"]["targets"][name]["include"]]
+    assert folders
+    let_through = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    build, wheel, _ = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").partition("RUN pip wheel")
+    assert wheel
+    for folder in folders:
+        assert f"!{folder}" in let_through
+        assert f"COPY {folder} {folder}" in build.splitlines()
+
+
 def test_docker_accepts_the_compose_file() -> None:
     """Asked where Docker and its compose plugin are installed; the checks above hold everywhere."""
     docker = shutil.which("docker")
