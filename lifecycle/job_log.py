@@ -93,20 +93,22 @@ class JobLog:
         bounds = self._log.bounds(self._topic, 0)
         # A topic that was made anew is read from its beginning.
         begin = offset + 1 if offset <= bounds.stable_end else 0
-        return list(self._scan(max(bounds.start, begin), bounds.stable_end))
+        return list(scan(self._log, self._topic, max(bounds.start, begin), bounds.stable_end))
 
     def _read(self, begin: int, end: int) -> Iterator[Heard]:
-        for found in self._scan(begin, end):
+        for found in scan(self._log, self._topic, begin, end):
             if isinstance(found, Heard):
                 yield found
 
-    def _scan(self, begin: int, end: int) -> Iterator[AskHeard | Heard]:
-        for message in self._log.scan(self._topic, 0, begin, end):
-            offset, content, appended_ms = offset_of(message), message.value() or b"", message.timestamp()[1]
-            try:
-                if (message.key() or b"").startswith(ASK_KEY.encode()):
-                    yield AskHeard(offset, appended_ms, decode_ask(content))
-                else:
-                    yield Heard(offset, appended_ms, decode(content))
-            except (JobRecordError, AskError) as error:
-                _logger.warning("job_record_unreadable", detail=f"{self._topic}[0]@{offset}: {error}")
+
+def scan(log: Log, topic: str, begin: int, end: int) -> Iterator[AskHeard | Heard]:
+    """The records of a jobs topic from one offset to before another, asks among them, in order."""
+    for message in log.scan(topic, 0, begin, end):
+        offset, content, appended_ms = offset_of(message), message.value() or b"", message.timestamp()[1]
+        try:
+            if (message.key() or b"").startswith(ASK_KEY.encode()):
+                yield AskHeard(offset, appended_ms, decode_ask(content))
+            else:
+                yield Heard(offset, appended_ms, decode(content))
+        except (JobRecordError, AskError) as error:
+            _logger.warning("job_record_unreadable", detail=f"{topic}[0]@{offset}: {error}")

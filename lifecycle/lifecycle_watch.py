@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from lifecycle.file_tree import root_of
-from lifecycle.job_record import Heard, JobRecordError
-from lifecycle.job_record import decode as decode_job
+from lifecycle.job_log import scan
+from lifecycle.job_record import Heard
 from lifecycle.lifecycle_page import Lifecycle
 from lifecycle.manifest import ManifestError
 from lifecycle.manifest import decode as decode_commit
@@ -140,13 +140,10 @@ class LifecycleWatch:
         if self._jobs_offset < 0:
             begin = max(bounds.start, bounds.stable_end - RECORDS_MAX)
             self._runs.cut = begin > bounds.start
-        for message in self._log.scan(topic, 0, begin, bounds.stable_end):
-            offset = offset_of(message)
-            self._jobs_offset = offset + 1
-            try:
-                self._runs.apply(Heard(offset, message.timestamp()[1], decode_job(message.value() or b"")))
-            except JobRecordError as error:
-                _logger.warning("job_record_unreadable", detail=f"{topic}[0]@{offset}: {error}")
+        for found in scan(self._log, topic, begin, bounds.stable_end):
+            self._jobs_offset = found.offset + 1
+            if isinstance(found, Heard):
+                self._runs.apply(found)
         self._jobs_offset = bounds.stable_end
 
     def _make(self, now_ms: int) -> None:

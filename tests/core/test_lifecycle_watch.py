@@ -6,11 +6,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from lifecycle import lifecycle_watch
+from lifecycle.asks import Ask, encode_ask
 from lifecycle.job_record import encode as encode_job
 from lifecycle.lifecycle_watch import LifecycleWatch
 from lifecycle.manifest import Move, encode
+from lifecycle.steps import Job
 from lifecycle.tier_view import Hot
 from schemas.errors import UnreachableError
 from schemas.topics import topic_names
@@ -29,10 +32,11 @@ NAMES = topic_names(Settings().prefix, Settings().ledger, Settings().input_topic
 
 
 class Logs:
-    """Both topics. asked: how many questions there were; away: nobody answers."""
+    """Both topics. keys: of records, none unless given. asked: how many questions there were; away: nobody answers."""
 
     def __init__(self) -> None:
         self.records: dict[str, list[bytes]] = {NAMES.manifest: [], NAMES.jobs: []}
+        self.keys: dict[bytes, bytes] = {}
         self.ids = 1
         self.asked = 0
         self.away = False
@@ -53,6 +57,7 @@ class Logs:
         for offset in range(begin, end):
             content = self.records[topic][offset]
             yield SimpleNamespace(
+                key=lambda content=content: self.keys.get(content),
                 value=lambda content=content: content,
                 offset=lambda offset=offset: offset,
                 timestamp=lambda offset=offset: (1, offset),
@@ -151,6 +156,20 @@ def test_topics_that_are_made_anew_are_read_anew(logs: Logs, tmp_path: Path) -> 
     assert (known.commit, known.runs, known.error) == (0, (), None)
     logs.records[NAMES.jobs] += [b"{", encode_job(run_of(7).job)]
     assert [heard.job.id for heard in watch.look(0).runs] == ["run-000007"]
+
+
+def test_what_workers_are_asked_for_is_no_run(logs: Logs, tmp_path: Path) -> None:
+    """It stands among the runs, and is left out without a word; what is neither is told."""
+    ask = encode_ask(Ask("an-ask", Job.PROMOTE, None, dry_run=False, take_over=False, host="a-host", pid=7, at_us=30))
+    logs.keys = {ask: b"ask/promote"}
+    logs.records[NAMES.jobs] += [ask, encode_job(run_of(0).job)]
+    with capture_logs() as lines:
+        assert len(watch_of(logs, tmp_path).look(0).runs) == 2
+    assert lines == []
+    logs.records[NAMES.jobs] += [b"{"]
+    with capture_logs() as lines:
+        assert len(watch_of(logs, tmp_path).look(0).runs) == 2
+    assert [line["event"] for line in lines] == ["job_record_unreadable"]
 
 
 def test_of_jobs_only_the_last_records_are_read_at_first(
