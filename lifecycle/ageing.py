@@ -91,16 +91,6 @@ def merged(parts: list[tuple[int, float]], half_life_us: int) -> tuple[int, floa
     return written_us, heat
 
 
-def time_dilation(age_us: int, bits: float, half_life_us: int) -> float:
-    """How many times slower a segment ages than one that nobody reads; infinite for one of no entropy."""
-    return age_us / (bits * half_life_us) if bits > 0 else math.inf
-
-
-def temporal_mass(size_bytes: int, bits: float) -> float:
-    """What a segment weighs for what is read of it; what is of the future weighs no more than 2^60 times its bytes."""
-    return size_bytes * math.pow(2.0, min(-bits, _BITS_MAX))
-
-
 def _log2_sum(one: float, other: float) -> float:
     """log2(2^one + 2^other)."""
     low, high = min(one, other), max(one, other)

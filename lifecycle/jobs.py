@@ -249,7 +249,7 @@ class Jobs:
         return self._clock.now_us()
 
     def _do(self, work: Work, step: Step) -> None:
-        segments = _segments(work.lease.tree)
+        segments = {segment.path: segment for segment in work.lease.tree.segments()}
         files = [segments[path] for path in step.paths]
         place = None if step.grain is None else Place(step.tier, step.grain, step.period)
         match step.job:
@@ -380,16 +380,12 @@ def _within(steps: Iterable[Step], partitions: Collection[int] | None) -> tuple[
 
 def _verifications(tree: Tree) -> tuple[Step, ...]:
     """Of all files."""
-    return tuple(of_files(Job.VERIFY, [segment], "all files were asked for") for segment in _segments(tree).values())
+    return tuple(of_files(Job.VERIFY, [segment], "all files were asked for") for segment in tree.segments())
 
 
 def _assumed(tree: Tree) -> dict[str, int]:
     """As if all files were proved."""
-    return {path: segment.moved_us for path, segment in _segments(tree).items()}
-
-
-def _segments(tree: Tree) -> dict[str, Segment]:
-    return {segment.path: segment for segments in tree.parts.values() for segment in segments}
+    return {segment.path: segment.moved_us for segment in tree.segments()}
 
 
 def _added_bytes(before: Tree, after: Tree, partition: int) -> int:

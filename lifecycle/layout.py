@@ -21,7 +21,6 @@ from lifecycle.tiers import Grain, Tier, is_period
 DATA: Final = "data"
 INDICES: Final = "indices"
 FRESH: Final = "fresh"
-CONFIGURATION: Final = "configuration"
 #: Those that have files.
 FILED: Final = (Tier.RECENT, Tier.HISTORICAL, Tier.DEEP)
 

@@ -34,7 +34,7 @@ from schemas.instants import INT64_MAX, INT64_MIN
 from schemas.topics import COMMIT_BYTES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 #: Of a job's id.
 _JOB_CHARACTERS_MAX: Final = 200
@@ -133,9 +133,14 @@ class Tree:
         ends = {record.partition: _end_of(after[-1])} if after else {}
         return Tree(record.commit, {**self.parts, record.partition: tuple(after)}, {**self.ends, **ends})
 
+    def segments(self) -> Iterator[Segment]:
+        """All files, by partition and index."""
+        for partition in sorted(self.parts):
+            yield from self.parts[partition]
+
     def paths(self) -> set[str]:
         """Of all files."""
-        return {segment.path for segments in self.parts.values() for segment in segments}
+        return {segment.path for segment in self.segments()}
 
     def at_index(self, partition: int, index: int) -> Segment | None:
         """The file that holds an entry."""

@@ -50,7 +50,7 @@ class Reindex:
 
     def __init__(self, files: FileTree, tree: Tree, ledger_begins: Callable[[int], int]) -> None:
         self._files, self._tree, self._ledger_begins = files, tree, ledger_begins
-        self._wrong = [each for part in tree.parts.values() for each in part if not self._has_index(each)]
+        self._wrong = [each for each in tree.segments() if not self._has_index(each)]
         self._found = _found(files, tree)
         #: Indices of files that were proved, which have no name yet.
         self._made: dict[str, Path] = {}

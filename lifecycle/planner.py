@@ -28,7 +28,7 @@ from lifecycle.chunks import Column
 from lifecycle.query_kernel import Limits, Span
 from lifecycle.sum_kernel import Grouping
 from schemas.errors import BadInputError
-from schemas.instants import INT64_MAX, INT64_MIN
+from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS
 from streams.windows import (
     DURATION_MAX_US,
     DURATION_MIN_US,
@@ -43,7 +43,6 @@ from streams.windows import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_US_PER_MS: Final = 1_000
 _US_PER_MINUTE: Final = 60_000_000
 #: What may become of a row without an estimate.
 UNKNOWN: Final = (Doubtful.AUTHORITY, Doubtful.EXCLUDE)
@@ -101,7 +100,7 @@ class Window:
     def __post_init__(self) -> None:
         if self.slide_us == 0:
             object.__setattr__(self, "slide_us", self.size_us)
-        if self.size_us % _US_PER_MS or self.slide_us % _US_PER_MS:
+        if self.size_us % US_PER_MS or self.slide_us % US_PER_MS:
             raise BadInputError(f"a window of {self.size_us} us each {self.slide_us} us is not of whole milliseconds")
         if not DURATION_MIN_US <= self.slide_us <= self.size_us <= DURATION_MAX_US:
             raise BadInputError(
@@ -200,7 +199,7 @@ class Unit(NamedTuple):
 
 _UNITS: Final = {
     Frame.LOCAL: Unit(Column.LOCAL_US, 1, _US_PER_MINUTE),
-    Frame.AUTHORITY: Unit(Column.AUTHORITY_MS, _US_PER_MS, _US_PER_MINUTE // _US_PER_MS),
+    Frame.AUTHORITY: Unit(Column.AUTHORITY_MS, US_PER_MS, _US_PER_MINUTE // US_PER_MS),
     Frame.CORRECTED: Unit(None, 1, _US_PER_MINUTE),
 }
 

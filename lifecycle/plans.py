@@ -34,6 +34,7 @@ from lifecycle import ageing
 from lifecycle.rules import LedgerRetention
 from lifecycle.steps import Job, Step, of_files, of_hour
 from lifecycle.tiers import MS_PER_DAY, MS_PER_HOUR, Grain, Tier, bounds_of, due_grain, period_of, tier_at
+from schemas.instants import US_PER_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 FILES_MAX: Final = 366
 #: A file is proved again after so long: disks forget.
 VERIFY_DAYS: Final = 30
-_US_PER_MS: Final = 1_000
 _GRAINS: Final = tuple(Grain)
 
 
@@ -71,7 +71,7 @@ class _Part:
     """One partition's."""
 
     def __init__(self, known: Known, rules: Configuration, now_us: int, partition: int) -> None:
-        self._rules, self._now_us, self._now_ms = rules, now_us, now_us // _US_PER_MS
+        self._rules, self._now_us, self._now_ms = rules, now_us, now_us // US_PER_MS
         self._partition, self._known_proofs = partition, known.proofs
         self._files = known.tree.parts.get(partition, ())
         #: The last entry that ever was in a file.
@@ -107,7 +107,7 @@ class _Part:
             if proved_us is None or not self._is_proved(file):
                 why = f"it is not proved since it came to be there, {_days(self._since_ms(file.moved_us))} ago"
                 yield (False, file.moved_us), of_files(Job.VERIFY, [file], why)
-            elif self._now_us - proved_us >= VERIFY_DAYS * MS_PER_DAY * _US_PER_MS:
+            elif self._now_us - proved_us >= VERIFY_DAYS * MS_PER_DAY * US_PER_MS:
                 why = (
                     f"it was last proved {_days(self._since_ms(proved_us))} ago; each is again after {VERIFY_DAYS} days"
                 )
@@ -304,10 +304,10 @@ class _Part:
         return not behind or behind[0].end_ms > end_ms
 
     def _entropy(self, hour: HotHour) -> float:
-        return ageing.entropy(hour.end_ms * _US_PER_MS, hour.heat, self._now_us, self._rules.ageing.half_life_us)
+        return ageing.entropy(hour.end_ms * US_PER_MS, hour.heat, self._now_us, self._rules.ageing.half_life_us)
 
     def _reads(self, hour: HotHour) -> float:
-        return ageing.reads(hour.end_ms * _US_PER_MS, hour.heat, self._now_us, self._rules.ageing.half_life_us)
+        return ageing.reads(hour.end_ms * US_PER_MS, hour.heat, self._now_us, self._rules.ageing.half_life_us)
 
     def _reads_of(self, file: Segment) -> float:
         """Of the hours in a file that are not in the hot tier."""
@@ -316,7 +316,7 @@ class _Part:
         return sum(self._reads(hour) for hour in self._hours[first:behind] if not hour.held)
 
     def _since_ms(self, at_us: int) -> int:
-        return (self._now_us - at_us) // _US_PER_MS
+        return (self._now_us - at_us) // US_PER_MS
 
 
 def _runs(files: Sequence[Segment], bytes_max: int) -> Iterator[list[Segment]]:

@@ -53,7 +53,7 @@ class UnrestorableError(DriftledgerError):
 def damaged_in(files: FileTree, tree: Tree) -> tuple[Step, ...]:
     """A step for each file that is not there, or not what the manifest says: all are read."""
     steps = []
-    for segment in (segment for partition in sorted(tree.parts) for segment in tree.parts[partition]):
+    for segment in tree.segments():
         try:
             with files.open_checked(segment.path) as content:
                 why = "" if digest_of(content) == segment.sha256 else "its bytes are not those that were written"

@@ -188,8 +188,7 @@ class Sql:
 
     def _archives(self) -> pa.Table:
         tree = read_manifest(reach(self._settings), self._names)
-        segments = [segment for partition in sorted(tree.parts) for segment in tree.parts[partition]]
-        return pa.Table.from_pylist([_archive_row(segment) for segment in segments], _ARCHIVES)
+        return pa.Table.from_pylist([_archive_row(segment) for segment in tree.segments()], _ARCHIVES)
 
     def _jobs(self) -> pa.Table:
         with JobLog(reach(self._settings), self._names.jobs) as log:

@@ -81,7 +81,7 @@ def tier_rows(
 ) -> list[dict[str, Any]]:
     """A row for each tier, grain and partition that has anything, nearest first. hours: those that are held."""
     lying = [of_hour(hour, rules, now_us) for each in hours.values() for hour in each]
-    lying += [of_file(file, rules, now_us) for files in tree.parts.values() for file in files]
+    lying += [of_file(file, rules, now_us) for file in tree.segments()]
     places = {tier: place for place, tier in enumerate(Tier)}
     grains = {grain: place for place, grain in enumerate(Grain)}
     lying.sort(key=lambda each: (places[each.tier], grains[each.grain], each.partition, each.first_sequence))

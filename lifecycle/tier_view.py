@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from lifecycle.ageing import COLD, entropy
 from lifecycle.tier_files import Moved
 from lifecycle.tiers import MS_PER_DAY, MS_PER_HOUR, Grain, Tier, tier_at
-from schemas.instants import US_PER_MS
+from schemas.instants import MS_PER_S, US_PER_MS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -42,7 +42,6 @@ POINTS_MAX: Final = 1_000
 _DOT: Final = 1 / 2_000
 #: Beyond the whole axis.
 _WHOLE: Final = 4.0
-_MS_PER_S: Final = 1_000
 _GRAINS: Final = tuple(Grain)
 
 
@@ -150,7 +149,7 @@ def view_of(files: TierFiles, hot: Hot, rules: Configuration, now_ms: int, parti
         some = [_of_file(file, partitions) for file in files.files.values() if file.tier is tier]
         if some or tier in (Tier.HISTORICAL, Tier.DEEP):
             strips[tier.value] = some
-    begins_s = min((block.start_s for some in strips.values() for block in some), default=now_ms // _MS_PER_S)
+    begins_s = min((block.start_s for some in strips.values() for block in some), default=now_ms // MS_PER_S)
     ageing = rules.ageing
     score = {
         (hour.partition, hour.end_ms): entropy(
@@ -170,7 +169,7 @@ def view_of(files: TierFiles, hot: Hot, rules: Configuration, now_ms: int, parti
         begins_s,
         lines,
         -(-partitions // lines) if lines else 0,
-        _fitted(strips, now_ms // _MS_PER_S, begins_s),
+        _fitted(strips, now_ms // MS_PER_S, begins_s),
         tuple(sorted(moved, key=lambda one: (one.at_ms, one.move))),
         _points([(end_ms, bits) for (_, end_ms), bits in score.items()]),
         _points([(end_ms, bits) for bits, end_ms in away]),
@@ -250,13 +249,13 @@ def _line(partition: int, partitions: int) -> int:
 
 
 def _of_hour(hour: HotHour, partitions: int) -> Block:
-    end_s = hour.end_ms // _MS_PER_S
+    end_s = hour.end_ms // MS_PER_S
     line = _line(hour.partition, partitions)
-    return Block(line, end_s - MS_PER_HOUR // _MS_PER_S, end_s, 0, 1, hour.rows, hour.size_bytes)
+    return Block(line, end_s - MS_PER_HOUR // MS_PER_S, end_s, 0, 1, hour.rows, hour.size_bytes)
 
 
 def _of_file(file: File, partitions: int) -> Block:
-    span = file.start_ms // _MS_PER_S, file.end_ms // _MS_PER_S
+    span = file.start_ms // MS_PER_S, file.end_ms // MS_PER_S
     return Block(_line(file.partition, partitions), *span, _GRAINS.index(file.grain), 1, file.rows, file.size_bytes)
 
 
@@ -324,7 +323,7 @@ def _points(scored: Sequence[tuple[int, float]]) -> tuple[Point, ...]:
     points = []
     for first in range(0, len(ends), step):
         some = [bits for end_ms in ends[first : first + step] for bits in by_end[end_ms]]
-        points.append(Point(ends[first] // _MS_PER_S, round(min(some), 2), round(max(some), 2), len(some)))
+        points.append(Point(ends[first] // MS_PER_S, round(min(some), 2), round(max(some), 2), len(some)))
     return tuple(points)
 
 

@@ -21,9 +21,9 @@ from itertools import pairwise
 from typing import Final
 
 from schemas.errors import BadInputError
+from schemas.instants import MS_PER_S
 
-_MS_PER_S: Final = 1_000
-MS_PER_HOUR: Final = 3_600 * _MS_PER_S
+MS_PER_HOUR: Final = 3_600 * MS_PER_S
 MS_PER_DAY: Final = 24 * MS_PER_HOUR
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: Instants beyond the calendar belong to its first or last hour.

@@ -15,9 +15,7 @@ from streams.cli.listing import Listing
 from streams.cli.output import JsonOption, Output, OutputOption, chosen, emit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lifecycle.manifest import Segment, Tree
+    from lifecycle.manifest import Segment
 
 app = typer.Typer(
     cls=Listing, help="Data from hot to archives, by jobs: status, plan, run, history, rules.", no_args_is_help=True
@@ -75,7 +73,7 @@ def status(
         rows = [] if files else tier_rows(tree, jobs.hot_hours(), jobs.rules(), time_source().now_us())
     form = chosen(output, json=json)
     if files:
-        emit((_file_row(segment) for segment in _segments(tree)), _FILES, form)
+        emit((_file_row(segment) for segment in tree.segments()), _FILES, form)
     else:
         emit(rows, _STATUS if form is Output.TABLE else _STATUS_FIELDS, form)
     if not tree.parts:
@@ -163,11 +161,6 @@ def rules(context: typer.Context) -> None:
     for name, content in rendered(read_rules(root)).items():
         typer.echo(f"{root / name}")
         typer.echo(content)
-
-
-def _segments(tree: Tree) -> Iterator[Segment]:
-    for partition in sorted(tree.parts):
-        yield from tree.parts[partition]
 
 
 def _file_row(segment: Segment) -> dict[str, Any]:

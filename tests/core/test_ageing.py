@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.ageing import COLD, Ageing, after_read, entropy, merged, reads, temporal_mass, time_dilation
+from lifecycle.ageing import COLD, Ageing, after_read, entropy, merged, reads
 from schemas.errors import BadInputError
 
 HALF_LIFE = 3_600_000_000
@@ -110,7 +110,6 @@ def test_instants_far_apart_overflow_nothing() -> None:
                 bits = entropy(written_us, heat, now_us, 1)
                 assert math.isfinite(bits)
                 assert math.isfinite(reads(written_us, heat, now_us, 1))
-                assert math.isfinite(temporal_mass(2**50, bits))
 
 
 def test_data_leaves_above_the_limit_and_comes_back_below_it_less_the_hysteresis() -> None:
@@ -147,19 +146,3 @@ def test_numbers_that_contradict_each_other_are_refused(
     """NaN contradicts any."""
     with pytest.raises(BadInputError, match=said):
         Ageing(half_life_us, limit, hysteresis, stay_us)
-
-
-def test_time_runs_as_for_all_where_nobody_reads_and_slower_where_somebody_does() -> None:
-    """Not at all where there is no entropy."""
-    age = 10 * HALF_LIFE
-    assert time_dilation(age, entropy(0, COLD, age, HALF_LIFE), HALF_LIFE) == 1.0
-    heat = after_read(COLD, 0, 9 * HALF_LIFE, HALF_LIFE)
-    assert time_dilation(age, entropy(0, heat, age, HALF_LIFE), HALF_LIFE) == pytest.approx(10, rel=0.01)
-    assert time_dilation(age, 0.0, HALF_LIFE) == math.inf
-    assert time_dilation(age, -1.0, HALF_LIFE) == math.inf
-
-
-def test_mass_is_bytes_that_halve_with_each_bit() -> None:
-    """Down to none."""
-    assert [temporal_mass(1_024, bits) for bits in (0.0, 1.0, 10.0, -1.0)] == [1_024.0, 512.0, 1.0, 2_048.0]
-    assert temporal_mass(1_024, 5_000.0) == 0.0
