@@ -117,9 +117,14 @@ class Jobs:
     ) -> tuple[Step, ...]:
         """What there is to do; what is to be pruned, cut, or entered again, is taken for proved.
 
-        Of verify: all files, for it was asked for. cuts: also what of the ledger could go, by its snapshots.
-        partitions: only those.
+        Of verify: all files, where it is what is asked for, and else none. cuts: also what of the ledger could go, by
+        its snapshots. partitions: only those. Raises BadInputError for promote, of which only a worker knows.
         """
+        if only is Job.PROMOTE:
+            raise BadInputError(
+                "which hours are to come back follows from what was read, which the worker that let go of them knows. "
+                "Have it asked: `driftledger lifecycle run promote --dry-run`"
+            )
         tree = self.tree()
         if only is Job.VERIFY:
             return _within(_verifications(tree), partitions)
@@ -384,7 +389,7 @@ def _verifications(tree: Tree) -> tuple[Step, ...]:
 
 
 def _assumed(tree: Tree) -> dict[str, int]:
-    """As if all files were proved."""
+    """As if all files were proved: of what is pruned, or what a cut rests on, a run does so first."""
     return {segment.path: segment.moved_us for segment in tree.segments()}
 
 

@@ -9,7 +9,8 @@ So what is to be done is decided here, with nothing at hand but numbers; whoever
     promote    hours that are much read come back from the archives
     prune      files beyond what is kept go, from the beginning
     cut        the ledger is cut before what is archived and proved, less what the rules, and snapshots, need of it
-    verify     files that are not proved since they were committed, or not of late, are proved
+
+verify, reindex and restore are in no plan: they are done when somebody asks, of all files (`jobs`).
 
 GUARANTEE the same input has the same plan.
 GUARANTEE a step rests on what is committed, and no two steps of a plan take the same file or give up the same hour. So
@@ -27,7 +28,6 @@ from __future__ import annotations
 import bisect
 from functools import cached_property
 from itertools import groupby, takewhile
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from lifecycle import ageing
@@ -45,25 +45,19 @@ if TYPE_CHECKING:
 
 #: One join has so many files open at most; what is more is joined by the next plan.
 FILES_MAX: Final = 366
-#: A file is proved again after so long: disks forget.
-VERIFY_DAYS: Final = 30
 _GRAINS: Final = tuple(Grain)
 
 
 def plan(known: Known, rules: Configuration, now_us: int, only: Job | None = None) -> tuple[Step, ...]:
     """What is to be done now, by all jobs or only one, in an order in which it may be done.
 
-    That is by job, partition and index, but for verify: oldest first. A job's plan is the same alone as with all.
+    That is by job, partition and index. A job's plan is the same alone as with all.
     """
     partitions = sorted({*known.tree.parts, *known.hours, *known.ledgers})
     parts = [_Part(known, rules, now_us, partition) for partition in partitions]
     steps: list[Step] = []
     for job in Job if only is None else (only,):
-        if job is Job.VERIFY:
-            proofs = sorted((proof for part in parts for proof in part.proofs()), key=itemgetter(0))
-            steps += [step for _, step in proofs]
-        else:
-            steps += [step for part in parts for step in part.steps(job)]
+        steps += [step for part in parts for step in part.steps(job)]
     return tuple(steps)
 
 
@@ -80,7 +74,7 @@ class _Part:
         self._ledger = known.ledgers.get(partition)
 
     def steps(self, job: Job) -> Iterable[Step]:
-        """Those of a job, ascending; verify's are `proofs`."""
+        """Those of a job, ascending."""
         match job:
             case Job.SEAL:
                 return self._seals()
@@ -96,22 +90,6 @@ class _Part:
                 return self._cuts()
             case _:
                 return ()
-
-    def proofs(self) -> Iterator[tuple[tuple[bool, int], Step]]:
-        """Files that are to be proved, each with what it is sorted by. What is about to be another file is not."""
-        taken = {path for step in (*self._compactions, *self._deepenings, *self._prunes) for path in step.paths}
-        for file in self._files:
-            if file.path in taken:
-                continue
-            proved_us = self._known_proofs.get(file.path)
-            if proved_us is None or not self._is_proved(file):
-                why = f"it is not proved since it came to be there, {_days(self._since_ms(file.moved_us))} ago"
-                yield (False, file.moved_us), of_files(Job.VERIFY, [file], why)
-            elif self._now_us - proved_us >= VERIFY_DAYS * MS_PER_DAY * US_PER_MS:
-                why = (
-                    f"it was last proved {_days(self._since_ms(proved_us))} ago; each is again after {VERIFY_DAYS} days"
-                )
-                yield (True, proved_us), of_files(Job.VERIFY, [file], why)
 
     # What becomes of hours.
 
@@ -314,9 +292,6 @@ class _Part:
         firsts, lasts = self._hour_indexes
         first, behind = bisect.bisect_left(firsts, file.facts.first_index), bisect.bisect(lasts, file.facts.last_index)
         return sum(self._reads(hour) for hour in self._hours[first:behind] if not hour.held)
-
-    def _since_ms(self, at_us: int) -> int:
-        return (self._now_us - at_us) // US_PER_MS
 
 
 def _runs(files: Sequence[Segment], bytes_max: int) -> Iterator[list[Segment]]:

@@ -91,7 +91,8 @@ def plan(
     """What jobs would do now: each step with why, its rows and bytes, and the reads that become slower by it.
 
     Nothing is changed, and a job that runs is not disturbed. Of the hot tier it knows what is on this machine, and not
-    what was read of it: `run demote --dry-run` asks the worker.
+    what was read of it: `run demote --dry-run` asks the worker, and so does `run promote --dry-run`, without which
+    nobody knows what is to come back. verify, reindex and restore are planned when they are named, and else not.
 
     Examples:
 

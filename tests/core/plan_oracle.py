@@ -23,7 +23,7 @@ from lifecycle.steps import HotHour, Job, Known, Ledger, Step
 from lifecycle.tiers import MS_PER_DAY, MS_PER_HOUR, Grain, Tier, bounds_of, due_grain, period_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from lifecycle.rules import Configuration
 
@@ -120,6 +120,11 @@ class World:
         for index in range(1, self.counts[partition] + 1):
             yield index, self.entries[partition, index]
 
+    def prove(self, paths: Iterable[str]) -> None:
+        """These files are what was written."""
+        for path in paths:
+            self.proofs[path] = self.now_us
+
     # What a planner is told of it.
 
     def known(self) -> Known:
@@ -173,9 +178,6 @@ class World:
                 assert step.last_index < self.counts[step.partition]
                 for entry in members:
                     entry.in_ledger = False
-            case Job.VERIFY:
-                if step.paths[0] in self.tree.paths():
-                    self.proofs[step.paths[0]] = self.now_us
 
     def check(self) -> None:
         """That no entry is lost, or in two files, and that the manifest says the same."""
@@ -264,10 +266,6 @@ class World:
         yield from (("seal", partition, index, "") for index in self._sealed(partition))
         yield from self._moved(partition)
         yield from (("cut", partition, index, "") for index in self._cut(partition, busy))
-        for members, file in files:
-            due_us = self.proofs.get(file.path, -(2**62)) + plans.VERIFY_DAYS * MS_PER_DAY * 1_000
-            if not {*busy, *pruned} & {members[0][0]} and (due_us <= self.now_us or not self._is_proved(members[0][1])):
-                yield from (("verify", partition, index, "") for index, _ in members)
 
     def _age_days(self, at_ms: int) -> float:
         return (self.now_us // 1_000 - at_ms) / MS_PER_DAY

@@ -17,7 +17,7 @@ from lifecycle.archive_facts import Facts
 from lifecycle.manifest import End, Segment, Tree
 from lifecycle.plans import plan
 from lifecycle.rules import MEMBERS, Configuration, parse
-from lifecycle.steps import HotHour, Job, Known, Ledger, Step
+from lifecycle.steps import HotHour, Job, Known, Ledger, Step, of_files
 from lifecycle.tiers import MS_PER_DAY, MS_PER_HOUR, Grain, Tier, bounds_of, period_of
 from schemas.errors import BadInputError
 from tests.core.plan_oracle import ENTRY_BYTES, World, effects_of
@@ -103,8 +103,8 @@ def something_happens(world: World, draw: random.Random) -> None:
 def some_is_done(world: World, steps: Sequence[Step], draw: random.Random) -> None:
     """Jobs of partitions by turns, each in order, and each may die before any step."""
     queues: dict[Any, list[Step]] = defaultdict(list)
-    for number, step in enumerate(steps):
-        queues[(step.job, step.partition) if step.job is not Job.VERIFY else number].append(step)
+    for step in steps:
+        queues[step.job, step.partition].append(step)
     dies = draw.choice([0.0, 0.1, 0.5])
     while queues:
         name = draw.choice(list(queues))
@@ -129,6 +129,8 @@ def test_plans_are_those_of_a_dictionary_whatever_dies(seed: int, monkeypatch: p
         time_passes(world, draw)
         something_happens(world, draw)
         for _ in range(draw.choice([1, 2])):
+            proved = draw.choice([0.0, 0.5, 1.0])
+            world.prove(path for path in sorted(world.tree.paths()) if draw.random() < proved)
             steps = plan(world.known(), world.rules, world.now_us)
             assert effects_of(steps) == world.wanted()
             some_is_done(world, steps, draw)
@@ -138,8 +140,9 @@ def test_plans_are_those_of_a_dictionary_whatever_dies(seed: int, monkeypatch: p
 
 
 def comes_to_rest(world: World) -> None:
-    """While no time passes, plans end."""
+    """While no time passes, plans end. All files are proved, as a run does before it prunes or cuts."""
     for _ in range(ROUNDS_MAX):
+        world.prove(world.tree.paths())
         steps = plan(world.known(), world.rules, world.now_us)
         assert effects_of(steps) == world.wanted()
         if not steps:
@@ -166,9 +169,8 @@ def test_histories_come_to_everything(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.MonkeyPatch.context() as patch:
             test_plans_are_those_of_a_dictionary_whatever_dies(seed, patch)
     assert seen >= {
-        "seal", "demote", "promote", "cut", "demote deep", "prune historical", "prune deep", "verify historical",
-        "verify deep", "join to daily", "join to monthly", "join to yearly", "rename to daily", "rename to monthly",
-        "rename to yearly", "compact deep",
+        "seal", "demote", "promote", "cut", "demote deep", "prune historical", "prune deep", "join to daily",
+        "join to monthly", "join to yearly", "rename to daily", "rename to monthly", "rename to yearly", "compact deep",
     }  # fmt: skip
 
 
@@ -438,34 +440,22 @@ def test_the_ledger_is_cut_before_what_is_proved_less_what_is_kept_and_needed() 
 
 
 def test_no_cut_rests_on_a_file_that_is_about_to_be_another() -> None:
-    """Nor is that one proved first."""
+    """However well it is proved."""
     files = days(60)
     joined = [path for step in plan(known_of(files), DEFAULTS, NOW_US, Job.COMPACT) for path in step.paths]
     assert files[0].path in joined
     assert plan(known_of(files), DEFAULTS, NOW_US, Job.CUT) == ()
-    assert not {step.paths[0] for step in plan(known_of(files, proved=False), DEFAULTS, NOW_US, Job.VERIFY)} & {*joined}
 
 
-def test_what_is_not_proved_is_verified_oldest_first_and_all_of_it_again_after_a_month() -> None:
-    """What has no proof at all before what has an old one."""
-    files = [file._replace(moved_us=NOW_US - number * US_PER_HOUR) for number, file in enumerate(days(3))]
-    known = known_of(files, proved=False)
-    steps = plan(known, DEFAULTS, NOW_US, Job.VERIFY)
-    assert [step.paths[0] for step in steps] == [file.path for file in reversed(files)]
-    assert steps[0].what == f"prove the file of {files[2].period}"
-    assert steps[0].why == "it is not proved since it came to be there, 0.1 days ago"
-    month_us = 30 * 24 * US_PER_HOUR
-    known = replace(known, proofs={file.path: NOW_US + number for number, file in enumerate(files[:2])})
-    first, second, third = (file.path for file in files)
-    for later, expected in (
-        (0, [third]),
-        (month_us - 1, [third]),
-        (month_us, [third, first]),
-        (month_us + 1, [third, first, second]),
-    ):
-        steps = plan(known, rules(monthly_days=366), NOW_US + later, Job.VERIFY)
-        assert [step.paths[0] for step in steps] == expected
-    assert steps[-1].why == "it was last proved 30.0 days ago; each is again after 30 days"
+def test_no_plan_proves_files_that_nobody_asked_to_prove() -> None:
+    """However old they, or their proofs, are: nothing keeps when a file was proved."""
+    files = days(3)
+    old = replace(known_of(files), proofs={file.path: file.moved_us for file in files})
+    for known in (known_of(files, proved=False), old):
+        for later in (0, 1_000 * 24 * US_PER_HOUR):
+            assert not {step.job for step in plan(known, DEFAULTS, NOW_US + later)} - {Job.COMPACT, Job.DEMOTE, Job.CUT}
+            assert plan(known, DEFAULTS, NOW_US + later, Job.VERIFY) == ()
+    assert of_files(Job.VERIFY, files[:1], "").what == f"prove the file of {files[0].period}"
 
 
 def test_equal_input_has_an_equal_plan_and_each_job_its_part_of_it() -> None:
