@@ -65,7 +65,7 @@ PIP_COMPILE := --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --no-header
 
 .PHONY: clean
-clean:  ## Remove the environment, caches and the data folder of this clone
+clean:  ## Remove the environment, caches and the data folder of this clone, with its Kafka and its archives
 	@if [ -x $(BIN)/driftledger ]; then $(BIN)/driftledger broker stop; fi
 	rm -rf .venv .bench-store .driftledger .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage-data
 

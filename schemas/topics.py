@@ -13,13 +13,14 @@ setting, each difference with its remedy in words. Nothing here talks to a broke
     drift_estimates {prefix}.{ledger}.drift.estimates source       N, 1:1      delete   30 d       DriftEstimate
     aggregates      {prefix}.{ledger}.aggregates   window          N, 1:1      delete   30 d       Aggregate
     dead_letters    {prefix}.{ledger}.dead.letters as input        N, 1:1      delete   30 d       DeadLetter
-    progress        {prefix}.{ledger}.progress     fold; halt/p..  one a lane  compact  last       Progress, Halt, Lock
+    progress        {prefix}.{ledger}.progress     fold; halt/p..  one a lane  compact  last       Progress, Halt, ...
     snapshots       {prefix}.{ledger}.snapshots    fold/p/slot/n   one a lane  compact  last       SnapshotHead, chunks
     manifest        {prefix}.{ledger}.manifest     p               1           delete   unlimited  Commit
-    jobs            {prefix}.{ledger}.jobs         job             1           delete   30 d       Job
+    jobs            {prefix}.{ledger}.jobs         job; ask/job    1           delete   30 d       Job, Ask
 
-p is a partition, n the number of a chunk or "head"; docs/formats.md says who writes what. All are LogAppendTime: the
-broker, not a client, dates their records. N is fixed when the ledger begins.
+p is a partition, n the number of a chunk or "head"; docs/formats.md says who writes what. halt/p.. is also lock/p, of
+Lock, and cut/p, of the Control record of the last CUT. All are LogAppendTime: the broker, not a client, dates their
+records. N is fixed when the ledger begins.
 
 GUARANTEE `compare` names every setting of the table that a found topic breaks; a stricter one (a longer retention, more
 replicas, a larger limit) is no difference.
@@ -171,8 +172,8 @@ TABLE: Final = (
     ),
     Topic(
         "progress",
-        "fold; halt/PARTITION",
-        "Progress, Halt",
+        "fold; halt, lock or cut/PARTITION",
+        "Progress, Halt, Lock, Control",
         count=Count.LANE,
         cleanup=Cleanup.COMPACT,
         segment_bytes=_PROGRESS_SEGMENT_BYTES,
@@ -188,8 +189,8 @@ TABLE: Final = (
     Topic("manifest", "partition", "Commit", count=Count.LEDGER, record_bytes_max=COMMIT_BYTES_MAX),
     Topic(
         "jobs",
-        "job",
-        "Job",
+        "job; ask/JOB",
+        "Job, Ask",
         count=Count.LEDGER,
         retention_ms=30 * _DAY_MS,
         retention_ms_min=30 * _DAY_MS,

@@ -94,7 +94,10 @@ def deployment(log: Log, names: TopicNames, partition: int) -> Deployment:
     lanes = facts[names.progress].partitions
     if facts[names.snapshots].partitions != lanes:
         detail = f"{names.progress} has {lanes} partitions, {names.snapshots} has {facts[names.snapshots].partitions}"
-        remedy = f"Delete {names.snapshots}, a cache, and run `driftledger topics create`"
+        remedy = (
+            f"Delete {names.snapshots} and run `driftledger topics create`, unless the ledger was cut: then restore it "
+            "from a copy"
+        )
         raise HaltError(partition, HaltCode.TOPIC_CHANGED, detail, remedy)
     return Deployment(log.cluster_id(), facts[names.input].topic_id, partitions, lanes)
 

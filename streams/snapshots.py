@@ -1,5 +1,8 @@
 """Snapshots of fold states: a cache that saves re-reading the ledger, never the truth.
 
+Unless the ledger was cut: what stands before its first entry is then in judge's snapshot at the cut alone, and without
+it the partition halts.
+
 Layout on the .snapshots topic, partition = lane, keys `fold/partition/slot/chunk` and `fold/partition/slot/head`:
 the state, LZ4-compressed with a content checksum, in chunks under the message limit; the head last, with the
 SHA-256 of the state and the chain hash of the entry it stands after. Two slots in turn, so that a writer that dies

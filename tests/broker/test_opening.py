@@ -183,7 +183,7 @@ def test_snapshots_of_another_count_of_lanes_are_deleted_and_nothing_is_lost(kaf
     sequence(settings)
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     admin.create_partitions([NewPartitions(names.snapshots, 2)])[names.snapshots].result(30)
-    remedy = f"Delete {names.snapshots}, a cache, and run `driftledger topics create`"
+    remedy = f"Delete {names.snapshots} and run `driftledger topics create`, unless the ledger was cut: then restore it"
     with pytest.raises(HaltError, match=re.escape(remedy)) as raised:
         _open_and_close(settings)
     assert raised.value.code is HaltCode.TOPIC_CHANGED

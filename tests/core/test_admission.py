@@ -10,7 +10,8 @@ import pytest
 from schemas.codec import Framing, encode
 from schemas.errors import HaltCode, HaltError
 from schemas.topics import topic_names
-from streams.admission import check_outputs, outputs_end
+from streams.admission import check_outputs, deployment, outputs_end
+from streams.log import TopicFacts
 from streams.sequence import Head
 
 if TYPE_CHECKING:
@@ -136,3 +137,18 @@ def test_what_is_no_record_of_ours_says_nothing() -> None:
     """Nor do topics without any."""
     noise = {NAMES.drift_alerts: b"{", NAMES.drift_estimates: b"[]", NAMES.dead_letters: b"x", NAMES.aggregates: b"[]"}
     assert outputs_end(cast("Log", _Lasts(noise)), NAMES, 0) == outputs_end(cast("Log", _Lasts({})), NAMES, 0) == []
+
+
+class _Topics:
+    """A cluster whose snapshots topic has a partition more than there are lanes."""
+
+    def topic(self, name: str) -> TopicFacts:
+        return TopicFacts("an-id", 3 if name == NAMES.snapshots else 2)
+
+
+def test_nobody_is_told_to_delete_the_snapshots_of_a_ledger_that_was_cut() -> None:
+    """Judge's state at the cut is there alone."""
+    with pytest.raises(HaltError) as halt:
+        deployment(cast("Log", _Topics()), NAMES, 0)
+    assert halt.value.code is HaltCode.TOPIC_CHANGED
+    assert "unless the ledger was cut: then restore it from a copy" in str(halt.value)

@@ -208,6 +208,16 @@ def test_the_image_is_built_of_all_packages(name: str) -> None:
         assert f"COPY {folder} {folder}" in build.splitlines()
 
 
+def test_operators_can_look_up_each_line_of_the_log() -> None:
+    """Events that workers log by a name of their own, in the table of docs/operations.md."""
+    written = (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
+    told = re.compile(r'(?:_log(?:ger)?\.(?:debug|info|warning|error|critical|exception)\(|_expect\(error,)\s*"(\w+)"')
+    files = sorted(file for folder in ("streams", "lifecycle") for file in (REPOSITORY / folder).rglob("*.py"))
+    events = {name for file in files for name in told.findall(file.read_text(encoding="utf-8"))}
+    assert {"lane_open", "lifecycle_failed", "kernels_awaited"} <= events
+    assert [name for name in sorted(events) if f"`{name}`" not in written] == []
+
+
 def test_docker_accepts_the_compose_file() -> None:
     """Asked where Docker and its compose plugin are installed; the checks above hold everywhere."""
     docker = shutil.which("docker")
