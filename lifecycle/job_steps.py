@@ -14,6 +14,8 @@ any more: `tidy` removes both, by whoever holds the lease next, once their entri
 GUARANTEE the files of a commit are there, whole and on disk, before it; none is removed that the manifest names.
 GUARANTEE memory: of some row groups, whatever the length of an archive. One has texts of buffer_bytes at most, unless a
 chunk alone has more.
+HAZARD a run that stands still between the look for another, right before each removal of `tidy`, and that removal may
+remove what the other has published meanwhile: `lifecycle run verify` names it, `restore` makes it again.
 """
 
 from __future__ import annotations
@@ -75,6 +77,10 @@ class Lease(Protocol):
         """One more."""
         ...
 
+    def held(self) -> Tree:
+        """The tree, once it is seen that nobody else has the right now. Raises LeaseLostError."""
+        ...
+
 
 class Work(NamedTuple):
     """What steps work with. job: the id of the run; now_us: the time source's; buffer_bytes: see `archiving`."""
@@ -129,7 +135,8 @@ def tidy(work: Work, ledger_begins: Callable[[int], int]) -> int:
     or that are in files of the manifest: these are read then, and where one is lost or damaged what has its entries
     stays.
     So does what a seal left, until the next one has made it again. Raises UnknownArchivesError, and removes nothing,
-    for a file that none of this explains: then it is the manifest that has lost something.
+    for a file that none of this explains: then it is the manifest that has lost something. Raises LeaseLostError, and
+    removes no more, where another run has begun meanwhile.
     """
     left: list[str] = []
     unknown: list[str] = []
@@ -152,6 +159,7 @@ def tidy(work: Work, ledger_begins: Callable[[int], int]) -> int:
     if unknown:
         raise UnknownArchivesError(unknown)
     for path in left:
+        work.lease.held()  # reading them took its time: another run may have made an archive of what is left here
         work.files.remove(path)
     return len(left)
 

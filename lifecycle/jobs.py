@@ -7,6 +7,7 @@ its own but what it tells of itself.
 GUARANTEE a run ends what one before it left half done: its orphans are removed before the first step (by reindex,
 which looks at them first, behind the last).
 GUARANTEE who holds no lease changes no file; what is pruned, or cut from the ledger, was proved in the same run.
+HAZARD who lost it learns so by a look before each removal of what others left, and at each commit (`job_steps`).
 HAZARD hours are those of the hot stores on this machine, as of their last flush. A partition whose store is elsewhere
 has none here: nothing of it is sealed.
 """

@@ -186,6 +186,17 @@ class ManifestLease:
                 raise LeaseLostError(self._topic, detail, self._run.rival())
         raise UnreachableError(f"{self._topic} did not take commit {record.commit} in {_TRIES} tries: {told}")
 
+    def held(self) -> Tree:
+        """The tree, once it is seen that no other run has begun, or committed, since. Raises LeaseLostError."""
+        known = self.tree.commit
+        found = self._reader.refresh().commit
+        other = self._run.rival()  # last: who begins after this look has committed nothing before it
+        if other is not None or found != known:
+            self._end()
+            detail = "it began since" if found == known else f"the manifest was at {known}, and is at {found}"
+            raise LeaseLostError(self._topic, detail, other)
+        return self.tree
+
     # ---------------------------------------------------------------------------------------------------------- steps
 
     def _write(self, record: Commit, content: bytes) -> None:

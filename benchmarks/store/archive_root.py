@@ -41,6 +41,10 @@ class FileLease:
         """Nobody else writes."""
         return self.tree
 
+    def held(self) -> Tree:
+        """Likewise."""
+        return self.tree
+
 
 class ArchiveRoot:
     """Of one folder. now_us: what jobs take for the time."""

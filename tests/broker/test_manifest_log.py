@@ -130,6 +130,25 @@ def test_a_second_lease_fences_the_first_which_is_told_by_whom(bootstrap: str, n
     assert records(log, names.manifest) == [encode_commit(seal(number)) for number in (1, 2, 3)]
 
 
+def test_who_was_overtaken_is_told_when_it_looks(bootstrap: str, names: TopicNames) -> None:
+    """Before it commits anything: by a run that has begun, or by a commit of nobody's that we know."""
+    with run_of(bootstrap, names, "seal") as one, ManifestLease(bootstrap, names, one) as lease:
+        assert lease.held() == Tree()
+        assert lease.commit(seal(1)) == lease.held()
+        append(bootstrap, names.manifest, encode_commit(seal(2)))
+        with pytest.raises(LeaseLostError, match="lost to another run: the manifest was at 1, and is at 2"):
+            lease.held()
+    with (
+        run_of(bootstrap, names, "seal") as one,
+        run_of(bootstrap, names, "compact") as other,
+        ManifestLease(bootstrap, names, one) as first,
+        ManifestLease(bootstrap, names, other, take_over=True) as second,
+    ):
+        with pytest.raises(LeaseLostError, match=rf"lost to compact of .*{other.job.id}"):
+            first.held()
+        assert second.held().commit == 2
+
+
 def test_of_two_that_take_over_the_one_that_began_last_goes_on(bootstrap: str, names: TopicNames) -> None:
     """Though the other fenced it: it comes back, and the other is told."""
     with run_of(bootstrap, names, "one") as one, run_of(bootstrap, names, "two") as two:

@@ -22,6 +22,7 @@ from lifecycle.mending import Reindex
 from lifecycle.packing import DamagedError
 from lifecycle.restoring import damaged_in
 from lifecycle.tiers import Grain, Tier
+from schemas.errors import DriftledgerError
 from tests.core.hours import over_hours
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ SEED, LENGTH, HOURS = 3, 16_000, 4
 #: Operations that are counted: of the system, by name.
 CALLS = ("open", "fsync", "rename", "unlink", "rmdir", "mkdir")
 KILLED = 9
+
+
+class LeaseLostError(DriftledgerError):
+    """As that of `manifest_log`, which needs Kafka."""
 
 
 class FileLease:
@@ -54,6 +59,13 @@ class FileLease:
             os.write(handle, encode(record) + b"\n")
         finally:
             os.close(handle)
+        return self.tree
+
+    def held(self) -> Tree:
+        """Whoever has committed since has the lease."""
+        found = FileLease(self._file).tree.commit
+        if found != self.tree.commit:
+            raise LeaseLostError(f"{self._file} is at {found}")
         return self.tree
 
 

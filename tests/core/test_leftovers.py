@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lifecycle.file_tree import FileTree
 from lifecycle.found_files import UnchainedArchivesError
-from lifecycle.job_steps import Place, UnknownArchivesError, move, seal, tidy, verify
+from lifecycle.job_steps import Place, UnknownArchivesError, compact, move, seal, tidy, verify
 from lifecycle.layout import index_of, path_of
 from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move
 from lifecycle.tiers import Grain, Tier
 from tests.core.hours import over_hours
-from tests.core.job_scenario import HOURS, LENGTH, SEED
+from tests.core.job_scenario import HOURS, LENGTH, OWNER, SEED, FileLease, LeaseLostError
 from tests.core.test_job_steps import bytes_in, bytes_of, files_in, seal_all, work_in
 from tests.core.test_mending import DAY, GONE, archived, contents, reindex, with_leftovers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import BinaryIO
 
     from lifecycle.job_steps import Work
     from lifecycle.manifest import Segment
@@ -148,3 +151,46 @@ def test_files_of_another_ledger_make_nothing_again(tmp_path: Path, hours: Hours
     assert target.exists()
     assert (folder / "root" / day.path).read_bytes() == b"junk"
     assert files_in(folder)
+
+
+class Overtaken(FileTree):
+    """Files of a run that stands still once it has opened so many, until another has ended."""
+
+    def __init__(self, root: Path, opened: int, other: Callable[[], None]) -> None:
+        super().__init__(root, OWNER)
+        self._opened, self._other = opened, other
+
+    def open_checked(self, path: str) -> BinaryIO:
+        """An archive."""
+        file = super().open_checked(path)
+        self._opened -= 1
+        if self._opened == 0:
+            self._other()
+        return file
+
+
+def test_a_run_that_was_overtaken_removes_nothing(
+    tmp_path: Path, hours: Hours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A joined file was left by a run that died; while its parts are read another joins them anew, and drops them."""
+    parts = seal_all(work_in(tmp_path), hours)[:2]
+
+    def die(*_: object) -> None:
+        raise LeaseLostError("it died")
+
+    with monkeypatch.context() as dying:
+        dying.setattr(FileLease, "commit", die)
+        with pytest.raises(LeaseLostError):
+            compact(work_in(tmp_path), DAY, parts)
+
+    def other() -> None:
+        work = work_in(tmp_path)
+        assert tidy(work, lambda _: 1) == 2
+        compact(work, DAY, parts)
+
+    late = work_in(tmp_path)._replace(files=Overtaken(tmp_path / "root", len(parts), other))
+    with pytest.raises(LeaseLostError):
+        tidy(late, lambda _: 1)
+    work = work_in(tmp_path)
+    for segment in work.lease.tree.parts[hours.partition]:
+        assert verify(work.files, segment).merkle_root == segment.facts.merkle_root
