@@ -35,6 +35,7 @@ from lifecycle.file_tree import FileLostError, told_as_refusal
 from lifecycle.found_files import is_of_seal
 from lifecycle.layout import index_of, is_fresh, path_of, place_of
 from lifecycle.manifest import Commit, Move, Segment
+from lifecycle.object_tree import OccupiedPathError
 from lifecycle.packing import DamagedError
 from lifecycle.sealing import behind, copied
 from schemas.columns import slice_rows
@@ -427,8 +428,8 @@ def _commit(work: Work, kind: Move, place: Place, fresh: Fresh, drops: Sequence[
     """Publish a file and its index, commit it in place of others, and remove these."""
     path = path_of(*place, fresh.name)
     segment = segment_of(work, path, place, fresh)
-    work.files.publish(fresh.index_file, index_of(path))
-    work.files.publish(fresh.data, path)
+    _publish(work, fresh.index_file, index_of(path), path)
+    _publish(work, fresh.data, path, path)
     record = Commit(
         work.lease.tree.commit + 1,
         kind,
@@ -441,6 +442,16 @@ def _commit(work: Work, kind: Move, place: Place, fresh: Fresh, drops: Sequence[
     work.lease.commit(record)
     _remove(work, drops)
     return segment
+
+
+def _publish(work: Work, fresh: Path, path: str, archive: str) -> None:
+    """Give a file its name, that of an archive or of its index; what the manifest does not name makes room for it."""
+    try:
+        work.files.publish(fresh, path)
+    except OccupiedPathError:  # of objects: an upload that failed half way may have left a part
+        if archive in work.lease.held().paths():
+            raise
+        work.files.replace(fresh, path)
 
 
 def segment_of(work: Work, path: str, place: Place, fresh: Fresh) -> Segment:

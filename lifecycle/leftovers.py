@@ -74,7 +74,7 @@ def _copied(work: Work, segment: Segment, path: str) -> bool:
     fresh = work.files.fresh(segment.tier)
     with work.files.open_checked(path) as copy, told_as_refusal(fresh), fresh.open("wb") as target:
         shutil.copyfileobj(copy, target)
-    work.files.publish(fresh, segment.path)
+    work.files.replace(fresh, segment.path)
     mend_index(work, segment)
     return True
 

@@ -14,7 +14,7 @@ orphans. Where the store makes objects of parts, parts may be left that no listi
 
 GUARANTEE when `publish` has returned, the store has acknowledged the object, and gave its bytes back as they were.
 GUARANTEE an object that has a name already is never overwritten by other bytes, but by `replace`, which is for one that
-is damaged.
+is damaged, or that the manifest does not name.
 GUARANTEE nothing is believed for being listed, or for not being: what is an archive is told by the manifest, and
 whether a file is there by a request for it.
 GUARANTEE no key, password or token is known here: the client of the store finds them.
@@ -106,7 +106,7 @@ class ObjectTree:
         self._put(fresh, path, replaces=False)
 
     def replace(self, fresh: Path, path: str) -> None:
-        """As `publish`, in place of an object that is damaged."""
+        """As `publish`, in place of an object that is damaged, or that the manifest does not name."""
         self._put(fresh, path, replaces=True)
 
     def remove(self, path: str) -> bool:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyarrow import fs
 
-from lifecycle import object_file
+from lifecycle import job_steps, object_file
 from lifecycle.archive_files import TieredFiles, file_system
 from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
 from lifecycle.chunks import ROW_COLUMNS, Column, read_section
 from lifecycle.job_steps import Place, Work, compact, move, seal, tidy, verify
 from lifecycle.layout import index_of, is_fresh
+from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move, Tree
 from lifecycle.mending import Reindex, mend_index
-from lifecycle.object_tree import ObjectStoreUnavailableError
+from lifecycle.object_tree import ObjectStoreUnavailableError, OccupiedPathError
 from lifecycle.packing import DamagedError
 from lifecycle.tiers import Grain, Tier
 from streams.archive_uri import parse
@@ -314,3 +315,37 @@ def test_a_file_that_goes_while_it_is_read_is_looked_up_anew(
     with pytest.raises(ArchiveFileDamagedError, match=f"{day.path}, which has sequences 1 to .* is not there"):
         archives.column(*where, Column.FLAGS, header.rows)
     archives.close()
+
+
+def test_a_copy_takes_the_place_of_an_object_that_is_damaged(s3: Server, tmp_path: Path, hours: Hours) -> None:
+    """As on a disk."""
+    folder = tmp_path / "again-of-a-copy"
+    work = work_at(s3.address, folder)
+    segment = seal_all(work, hours)[0]
+    before = objects_in(s3.address, folder.name)
+    moved = move(work, Move.DEMOTE, Place(Tier.DEEP, Grain.HOURLY, segment.period), segment)
+    wanted = objects_in(s3.address, folder.name)
+    for path in (segment.path, index_of(segment.path)):
+        put(s3.address, folder.name, path, before[path])
+    put(s3.address, folder.name, moved.path, b"junk")
+    assert mend_of_leftovers(work, moved)
+    assert tidy(work, lambda _: 1) == 2
+    assert objects_in(s3.address, folder.name) == wanted
+
+
+def test_what_an_upload_left_by_halves_is_in_no_seals_way(s3: Server, tmp_path: Path, hours: Hours) -> None:
+    """It stays until the next seal, which replaces it; what the manifest names is never replaced so."""
+    whole, halves = tmp_path / "sealed-whole", tmp_path / "sealed-by-halves"
+    segment = seal_all(work_at(s3.address, whole), hours)[0]
+    wanted = objects_in(s3.address, whole.name)
+    for path in (segment.path, index_of(segment.path)):
+        put(s3.address, halves.name, path, wanted[path][:100])
+    work = work_at(s3.address, halves)
+    assert tidy(work, lambda _: 1) == 0
+    seal_all(work, hours)
+    assert objects_in(s3.address, halves.name) == wanted
+    fresh = work.files.fresh(segment.tier)
+    fresh.write_bytes(b"others")
+    with pytest.raises(OccupiedPathError):
+        job_steps._publish(work, fresh, segment.path, segment.path)
+    assert objects_in(s3.address, halves.name) == wanted
