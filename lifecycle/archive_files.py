@@ -10,6 +10,7 @@ HAZARD files do not move when the setting changes: they are where they were, and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
@@ -70,9 +71,9 @@ class TieredFiles(FileTree):
 
     def orphans(self, tree: Tree) -> list[str]:
         """Of all tiers, where each lies."""
-        found = [path for path in super().orphans(tree) if self._of(path) is None]
+        found = [path for path in super().orphans(self._there(tree, None)) if self._of(path) is None]
         for files in dict.fromkeys(self._elsewhere.values()):
-            found += [path for path in files.orphans(tree) if self._of(path) is files]
+            found += [path for path in files.orphans(self._there(tree, files)) if self._of(path) is files]
         return sorted(found)
 
     def open_checked(self, path: str) -> BinaryIO:
@@ -82,6 +83,14 @@ class TieredFiles(FileTree):
 
     def _of(self, path: str) -> FileTree | ObjectTree | None:
         return self._elsewhere.get(path.partition("/")[0])
+
+    def _there(self, tree: Tree, files: FileTree | ObjectTree | None) -> Tree:
+        """What the manifest names of one place."""
+        parts = {
+            partition: tuple(segment for segment in segments if self._of(segment.path) is files)
+            for partition, segments in tree.parts.items()
+        }
+        return replace(tree, parts=parts)
 
 
 def files_of(settings: Settings, manifest: str, cluster_id: Callable[[], str]) -> FileTree:

@@ -13,6 +13,8 @@ or `remove` has returned, so has what it did survived a loss of power.
 GUARANTEE nothing outside of the folders of `layout` is ever opened, written, renamed or removed: each folder of a path
 is opened by itself, below the one before it, and a link in its place is refused.
 GUARANTEE a root is one ledger's: that of another is refused, so its files are never orphans of this one.
+GUARANTEE a root that is nobody's is not taken where the manifest names files and none of them is there: what should be
+mounted there is not.
 HAZARD what is published and not committed yet is an orphan too: only who holds the lease of the manifest, and has read
 it since, may remove any.
 HAZARD a tier may be a disk of its own (a mount); what lies below its folder may not, for a name is given within a disk.
@@ -72,6 +74,10 @@ class ForeignPathError(DriftledgerError):
     """A path that is none of the tree's, or leads over a link, or a root of another ledger. Nothing was touched."""
 
 
+class EmptyRootError(UnreachableError):
+    """A root that is nobody's, where none of the files is that the manifest names. Nothing was changed."""
+
+
 class FileLostError(DamagedError):
     """A file that should be there is not."""
 
@@ -93,7 +99,8 @@ def told_as_refusal(file: Path) -> Iterator[None]:
 class FileTree:
     """One ledger's. owner: the name of its manifest.
 
-    Methods raise FileTreeUnavailableError, ForeignPathError. Not for two threads at once, but for `open_checked`.
+    Methods raise FileTreeUnavailableError, ForeignPathError; `orphans` also EmptyRootError. Not for two threads at
+    once, but for `open_checked`.
     """
 
     def __init__(self, root: Path, owner: str) -> None:
@@ -164,7 +171,7 @@ class FileTree:
         """Paths of the files in folders of ours that the manifest does not name, sorted. Links are none of ours."""
         named = {each for path in tree.paths() for each in (path, index_of(path))}
         found = []
-        self._claim()
+        self._claim(tree)
         with told_as_refusal(self.root):
             for folder in self._folders():
                 for name in self._names(folder, stat.S_ISREG):
@@ -235,12 +242,13 @@ class FileTree:
             except (OSError, FileLostError):  # it holds something, or is gone: an empty folder harms nobody
                 return
 
-    def _claim(self) -> None:
-        """Make the root this ledger's, or see that it is."""
+    def _claim(self, tree: Tree | None = None) -> None:
+        """Make the root this ledger's, or see that it is; not where all files of the manifest lie elsewhere."""
         if self._claimed:
             return
         file = self.root / OWNER
         with told_as_refusal(file):
+            self._check_known(file, set() if tree is None else tree.paths())
             self.root.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             handle = os.open(file, flags, 0o644)
@@ -260,6 +268,22 @@ class FileTree:
                 "each ledger a folder of its own"
             )
         self._claimed = True
+
+    def _check_known(self, file: Path, paths: set[str]) -> None:
+        if not paths or (file.is_file() and file.stat().st_size) or any(map(self._is_there, sorted(paths))):
+            return
+        raise EmptyRootError(
+            f"{self.root} has none of the {len(paths)} files that the manifest names, and no {OWNER}: it is not where "
+            "the archive lies. Mount what belongs there, or mend data_dir and archive_uri. Where the files are lost, "
+            f"write {self.owner} to {file}: `driftledger lifecycle run restore` makes them again"
+        )
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self.open_checked(path).close()
+        except FileLostError:
+            return False
+        return True
 
 
 def _checked(path: str, parts: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:

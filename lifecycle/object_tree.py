@@ -40,6 +40,7 @@ from lifecycle.file_tree import (
     told_as_refusal,
 )
 from lifecycle.layout import FRESH, index_of, is_fresh, parts_of, parts_of_any
+from lifecycle.manifest import Tree
 from lifecycle.object_errors import REMEDIES, Trouble, shown, trouble_in
 from lifecycle.object_file import ObjectFile
 from schemas.errors import UnreachableError
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lifecycle.file_tree import FileTree
-    from lifecycle.manifest import Tree
     from lifecycle.tiers import Tier
 
 _COPIED_BYTES: Final = 4 * 1024 * 1024
@@ -125,7 +125,7 @@ class ObjectTree:
     def orphans(self, tree: Tree) -> list[str]:
         """Paths of the files in folders of ours that the manifest does not name, sorted."""
         named = {each for path in tree.paths() for each in (path, index_of(path))}
-        found = [path for path in self._staging.orphans(tree) if is_fresh(path) and path.split("/")[0] in self._tiers]
+        found = [path for path in self._staging.orphans(Tree()) if is_fresh(path) and path.split("/")[0] in self._tiers]
         self._claim(tree)
         for tier in self._tiers:
             selector = fs.FileSelector(f"{self._base}/{tier}", allow_not_found=True, recursive=True)

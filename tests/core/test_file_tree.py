@@ -12,6 +12,7 @@ import pytest
 
 from lifecycle.file_tree import (
     OWNER,
+    EmptyRootError,
     FileLostError,
     FileTree,
     FileTreeUnavailableError,
@@ -171,6 +172,21 @@ def test_a_root_is_one_ledgers(tree: FileTree) -> None:
         with pytest.raises(ForeignPathError, match=r"holds the archive of 'a\.b\.manifest', not of a\.c\.manifest"):
             act()
     assert FileTree(tree.root, "a.b.manifest").orphans(Tree()) == [PATH]
+
+
+def test_a_root_is_not_taken_before_what_the_manifest_names_is_there(tree: FileTree) -> None:
+    """A disk that is not mounted: what is put below its folder then would be hidden by it."""
+    named = Tree().after(commit(1, Move.SEAL, 0, [FIRST], []))
+    for _ in range(2):
+        with pytest.raises(EmptyRootError, match=r"none of the 1 files .* write a\.b\.manifest to"):
+            tree.orphans(named)
+    assert not tree.root.exists()
+    file = tree.root / PATH
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert tree.orphans(named) == []
+    file.unlink()
+    assert FileTree(tree.root, "a.b.manifest").orphans(named) == []  # its root, with a file that is lost
 
 
 # ---------------------------------------------------------------------------------------------------------------- links

@@ -9,7 +9,7 @@ import pytest
 
 from lifecycle import archive_files
 from lifecycle.archive_files import TieredFiles, file_system
-from lifecycle.file_tree import FileLostError, FileTree, ForeignPathError
+from lifecycle.file_tree import EmptyRootError, FileLostError, FileTree, ForeignPathError
 from lifecycle.layout import index_of
 from lifecycle.manifest import Move, Tree
 from lifecycle.object_errors import Trouble
@@ -291,6 +291,19 @@ def test_a_tier_may_lie_in_another_folder(tmp_path: Path) -> None:
     files = TieredFiles(tmp_path / "root", "a.b.manifest", {Tier.DEEP: there})
     check_tiers(files, tmp_path / "root")
     assert (tmp_path / "cold" / PATH).exists()
+
+
+def test_a_root_is_asked_for_its_own_files_alone(tmp_path: Path) -> None:
+    """Those of a tier that lies elsewhere are missed there, and not here."""
+    there = FileTree(tmp_path / "cold", "a.b.manifest")
+    files = TieredFiles(tmp_path / "root", "a.b.manifest", {Tier.DEEP: there})
+    named = Tree().after(commit(1, Move.SEAL, 0, [FIRST], []))
+    with pytest.raises(EmptyRootError, match="cold"):
+        files.orphans(named)
+    file = tmp_path / "cold" / PATH
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert files.orphans(named) == []
 
 
 def check_tiers(files: TieredFiles, root: Path) -> None:
