@@ -26,18 +26,19 @@ import structlog
 from lifecycle.asks import Asks, refusal
 from lifecycle.job_log import JobLog
 from lifecycle.job_record import Asked, Heard, Progress
-from lifecycle.job_run import HandedOnError, JobRun
+from lifecycle.job_run import HandedOnError, JobRun, JobRunningError
 from lifecycle.jobs import Jobs
 from lifecycle.steps import Job
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, UnreachableError
+from schemas.instants import MS_PER_S
 from schemas.topics import topic_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from lifecycle.asks import Due
+    from lifecycle.asks import Ask, Due
     from lifecycle.jobs import Tell
     from lifecycle.keeper import Keeper
     from lifecycle.owned import OwnedLane
@@ -47,13 +48,13 @@ if TYPE_CHECKING:
 #: How often a worker looks whether it is asked for something.
 LOOK_S: Final = 1.0
 PENDING_MAX: Final = 64
-#: For the end of another run that has the lease.
+#: For the end of another run that has the lease, which may be of another lane of the same ask.
 _WAIT_S: Final = 120.0
 _logger = structlog.get_logger()
 
 
 class AskRefusedError(UnreachableError):
-    """An ask that is too old. Nothing was done."""
+    """An ask that is too old, or in whose way another run stays."""
 
 
 class Errand(NamedTuple):
@@ -86,7 +87,7 @@ class AskedJobs:
         self._stopping = threading.Event()
 
     def look(self) -> list[Errand]:
-        """Take what was asked since. Raises UnreachableError."""
+        """Take what was asked since. Raises UnreachableError, and has taken nothing then."""
         with self._looking:
             return [] if self._stopping.is_set() else self._look()
 
@@ -105,9 +106,15 @@ class AskedJobs:
         with self._lock:
             busy = self._running | self._waiting.keys()
             due = [each for each in self._asks.due(lanes, clock.monotonic_ns()) if _key(each) not in busy]
-        taken = []
+        taken: list[Errand] = []
         for each in due[: max(0, PENDING_MAX - len(busy))]:
-            new = self._taken(each, each.heard.ask.within(lanes[each.lane]))
+            try:
+                new = self._taken(each, each.heard.ask.within(lanes[each.lane]))
+            except UnreachableError as error:  # what was taken is told to be so, hence is run; this one is due still
+                if not taken:
+                    raise
+                _logger.warning("ask_not_taken", ask=each.heard.ask.id, lane=each.lane, detail=str(error))
+                break
             if new is not None:
                 taken.append(new)
         return taken
@@ -121,7 +128,7 @@ class AskedJobs:
         try:
             with errand.leaving:
                 self._check_going()
-                steps = self._do(errand, folder)
+                steps = self._done(errand, folder)
                 errand.run.tell(steps=steps)
             _logger.info("asked_job_done", job=ask.job, ask=ask.id, lane=errand.due.lane, steps=len(steps))
         except (DriftledgerError, OSError) as error:
@@ -151,7 +158,7 @@ class AskedJobs:
         asked = Asked(ask.id, due.lane)
         leaving = contextlib.ExitStack()
         run = leaving.enter_context(
-            JobRun(self._bootstrap, self._topic, ask.job, lease=False, wait_s=_WAIT_S, asked=asked)
+            JobRun(self._bootstrap, self._topic, ask.job, lease=False, wait_s=_wait_s(ask), asked=asked)
         )
         errand = Errand(due, run, leaving, partitions)
         why = refusal(due, run.told_ms)
@@ -174,6 +181,16 @@ class AskedJobs:
     def _check_going(self) -> None:
         if self._stopping.is_set():
             raise HandedOnError("this worker stops. The next owner of the lane goes on")
+
+    def _done(self, errand: Errand, folder: Path) -> tuple[Step, ...]:
+        """Do it; a run in the way that is of no lane of the same ask ends this one."""
+        try:
+            return self._do(errand, folder)
+        except JobRunningError as error:
+            asked, ask = error.other.job.asked, errand.due.heard.ask
+            if asked is not None and asked.ask == ask.id:
+                raise
+            raise AskRefusedError(f"another run kept it waiting for {_wait_s(ask):.0f} s: {error}") from error
 
     def _do(self, errand: Errand, folder: Path) -> tuple[Step, ...]:
         ask, run = errand.due.heard.ask, errand.run
@@ -208,12 +225,16 @@ class AskedJobs:
             steps = tuple(step for step in planned if step.paths)
             if ask.dry_run or not steps:
                 return steps
-            taken = jobs.run(ask.job, tell, take_over=ask.take_over, partitions=errand.partitions, wait_s=_WAIT_S)
+            taken = jobs.run(ask.job, tell, take_over=ask.take_over, partitions=errand.partitions, wait_s=_wait_s(ask))
         return taken.steps
 
 
 def _key(due: Due) -> tuple[str, int]:
     return due.heard.ask.id, due.lane
+
+
+def _wait_s(ask: Ask) -> float:
+    return max(_WAIT_S, ask.wait_ms / MS_PER_S)
 
 
 def _is_open(lane: OwnedLane) -> bool:

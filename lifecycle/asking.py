@@ -15,7 +15,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from lifecycle.asks import FRESH_MS, RESUMED_MS, Ask, lanes_of
+from lifecycle.asks import FRESH_MS, RESUMED_MS, WAIT_MS_MAX, Ask, lanes_of
 from lifecycle.job_log import JobLog
 from lifecycle.job_record import LOST_MS, Heard, State
 from schemas.clock import source as time_source
@@ -82,17 +82,20 @@ class Workers:
         dry_run: bool = False,
         take_over: bool = False,
         answer_s: float = ANSWER_S,
+        wait_s: float = 0.0,
     ) -> Answer:
         """Have a job of ASKED done where its data is, and wait for the end.
 
-        partitions: only those (None: all). answer_s: until a worker has to have taken it. Raises NobodyAnswersError,
-        AskedJobError, UnreachableError.
+        partitions: only those (None: all). answer_s: until a worker has to have taken it. wait_s: how long the worker
+        waits for another run that has the lease, where that is longer than it does by itself. Raises
+        NobodyAnswersError, AskedJobError, UnreachableError.
         """
         now_us = time_source().now_us()
         lanes = lanes_of(partitions, self._settings.partitions, self._settings.lanes)
         chosen = None if partitions is None else tuple(sorted(partitions))
         identity = str(uuid7(now_us, secrets.token_bytes(_UUID_RANDOM_BYTES)))
-        ask = Ask(identity, job, chosen, dry_run, take_over, socket.gethostname(), os.getpid(), now_us)
+        wait_ms = min(round(wait_s * MS_PER_S), WAIT_MS_MAX)
+        ask = Ask(identity, job, chosen, dry_run, take_over, socket.gethostname(), os.getpid(), now_us, wait_ms)
         with JobLog(self._bootstrap, self._topic) as log:
             ends, silent = _followed(log, ask, lanes, answer_s, follow)
         failed = next((run for run in ends if run.state is State.FAILED), None)

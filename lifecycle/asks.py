@@ -34,6 +34,8 @@ ASKED: Final = (Job.SEAL, Job.DEMOTE, Job.PROMOTE)
 #: How old an ask may be when the first run of it in a lane begins, and how old when a later one does.
 FRESH_MS: Final = 60_000
 RESUMED_MS: Final = 600_000
+#: How long a worker may be asked to wait for the lease: a day.
+WAIT_MS_MAX: Final = 86_400_000
 #: An ask takes a few hundred bytes, and eight for each partition that it names.
 ASK_BYTES_MAX: Final = 16_384
 #: Keys of asks on the jobs topic begin with it; those of runs are the job.
@@ -49,7 +51,10 @@ class AskError(DriftledgerError):
 
 
 class Ask(NamedTuple):
-    """What somebody wants. id: a UUIDv7; partitions: None for all; at_us: when, by the clock of who asks."""
+    """What somebody wants. id: a UUIDv7; partitions: None for all; at_us: when, by the clock of who asks.
+
+    wait_ms: for the end of a run that has the lease.
+    """
 
     id: str
     job: Job
@@ -59,6 +64,7 @@ class Ask(NamedTuple):
     host: str
     pid: int
     at_us: int
+    wait_ms: int = 0
 
     @property
     def key(self) -> bytes:
@@ -102,6 +108,7 @@ def decode_ask(content: bytes) -> Ask:
             _text(document["host"]),
             _count(document["pid"]),
             _count(document["at_us"]),
+            _wait(document.get("wait_ms", 0)),
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise AskError(f"a record of an ask is none: {type(error).__name__} {error}") from error
@@ -202,6 +209,12 @@ def _count(value: Any) -> int:
     if type(value) is not int or not -INT64_MAX <= value <= INT64_MAX:
         raise ValueError(f"{value!r:.80} is no number of 64 bits")
     return value
+
+
+def _wait(value: Any) -> int:
+    if not 0 <= _count(value) <= WAIT_MS_MAX:
+        raise ValueError(f"nobody waits for {value!r:.80} ms: 0 to {WAIT_MS_MAX:,}")
+    return _count(value)
 
 
 def _truth(value: Any) -> bool:

@@ -14,6 +14,7 @@ from lifecycle.asks import (
     ASKED,
     FRESH_MS,
     RESUMED_MS,
+    WAIT_MS_MAX,
     Ask,
     AskError,
     AskHeard,
@@ -42,6 +43,7 @@ ASKS = st.builds(
     host=TEXTS,
     pid=NUMBERS,
     at_us=NUMBERS,
+    wait_ms=st.integers(0, WAIT_MS_MAX),
 )
 LOST_NS = LOST_MS * NS_PER_MS
 LANES = {0: (0, 2), 1: (1, 3)}
@@ -57,8 +59,9 @@ def test_the_bytes_of_an_ask() -> None:
     """As docs/lifecycle.md has the fields; one of all partitions that a ledger can have fits."""
     assert encode_ask(ASK) == (
         b'{"id":"an-ask","job":"promote","partitions":[1,3],"dry_run":false,"take_over":false,"host":"a-host","pid":7,'
-        b'"at_us":30}'
+        b'"at_us":30,"wait_ms":0}'
     )
+    assert decode_ask(encode_ask(ASK).replace(b',"wait_ms":0', b"")) == ASK  # of a release that had none
     longest = ASK._replace(partitions=tuple(range(1_024)), id="x" * 200, host="y" * 200)
     assert len(encode_ask(longest)) < ASK_BYTES_MAX
     assert decode_ask(encode_ask(longest)) == longest
@@ -78,6 +81,9 @@ def test_the_bytes_of_an_ask() -> None:
         {"id": None},
         {"host": "x" * 201},
         {"pid": 2**63},
+        {"wait_ms": -1},
+        {"wait_ms": WAIT_MS_MAX + 1},
+        {"wait_ms": 0.5},
     ],
     ids=str,
 )
