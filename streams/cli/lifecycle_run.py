@@ -58,7 +58,8 @@ def run(
         float | None,
         typer.Option(
             min=0.0,
-            help="Seconds to wait for another job that runs to end, and for a worker to answer; 0 and 15 unless given.",
+            help="Seconds to wait for another job that runs to end, and for a worker to answer; 0 and 15 unless given. "
+            "A worker waits two minutes at least.",
         ),
     ] = None,
     take_over: Annotated[
@@ -66,7 +67,7 @@ def run(
     ] = False,
     bytes_per_s: Annotated[
         int,
-        typer.Option("--bytes-per-s", min=0, help="Bytes of files to read and write in a second; 0: no limit."),
+        typer.Option("--bytes-per-s", min=0, help="Bytes of files to read and write in a second, here; 0: no limit."),
     ] = 0,
     output: OutputOption = Output.TABLE,
     json: JsonOption = False,
@@ -111,6 +112,7 @@ def run(
     try:
         with Jobs(settings, bootstrap, pace=Pace(bytes_per_s)) as jobs, entries_progress() as progress:
             places = _places(jobs, settings, job, partition, where)
+            _check_pace(bytes_per_s, job, places)
             told = _Told(progress, job)
             if places.here is None or places.here:
                 _run_here(jobs, job, places, done, told, dry_run=dry_run, take_over=take_over, wait_s=wait or 0.0)
@@ -182,6 +184,16 @@ def _places(jobs: Jobs, settings: Settings, job: Job, partitions: list[int] | No
     return _Places(here_alone.here if not elsewhere else frozenset(here), frozenset(elsewhere))
 
 
+def _check_pace(bytes_per_s: int, job: Job, places: _Places) -> None:
+    from schemas.errors import BadInputError
+
+    if bytes_per_s and places.asked:
+        raise BadInputError(
+            f"{job} is asked of a worker, whose pace is its setting lifecycle_bytes_per_s. Leave out --bytes-per-s, or "
+            "run what can be run on this machine with --where here"
+        )
+
+
 def _run_here(
     jobs: Jobs, job: Job, places: _Places, done: _Done, told: _Told, *, dry_run: bool, take_over: bool, wait_s: float
 ) -> None:
@@ -218,8 +230,10 @@ def _ask(
         dry_run=dry_run,
         take_over=take_over,
         answer_s=ANSWER_S if wait_s is None else wait_s,
+        wait_s=wait_s or 0.0,
     )
-    done.steps += answer.steps
+    listed = {path for step in done.steps for path in step.paths}  # the worker plans files, too
+    done.steps += [step for step in answer.steps if not listed.intersection(step.paths)]
     if answer.left_out:
         done.notes.append(f"and {answer.left_out} steps more, which the records of the runs had no room for")
 

@@ -106,6 +106,8 @@ def test_who_cannot_be_asked_is_said(
     assert code == 2
     assert all(job in text for job in Job)
     assert refused("promote", "--where", "here")[0] == 2
+    code, text = refused("promote", "--bytes-per-s", "1000")
+    assert (code, "lifecycle_bytes_per_s" in text) == (2, True)
 
 
 def test_the_next_owner_ends_what_a_killed_worker_began(
