@@ -108,12 +108,15 @@ class ArchivedChunks:
         self._decoded: dict[tuple[str, int, Column], _Decoded] = {}
         self._decoded_bytes = 0
 
+    def first_sequence(self, partition: int) -> int:
+        """Where what is kept begins: what was archived before is pruned; 1 where nothing ever was archived."""
+        segments = self._tree().parts.get(partition)
+        return segments[0].facts.first_sequence if segments else self.last_sequence(partition) + 1
+
     def last_sequence(self, partition: int) -> int:
-        """Up to where a partition is archived; 0: nothing."""
-        if not self._followed:
-            self.refresh()
-        end = self._manifest.tree.end(partition)
-        return 0 if end is None else end.facts.last_sequence
+        """Up to where a partition is archived, or was until that was pruned; 0: nothing."""
+        end = self._tree().ends.get(partition)
+        return 0 if end is None else end.sequence
 
     def refresh(self) -> None:
         """Look for what was committed since. Raises what the manifest does."""
@@ -136,6 +139,12 @@ class ArchivedChunks:
         with self._lock:
             while self._opened:
                 self._forget(next(iter(self._opened)))
+
+    def _tree(self) -> Tree:
+        """As it was last looked at."""
+        if not self._followed:
+            self.refresh()
+        return self._manifest.tree
 
     def _anew(self, read: Callable[[], Item]) -> Item:
         """What is read; once more where a job has removed a file meanwhile, of which the manifest knows by now."""
@@ -191,6 +200,8 @@ class ArchivedChunks:
         try:
             return self._open(segment)
         except FileLostError as error:
+            if not self._files.root.is_dir():  # of another machine: what is not here is not lost
+                raise MissingChunkError(partition, sequence, str(error)) from error
             raise ArchiveFileDamagedError(segment, str(error)) from error
 
     def _open(self, segment: Segment) -> _Opened:
@@ -238,18 +249,27 @@ class ArchivedChunks:
 def archives_of(settings: Settings, bootstrap: str) -> Iterator[ArchivedChunks | None]:
     """The archives of some settings, None where there are none. Raises UnreachableError, ManifestError."""
     names = topic_names(settings.prefix, settings.ledger, settings.input_topic)
-    root = root_of(settings.data_dir, names.manifest)
-    if not root.is_dir() and settings.archive_uri is None:
-        yield None
-        return
-    log = Log(bootstrap)
-    archives = ArchivedChunks(files_of(settings, names.manifest, log.cluster_id), ManifestLog(log, names.manifest))
-    try:
-        archives.refresh()
-        yield archives
-    finally:
-        archives.close()
-        log.close()
+    with contextlib.closing(Log(bootstrap)) as log:
+        found = archives_at(settings, log, names.manifest)
+        if found is None:
+            yield None
+            return
+        with contextlib.closing(ArchivedChunks(*found)) as archives:
+            archives.refresh()
+            yield archives
+
+
+def archives_at(settings: Settings, log: Log, manifest: str) -> tuple[FileTree, ManifestLog] | None:
+    """Files and manifest, by the name of that; None where nothing was ever archived.
+
+    Where no files are is no sign of that: the data directory may be another machine's, so the manifest is asked.
+    Raises UnreachableError, ManifestError.
+    """
+    followed = ManifestLog(log, manifest)
+    somewhere = settings.archive_uri is not None or root_of(settings.data_dir, manifest).is_dir()
+    if not somewhere and (log.topic(manifest) is None or not followed.refresh().ends):
+        return None
+    return files_of(settings, manifest, log.cluster_id), followed
 
 
 def _at(tree: Tree, partition: int, sequence: int) -> Segment | None:

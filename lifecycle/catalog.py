@@ -52,7 +52,8 @@ def no_readings() -> Readings:
 class Unsealed(NamedTuple):
     """Rows of a partition that follow its last chunk, with the names that their codes mean; there may be none.
 
-    readings: of the drift log, among and behind them. before_index: last_index of the last chunk.
+    readings: of the drift log, among and behind them. before_index, before_sequence: last_index and last_sequence of
+    the last chunk.
     """
 
     rows: Rows
@@ -60,6 +61,7 @@ class Unsealed(NamedTuple):
     kinds: tuple[bytes, ...]
     readings: Callable[[], Readings] = no_readings
     before_index: int = 0
+    before_sequence: int = 0
 
 
 class Chunks(Protocol):

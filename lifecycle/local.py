@@ -180,7 +180,8 @@ class LocalPartitions:
         tail = read_tail(self._log, self._names.sequenced, partition)
         store = self._stores.newest(partition, tail) if self._stored else None
         index, judged, state = self._resume(partition, store, tail)
-        part = _Part(Tiered(store, self._archives), state)
+        resumed = state.applied.sequence
+        part = _Part(Tiered(store, self._archives, lambda _: resumed), state)
         stored = 0 if store is None else _chunks(store, partition)
         read = 0
         if tail is not None:

@@ -118,8 +118,15 @@ class Asker:
         self.deadline_ns = 0
         #: First sequences of the chunks of which a question has read rows, by partition.
         self.touched: dict[int, set[int]] = {}
-        self._tiered = Tiered(_Stores(self._reading), archives)
-        self.queries = HotQueries(self, HEADER_BYTES_MAX // ASKERS_MAX, COLUMN_BYTES_MAX // ASKERS_MAX)
+        self._tiered = Tiered(_Stores(self._reading), archives, self._resumed)
+        self._begins: dict[int, int] = {}
+        self.queries = self._new_queries()
+
+    def begin(self) -> None:
+        """Before a question: where chunks are kept no longer, what is remembered of them is not either."""
+        begins = {partition: self._tiered.begins(partition) for partition in self.places}
+        if begins != self._begins:
+            self._begins, self.queries = begins, self._new_queries()
 
     def last_sequence(self, partition: int) -> int:
         """Of the rows that there are."""
@@ -153,6 +160,14 @@ class Asker:
     def archived(self, partition: int, first_sequences: NDArray[np.int64]) -> int:
         """How many the store does not hold."""
         return self._tiered.archived(partition, first_sequences)
+
+    def _new_queries(self) -> HotQueries:
+        return HotQueries(self, HEADER_BYTES_MAX // ASKERS_MAX, COLUMN_BYTES_MAX // ASKERS_MAX)
+
+    def _resumed(self, partition: int) -> int:
+        """The sequence before the rows that are in no chunk."""
+        found = self.places[partition][0].unsealed(partition)
+        return 0 if found is None else found.before_sequence
 
     @contextlib.contextmanager
     def _reading(self, partition: int) -> Iterator[HotStore]:
@@ -261,6 +276,7 @@ class OwnedPartitions:
             asker.deadline_ns = _system.monotonic_ns() + int(ASK_S * NS_PER_S)
             asker.touched.clear()
             try:
+                asker.begin()
                 return question(asker)
             except StoreDamagedError as error:
                 _report(asker, error)

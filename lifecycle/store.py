@@ -218,7 +218,8 @@ class Store:
         if view.rows == 0 and view.readings_count == 0:
             return None
         sources, kinds = (names.strings() for names in view.names())
-        return catalog.Unsealed(rows_of(view), sources, kinds, partial(readings_of, view), view.before.index)
+        readings, before = partial(readings_of, view), view.before
+        return catalog.Unsealed(rows_of(view), sources, kinds, readings, before.index, before.sequence)
 
     def _take(
         self, state: StoreState, entries: Entries, outputs: Outputs, start: int, stop: int, ended: list[Sealed]

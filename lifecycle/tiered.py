@@ -9,6 +9,11 @@ all that the hot store ever had. It must find each chunk once, and an answer tha
 
 GUARANTEE the chunks of a partition follow one another without a gap from the first there is up to `applied` of the
 store, or MissingChunkError is raised. A chunk that moves meanwhile is read where it is by then.
+
+The first there is has the first row ever, but where first archives were pruned: then it is the first archived one, or
+one before that which the store still holds with all that follow. Chunks that left the store, and were pruned then, are
+lines of nothing: with them goes what is held before them.
+
 GUARANTEE damage of an archive is never taken for damage of the hot store, which would be thrown away for it.
 Without archives nothing is looked up: a store is asked as if it were all there is.
 """
@@ -25,7 +30,7 @@ from lifecycle.chunks import ChunkAwayError, ChunkDamagedError, StoreDamagedErro
 from schemas.errors import DriftledgerError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -35,10 +40,11 @@ if TYPE_CHECKING:
 class MissingChunkError(UnreachableError):
     """A chunk is neither in the hot store nor in an archive. Attributes: partition, sequence (the first missing)."""
 
-    def __init__(self, partition: int, sequence: int) -> None:
+    def __init__(self, partition: int, sequence: int, why: str = "") -> None:
         super().__init__(
             f"the events of partition {partition} from sequence {sequence} on are neither in the hot store nor in an "
-            "archive. There is no answer without them: see that all archives are where they were"
+            f"archive{f' ({why})' if why else ''}. There is no answer without them: give this process the data "
+            "directory, or the archive_uri, that has the archives, and see that all are where they were"
         )
         self.partition = partition
         self.sequence = sequence
@@ -59,8 +65,16 @@ class ArchiveDamagedError(DriftledgerError):
 class Archives(Protocol):
     """Chunks that are archived, as the hot store had them. For any thread. Raises DriftledgerError."""
 
+    def refresh(self) -> None:
+        """Look for what was archived or pruned since."""
+        ...
+
+    def first_sequence(self, partition: int) -> int:
+        """Where what is kept begins: what was archived before is pruned; 1 where nothing ever was archived."""
+        ...
+
     def last_sequence(self, partition: int) -> int:
-        """Up to where a partition is archived; 0: nothing."""
+        """Up to where a partition is archived, or was until that was pruned; 0: nothing."""
         ...
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
@@ -107,11 +121,25 @@ class Hot(Protocol):
 class Tiered:
     """A hot store, or none, and archives, or none, as the part of `catalog.Chunks` that is about chunks.
 
-    Every method raises what the store raises, but ChunkAwayError, and what the archives raise, but StoreDamagedError.
+    resumed: where a store without a chunk is filled from: the sequence before its first row. Every method raises what
+    the store raises, but ChunkAwayError, and what the archives raise, but StoreDamagedError.
     """
 
-    def __init__(self, hot: Hot | None, archives: Archives | None) -> None:
-        self._hot, self._archives = hot, archives
+    def __init__(self, hot: Hot | None, archives: Archives | None, resumed: Callable[[int], int] = lambda _: 0) -> None:
+        self._hot, self._archives, self._resumed = hot, archives, resumed
+
+    def begins(self, partition: int) -> int:
+        """The sequence from which on rows are to be there, as far as it is known what was pruned."""
+        kept = 1 if self._archives is None else self._archives.first_sequence(partition)
+        hot = self._hot
+        begins = None if hot is None or kept == 1 else hot.begins(partition)
+        if hot is None or begins is None:
+            return kept
+        away = hot.away(partition)
+        pruned = away[away < kept]
+        if pruned.size:
+            begins = hot.lines(partition, int(pruned[-1]), 1)[0].last_sequence + 1
+        return min(begins, kept)
 
     def last_sequence(self, partition: int) -> int:
         """Of the last chunk; 0 where there is none."""
@@ -125,18 +153,14 @@ class Tiered:
 
         Raises MissingChunkError, ArchiveDamagedError.
         """
-        hot, archives = self._hot, self._archives
-        if archives is None or not archives.last_sequence(partition):
+        archives = self._archives
+        if archives is None:
             return self._hot_headers(partition, first_sequence, most)
-        begins = None if hot is None else hot.begins(partition)
-        before = archives.last_sequence(partition) if begins is None else begins - 1
-        headers: list[Header] = []
-        if first_sequence <= before:
-            headers = self._headers_before(archives, partition, first_sequence, before, most)
-        if hot is not None and begins is not None and len(headers) < most:
-            lines = hot.lines(partition, max(first_sequence, begins), most - len(headers))
-            headers += self._headers_of(hot, archives, partition, lines)
-        return headers
+        try:
+            return self._all_headers(archives, partition, first_sequence, most)
+        except MissingChunkError:
+            archives.refresh()  # it may have been archived, or pruned, since that was last looked at
+            return self._all_headers(archives, partition, first_sequence, most)
 
     def column(self, partition: int, first_sequence: int, column: Column, rows: int) -> Read:
         """Of the chunk that begins there, as of `catalog.Chunks`.
@@ -167,12 +191,33 @@ class Tiered:
 
     def _hot_headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
         """Where nothing is archived."""
-        if self._hot is None:
-            return []
         try:
-            return self._hot.headers(partition, first_sequence, most)
+            found = [] if self._hot is None else self._hot.headers(partition, first_sequence, most)
         except ChunkAwayError as error:
             raise MissingChunkError(partition, error.first_sequence) from error
+        before = found[0].first_sequence - 1 if found else self._resumed(partition)
+        if first_sequence <= 1 and before > 0:  # what is hot goes on from archives that nobody has here
+            raise MissingChunkError(partition, 1)
+        return found
+
+    def _all_headers(self, archives: Archives, partition: int, first_sequence: int, most: int) -> list[Header]:
+        """Of what is away, what is held, and what is before both."""
+        hot = self._hot
+        begins = None if hot is None else hot.begins(partition)
+        first_sequence = max(first_sequence, self.begins(partition))
+        if begins is None:
+            before = archives.last_sequence(partition)
+            if before < self._resumed(partition):
+                raise MissingChunkError(partition, before + 1)
+        else:
+            before = begins - 1
+        headers: list[Header] = []
+        if first_sequence <= before:
+            headers = self._headers_before(archives, partition, first_sequence, before, most)
+        if hot is not None and begins is not None and len(headers) < most:
+            lines = hot.lines(partition, max(first_sequence, begins), most - len(headers))
+            headers += self._headers_of(hot, archives, partition, lines)
+        return headers
 
     def _headers_before(
         self, archives: Archives, partition: int, first_sequence: int, last: int, most: int
@@ -208,13 +253,13 @@ class Tiered:
             with _not_the_stores(partition):
                 found = archives.headers(partition, away[0].first_sequence, len(away))
             for number, line in enumerate(away):
-                if number == len(found) or not _is_of(found[number], line):
+                if number == len(found) or not is_of(found[number], line):
                     raise MissingChunkError(partition, line.first_sequence)
             headers += found
         return headers
 
 
-def _is_of(header: Header, line: Line) -> bool:
+def is_of(header: Header, line: Line) -> bool:
     """Whether it is the chunk of that line."""
     fields = ("first_sequence", "last_sequence", "first_index", "last_index", "rows")
     return all(getattr(header, name) == getattr(line, name) for name in fields)

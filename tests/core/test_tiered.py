@@ -78,6 +78,14 @@ class _Archives:
         self.section = section
         self.read = 0
 
+    def refresh(self) -> None:
+        """Nobody else has any."""
+
+    def first_sequence(self, partition: int) -> int:
+        """Of the first one."""
+        firsts = [first for of, first in self.chunks if of == partition]
+        return min(firsts, default=self.last_sequence(partition) + 1)
+
     def last_sequence(self, partition: int) -> int:
         """Of the last one."""
         return max((header.last_sequence for (of, _), header in self.chunks.items() if of == partition), default=0)
@@ -435,6 +443,82 @@ def _nothing(*_: object) -> bytes:
     raise AssertionError
 
 
+def _answered(tiered: Tiered, most: int) -> list[Header]:
+    """All headers, so many at a time."""
+    seen: list[Header] = []
+    while found := tiered.headers(0, seen[-1].last_sequence + 1 if seen else 1, most):
+        seen += found
+    return seen
+
+
+@pytest.mark.parametrize("archives", [None, _Archives([], _nothing)])
+def test_what_begins_behind_archives_that_nobody_has_here_is_no_answer(archives: _Archives | None) -> None:
+    """A store that was made anew behind them, or what is read of the ledger from there on."""
+    content = DictionaryStore({0: many_rows(0, 120, sources=[b"a"])}, chunk_rows=10)
+    headers = content.headers(0, 1, 100)
+    behind = headers[4].last_sequence
+    stores: list[tuple[Hot | None, int]] = [
+        (_Hot(content, {0: headers[5].first_sequence}, set()), 0), (_Hot(content, {}, set()), behind), (None, behind)
+    ]  # fmt: skip
+    for hot, resumed in stores:
+        with pytest.raises(MissingChunkError, match="give this process the data directory, or the archive_uri") as told:
+            Tiered(hot, archives, lambda _, resumed=resumed: resumed).headers(0, 1, 64)  # type: ignore[misc]
+        assert told.value.sequence == 1
+    assert Tiered(None, archives, lambda _: 0).headers(0, 1, 64) == []
+
+
+@pytest.mark.parametrize("begins", [5, None])
+@pytest.mark.parametrize("known", [0, 3])
+def test_what_was_archived_since_is_looked_for(begins: int | None, known: int) -> None:
+    """By who looked when there was less: a store that was made anew says where it goes on."""
+    content = DictionaryStore({0: many_rows(0, 120, sources=[b"a"])}, chunk_rows=10)
+    headers = content.headers(0, 1, 100)
+    hot = _Hot(content, {} if begins is None else {0: headers[begins].first_sequence}, set())
+    since: list[Header] = []
+
+    class _Followed(_Archives):
+        def refresh(self) -> None:
+            self.chunks |= {(0, header.first_sequence): header for header in since}
+
+    tiered = Tiered(hot, _Followed(headers[:known], content.section), lambda _: headers[-1].last_sequence)
+    with pytest.raises(MissingChunkError) as told:
+        tiered.headers(0, 1, 64)
+    assert told.value.sequence == headers[known].first_sequence
+    since += headers
+    assert tiered.headers(0, 1, 64) == headers
+
+
+@pytest.mark.parametrize("most", [1, 2, 64])
+@pytest.mark.parametrize(
+    ("begins", "away", "archived", "seen"),
+    [
+        (0, {0, 1, 2, 4}, 3, 3),
+        (0, {0, 1}, 3, 2),
+        (0, {1, 4}, 3, 2),  # the first is held, and nothing has the second
+        (0, {4}, 3, 0),
+        (0, {0, 1, 2, 3, 4, 5}, 6, 6),
+        (2, {2, 3, 4}, 4, 4),
+        (2, set(), 4, 2),
+        (2, {4}, 1, 1),
+        (None, set(), 3, 3),
+    ],
+)
+def test_what_there_is_begins_behind_what_was_pruned(
+    most: int, begins: int | None, away: set[int], archived: int, seen: int
+) -> None:
+    """Whatever the store has lines of: chunks that were away and then pruned are no loss."""
+    content = DictionaryStore({0: many_rows(0, 120, sources=[b"a"])}, chunk_rows=10)
+    headers = content.headers(0, 1, 100)
+    hot = _Hot(
+        content,
+        {} if begins is None else {0: headers[begins].first_sequence},
+        {(0, headers[at].first_sequence) for at in away},
+    )
+    tiered = Tiered(hot, _Archives(headers[archived:], content.section))
+    assert _answered(tiered, most) == headers[seen:]
+    assert tiered.begins(0) == headers[seen].first_sequence
+
+
 def test_damage_of_an_archive_is_not_that_of_the_store() -> None:
     """For that one would be thrown away."""
     content = DictionaryStore({0: odd_rows(0, 100, 4)}, chunk_rows=10)
@@ -530,6 +614,27 @@ def test_rows_end_with_the_last_archived_chunk_where_the_store_has_none() -> Non
     assert owned.ask(lambda asker: asker.last_sequence(0)) == 96
     found = owned.ask(lambda asker: asker.queries.range(Question(sequences={0: (1, INT64_MAX)}), FIELDS, 1_000))
     assert (found.rows, found.explain.chunks_archived) == (96, found.explain.chunks_rows)
+
+
+def test_a_worker_forgets_what_was_pruned() -> None:
+    """Chunks it was asked for before: a question then begins where the first row is that there is."""
+    content = DictionaryStore({0: many_rows(0, 120, sources=[b"a"])}, chunk_rows=10)
+    headers = content.headers(0, 1, 100)
+    away = {(0, header.first_sequence) for header in headers[:5]}
+    archives = _Archives(headers[:8], content.section)
+    lane = OwnedLane((0,), {0: 120}, cast("HotTier", _Tier(_Hot(content, {0: 1}, away), content)))
+    owned = OwnedPartitions(lambda: [lane], _Kept(archives))
+
+    def rows() -> tuple[int, int]:
+        found = owned.ask(lambda asker: asker.queries.range(Question(), FIELDS, 1_000))
+        counted = owned.ask(lambda asker: asker.queries.aggregate(Question(), Aggregation()))
+        return found.rows, int(counted.count[0])
+
+    before = rows()
+    for header in headers[:3]:
+        del archives.chunks[0, header.first_sequence]
+    pruned = sum(header.rows for header in headers[:3])
+    assert rows() == (before[0] - pruned, before[1] - pruned)
 
 
 def test_without_a_worker_archives_are_read_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
