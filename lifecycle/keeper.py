@@ -41,9 +41,10 @@ from lifecycle.plans import plan
 from lifecycle.rules_reader import read_rules
 from lifecycle.steps import HotHour, Job, Known
 from lifecycle.tier_view import Away, Hot
-from lifecycle.tiered import Tiered
+from lifecycle.tiered import Tiered, is_of
 from lifecycle.usage import Usage
 from schemas.clock import source as time_source
+from schemas.errors import DriftledgerError
 from schemas.topics import topic_names
 from streams.log import Log
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from lifecycle.chunks import Header, Line
     from lifecycle.hot_store import HotStore
     from lifecycle.hot_tier import HotTier
     from lifecycle.jobs import Tell
@@ -167,15 +169,17 @@ class Keeper:
                         _logger.info("job_done", job=job, id=outcome.id, **outcome.did._asdict())
 
     def _hours(self, usage: Usage, store: HotStore, partition: int) -> list[HotHour]:
+        """Those whose rows there are; of what was let go of and pruned since there is nothing to be moved."""
         tiered = Tiered(store, self.archives)
-        lines = store.lines(partition)
-        hours = hours_of(
-            partition,
-            lines,
-            lambda sequence: tiered.headers(partition, sequence, 1)[0],
-            store.bytes_per_row(),
-            usage.of(partition),
-        )
+        begins = tiered.begins(partition)
+        lines = [line for line in store.lines(partition) if line.held or line.first_sequence >= begins]
+
+        def header(sequence: int) -> Header:
+            with contextlib.suppress(ChunkAwayError):
+                return store.header(partition, sequence)
+            return tiered.headers(partition, sequence, 1)[0]
+
+        hours = hours_of(partition, lines, header, store.bytes_per_row(), usage.of(partition))
         usage.know(partition, hours)
         return hours
 
@@ -208,8 +212,8 @@ class Keeper:
         if not firsts:
             return False
         if step.job is Job.DEMOTE:
-            for first in firsts:  # a header that is not there is an error before anything is let go of
-                self.archives.headers(partition, first, 1)
+            for line in lines[: len(firsts)]:  # what is not there is an error before anything is let go of
+                self._check_archived(partition, line)
             store.send_away(partition, firsts)
         else:
             for start in range(0, len(firsts), _CHUNKS_AT_ONCE):
@@ -219,6 +223,15 @@ class Keeper:
                 store.bring_back(partition, chunks)
         _logger.info("hour_moved", job=step.job, partition=partition, period=hour.period, rows=hour.rows, why=step.why)
         return True
+
+    def _check_archived(self, partition: int, line: Line) -> None:
+        """That a chunk is in an archive, or was in one that is pruned. Raises DriftledgerError."""
+        found = self.archives.headers(partition, line.first_sequence, 1)
+        if not (found and is_of(found[0], line)) and line.last_sequence >= self.archives.first_sequence(partition):
+            raise DriftledgerError(
+                f"the chunk at sequence {partition}:{line.first_sequence} is in no archive, though its hour is said to "
+                "be. It stays hot: run `driftledger lifecycle run verify`"
+            )
 
 
 def held_hours(tier: HotTier, partition: int, used: Mapping[int, Used]) -> list[HotHour]:
