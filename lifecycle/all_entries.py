@@ -8,8 +8,9 @@ gives its entries back as they were, so they are read from there, and all later 
     read        a  a  a  a  a  a  a  a  a     l  l  l
 
 GUARANTEE entries follow one another by index without a gap, and by their chain hashes from archive to archive:
-ArchiveFileDamagedError names a file that says otherwise, DriftledgerError an index that neither has.
-A file that a job removes meanwhile is looked up anew.
+ArchiveFileDamagedError names a file that says otherwise, DriftledgerError an index that neither has. A file that a job
+removes meanwhile is looked up anew. Where the data directory has no archives, those of the manifest lie elsewhere: what
+the ledger has is read there, and of what it has no more that error is raised.
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lifecycle.archived_chunks import ArchiveFileDamagedError
+from lifecycle.archived_chunks import ArchiveFileDamagedError, archives_at
 from lifecycle.archiving import entries_in
 from lifecycle.file_tree import FileLostError, FileTree, root_of
 from lifecycle.job_steps import open_segment
 from lifecycle.manifest import Tree
-from lifecycle.manifest_log import ManifestLog
 from lifecycle.packing import DamagedError
 from schemas.columns import slice_rows
 from schemas.errors import DriftledgerError
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class _NoManifest:
-    """Of a data directory without archives."""
+    """Of a ledger without archives."""
 
     tree = Tree()
 
@@ -52,7 +52,7 @@ class _NoManifest:
 
 
 class AllEntries:
-    """Of one ledger, with the archives below its data directory, unless others are given. For one thread."""
+    """Of one ledger, with the archives that its settings say, unless others are given. For one thread."""
 
     def __init__(self, ledger: Ledger, archives: tuple[FileTree, Manifest] | None = None) -> None:
         self._ledger = ledger
@@ -83,8 +83,8 @@ class AllEntries:
         if at < begins:
             raise DriftledgerError(
                 f"partition {partition} of the ledger begins at entry {begins}, entries {at} to {begins - 1} are in no "
-                f"archive below {self._ledger.settings.data_dir}. Give this process the data directory that has the "
-                "archives, or run `driftledger lifecycle status`"
+                f"archive below {self._ledger.settings.data_dir}. Give this process the data directory, or the "
+                "archive_uri, that has the archives, or run `driftledger lifecycle status`"
             )
         yield from entries_between(log, self._ledger.bootstrap, names.sequenced, partition, tail, at, last)
 
@@ -105,15 +105,17 @@ class AllEntries:
                         return
             except FileLostError as error:
                 if lost:
+                    if not self._files.root.is_dir():
+                        return
                     raise ArchiveFileDamagedError(segment, str(error)) from error
                 self._manifest.refresh()
                 lost = True
 
 
 def _archives_of(ledger: Ledger) -> tuple[FileTree, Manifest]:
-    name = ledger.names.manifest
-    files = FileTree(root_of(ledger.settings.data_dir, name), name)
-    return files, ManifestLog(ledger.log, name) if files.root.is_dir() else _NoManifest()
+    settings, name = ledger.settings, ledger.names.manifest
+    found = archives_at(settings, ledger.log, name)
+    return (FileTree(root_of(settings.data_dir, name), name), _NoManifest()) if found is None else found
 
 
 def _holding(tree: Tree, partition: int, index: int) -> Segment | None:

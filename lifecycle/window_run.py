@@ -134,7 +134,7 @@ class HistoryRun:
         raise DriftledgerError(
             f"entries 1 to {begins - 1} of partition {self.partition} are in neither ledger nor archive below "
             f"{self._ledger.settings.data_dir}, and judge has no snapshot behind them to begin from. Give this process "
-            "the data directory that has the archives"
+            "the data directory, or the archive_uri, that has the archives"
         )
 
     def _portions(self, entries: Entries) -> Iterator[Entries]:

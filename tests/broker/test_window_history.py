@@ -247,7 +247,7 @@ def test_a_run_is_of_what_is_asked_for(
         assert told in capsys.readouterr().err
 
 
-def test_what_is_lost_or_damaged_is_told(ledger: Ledger) -> None:
+def test_what_is_lost_or_damaged_is_told(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive of which a byte is another, and one that is not there when the ledger is cut."""
     with later(8.5), Jobs(ledger.settings, ledger.bootstrap) as jobs:
         jobs.run(Job.SEAL, lambda *_: None)
@@ -265,6 +265,9 @@ def test_what_is_lost_or_damaged_is_told(ledger: Ledger) -> None:
     ledger.delete_records(ledger.names.sequenced, 0, ledger.records(ledger.names.sequenced, 0)[5_000].offset() or 0)
     elsewhere = ledger.settings.model_copy(update={"data_dir": ledger.folder / "nothing"})
     with Queries(elsewhere, ledger.bootstrap) as queries:
+        with pytest.raises(DriftledgerError, match="Give this process the data directory, or the archive_uri"):
+            list(HistoryRun(queries, 0, "takes_all", TAKES_ALL).results())
+        monkeypatch.setattr("lifecycle.all_entries.archives_at", lambda *_: None)  # as if they were pruned
         run = HistoryRun(queries, 0, "takes_all", TAKES_ALL)
         found = list(run.results())
         assert run.first_index > 5_000
