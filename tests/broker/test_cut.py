@@ -14,6 +14,7 @@ from lifecycle.jobs import Jobs
 from lifecycle.packing import DamagedError
 from lifecycle.reader import Reader
 from lifecycle.steps import Job
+from lifecycle.tiered import MissingChunkError
 from schemas.errors import BadInputError
 from streams.aggregates_check import Range
 from streams.aggregates_check import check_partition as check_results
@@ -156,6 +157,7 @@ def test_what_is_proved_goes_and_nothing_changes(ledger: Ledger) -> None:
 
     shutil.rmtree(ledger.settings.data_dir / "hot")
     assert answers(ledger) == wanted  # from the archives' end on, judged from the cut
+    check_who_has_no_archives(ledger)
     load = Load(ledger, seed=2)
     load.send(MORE)
     load.flush()
@@ -181,6 +183,15 @@ def test_what_is_proved_goes_and_nothing_changes(ledger: Ledger) -> None:
         listed = list(DriftLog(queries, told.append).between(0, 1 << 42))
         assert min(entry.index for entry in listed) > planned.last_index
         assert f"entries 1 to {planned.last_index} of partition 0 are in archives alone, and not listed" in told
+
+
+def check_who_has_no_archives(ledger: Ledger) -> None:
+    """It is told, and gets no answer without what was cut."""
+    elsewhere = Reader(ledger.settings.model_copy(update={"data_dir": ledger.folder / "nothing"}))
+    with pytest.raises(MissingChunkError, match=r"partition 0 from sequence 1 on .* or the archive_uri, that has"):
+        elsewhere.aggregate(by="source")
+    with pytest.raises(MissingChunkError, match=r"is not there\)"):
+        elsewhere.temporal_range_query(limit=EVENTS)
 
 
 def check_what_reads_from_the_beginning(ledger: Ledger, first: int, warned: list[DriftWarning]) -> None:
