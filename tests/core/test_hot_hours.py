@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from lifecycle import usage as usage_module
 from lifecycle.ageing import COLD, after_read
 from lifecycle.chunks import Line
 from lifecycle.hot_hours import hours_of
@@ -109,6 +110,26 @@ def test_a_question_counts_once_for_each_hour(tmp_path: Path) -> None:
     again = Usage(file)
     again.save(now_us + 11, HALF_LIFE_US, 10)
     assert Usage(file).of(2) == {read.end_ms: Used(expected, 0)}
+
+
+def test_a_question_waits_for_its_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a partition that had none yet, and before the file is known; for more than there is room none waits."""
+    lines, headers, _ = chunks_over(random.Random(3), 60)
+    hours = hours_of(2, lines, headers.__getitem__, 1.0)
+    monkeypatch.setattr(usage_module, "WAITING_MAX", 3)
+    usage = Usage()
+    usage.know(2, [])
+    now_us = hours[0].end_ms * 1_000
+    for first_sequences in ([1, 2], [1, 2], [1]):
+        usage.note(2, first_sequences, now_us, HALF_LIFE_US)
+    usage.note(1, [1], now_us, HALF_LIFE_US)
+    usage.keep_in(tmp_path / "usage.json")
+    assert usage.of(2) == {}
+    usage.know(2, hours)
+    once = after_read(COLD, now_us, now_us, HALF_LIFE_US)
+    assert usage.of(2) == {hours[0].end_ms: Used(after_read(once, now_us, now_us, HALF_LIFE_US), 0)}
+    usage.know(2, hours)
+    assert usage.of(2) == {hours[0].end_ms: Used(after_read(once, now_us, now_us, HALF_LIFE_US), 0)}
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', json.dumps({"0": {"5": [1]}}), "{"])
