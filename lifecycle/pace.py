@@ -26,6 +26,7 @@ from schemas.clock import source as time_source
 from schemas.instants import NS_PER_S
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from lifecycle.manifest import Tree
@@ -34,20 +35,23 @@ if TYPE_CHECKING:
 BURST_S: Final = 0.25
 #: For who has no rate.
 UNLIMITED: Final = 0
+#: How often who waits looks whether it is to end.
+_CHECK_NS: Final = NS_PER_S // 4
 
 
 class Pace:
-    """bytes_per_s: the rate, UNLIMITED for none."""
+    """bytes_per_s: the rate, UNLIMITED for none. check: raises where who reads or writes is to end; also who waits."""
 
-    def __init__(self, bytes_per_s: int = UNLIMITED) -> None:
-        self._rate = bytes_per_s
+    def __init__(self, bytes_per_s: int = UNLIMITED, check: Callable[[], None] = lambda: None) -> None:
+        self._rate, self._check = bytes_per_s, check
         self._clock = time_source()
         self._lock = threading.Lock()
         #: Until when, by the monotonic clock, what was taken is paid for.
         self._paid_ns = self._clock.monotonic_ns()
 
     def take(self, size_bytes: int) -> None:
-        """Wait until so many bytes may be read or written."""
+        """Wait until so many bytes may be read or written. Raises what the check does."""
+        self._check()
         if not self._rate or size_bytes <= 0:
             return
         with self._lock:
@@ -55,8 +59,11 @@ class Pace:
             begins_ns = max(self._paid_ns, now_ns - int(BURST_S * NS_PER_S))
             self._paid_ns = begins_ns + size_bytes * NS_PER_S // self._rate
             wait_ns = self._paid_ns - now_ns
-        if wait_ns > 0:
-            self._clock.sleep_s(wait_ns / NS_PER_S)
+        while wait_ns > 0:
+            piece_ns = min(wait_ns, _CHECK_NS)
+            self._clock.sleep_s(piece_ns / NS_PER_S)
+            wait_ns -= piece_ns
+            self._check()
 
 
 class PacedTree(FileTree):

@@ -50,6 +50,27 @@ def test_without_a_rate_nobody_waits() -> None:
         assert clock.monotonic_ns() == 0
 
 
+class _EndedError(Exception):
+    """Who reads is to end."""
+
+
+def test_who_waits_ends_when_it_is_to() -> None:
+    """Soon, however much is to be paid for; and who has no rate before it reads any more."""
+    with using(SimulatedTime()) as clock:
+
+        def check() -> None:
+            if clock.monotonic_ns() >= 10**9:
+                raise _EndedError
+
+        with pytest.raises(_EndedError):
+            Pace(RATE, check).take(1_000 * RATE)
+        assert clock.monotonic_ns() < 2 * 10**9
+        with pytest.raises(_EndedError):
+            Pace(check=check).take(1)
+        with pytest.raises(_EndedError):
+            Pace(RATE, check).take(0)
+
+
 def test_what_is_read_and_written_is_counted(tmp_path: Path) -> None:
     """Each byte once: what is written where something is read, and the rest with the name."""
     with using(SimulatedTime()) as clock:
