@@ -10,7 +10,7 @@ opened, is looked up anew.
 GUARANTEE memory: FILES_MAX files with their tables, GROUP_BYTES_MAX of decoded columns; of files in a store of
 objects what `object_file` says.
 HAZARD a chain hash is made from all entries of its row group: a tenth of a second each.
-For any thread; one reads at a time.
+For any thread; one reads at a time, and who only follows the manifest keeps nobody from that.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ class ArchivedChunks:
     def __init__(self, files: FileTree, manifest: Manifest) -> None:
         self._files, self._manifest = files, manifest
         self._lock = threading.Lock()
+        #: Over the manifest while it is read on; asked for behind `_lock` where both are.
+        self._following = threading.Lock()
         self._followed = False
         #: By path, and by path, row group and column; the least recently used first.
         self._opened: dict[str, _Opened] = {}
@@ -120,9 +122,8 @@ class ArchivedChunks:
 
     def refresh(self) -> None:
         """Look for what was committed since. Raises what the manifest does."""
-        with self._lock:
-            self._manifest.refresh()
-            self._followed = True
+        self._follow()
+        self._followed = True
 
     def headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
         """Of archived chunks that begin at this sequence or later, ascending, at most so many."""
@@ -134,11 +135,17 @@ class ArchivedChunks:
         with self._lock:
             return self._anew(lambda: self._column(partition, first_sequence, column, rows))
 
-    def close(self) -> None:
-        """Close all files."""
-        with self._lock:
+    def close(self, also: Callable[[], None] = lambda: None) -> None:
+        """Close all files. also: called while nobody reads the manifest, to close what that is read from."""
+        with self._lock, self._following:
             while self._opened:
                 self._forget(next(iter(self._opened)))
+            also()
+
+    def _follow(self) -> Tree:
+        """The tree with what was committed since."""
+        with self._following:
+            return self._manifest.refresh()
 
     def _tree(self) -> Tree:
         """As it was last looked at."""
@@ -152,7 +159,7 @@ class ArchivedChunks:
             return read()
         except ArchiveFileGoneError as error:
             self._forget(error.path)
-            self._manifest.refresh()
+            self._follow()
             return read()
 
     def _headers(self, partition: int, first_sequence: int, most: int) -> list[Header]:
@@ -194,7 +201,7 @@ class ArchivedChunks:
         if segment is not None:
             with contextlib.suppress(FileLostError):
                 return self._open(segment)
-        segment = _at(self._manifest.refresh(), partition, sequence)
+        segment = _at(self._follow(), partition, sequence)
         if segment is None:
             return None
         try:
