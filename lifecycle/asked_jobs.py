@@ -11,7 +11,7 @@ with all others, and hands what is its own to the agent of jobs, an ask and a la
 GUARANTEE each run that was taken is told to its end, or left to the next owner: as cancelled where this worker stops or
 has lost the lane, and by silence where it dies.
 GUARANTEE PENDING_MAX runs wait at most; what is more waits in the log.
-HAZARD a step that is under way when the worker stops is ended first.
+HAZARD a step that reads no file is ended first when the worker stops; one that does ends there, as if it was cut off.
 `look` is for one thread, `run` for another.
 """
 

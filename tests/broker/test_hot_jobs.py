@@ -173,6 +173,19 @@ def ask(ledger: Ledger, job: Job, follow: Callable[[int, int | None, str], None]
     return Workers(ledger.settings, ledger.bootstrap).ask(job, follow, **options)
 
 
+def test_a_worker_that_stops_ends_its_turn(kafka: Any, prefix: str, tmp_path: Path) -> None:
+    """In the middle of a seal: that is told as cancelled, so the next run begins at once; the worker leaves in time."""
+    ledger = ledger_of(kafka, prefix, tmp_path, partitions=1, lanes=1, lifecycle_interval_s=1)
+    with later(ledger, lifecycle_bytes_per_s=60_000) as worker:
+        fill(ledger, worker)
+        wait_for(lambda: running(ledger), "it runs", poll_s=0.4)
+        worker.stop()
+    run = next(run for run in runs_of(ledger) if run.job == Job.SEAL)
+    assert run.state is State.CANCELLED, run.error
+    with at(DAYS), Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        assert jobs.run(Job.SEAL, lambda *_: None).steps
+
+
 class _Tier:
     """What a keeper asks of a lane's hot tier."""
 

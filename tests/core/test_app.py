@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiohttp import ClientSession
 from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 
+from lifecycle.job_run import HandedOnError
 from schemas.errors import HaltCode, HaltError, UnreachableError
 from streams import app as module
 from streams import metrics
@@ -291,3 +293,37 @@ def test_the_guardian_locks_once_for_each_alarm(worker: Worker, monkeypatch: pyt
     asyncio.run(commit(1))
     assert len(written) == 3
     assert written[-1][1].endswith("(RED) since 1970-01-01T00:00:00.000Z, index 2:90")
+
+
+def test_a_worker_that_is_not_to_look_at_its_data_does_not_look(worker: Worker) -> None:
+    """Nor does it ask the time again and again meanwhile: whoever keeps it has ended."""
+    worker._settings = worker._settings.model_copy(update={"lifecycle_interval_s": 0})
+
+    async def keep() -> None:
+        await asyncio.wait_for(Worker._keep(worker), 5)
+
+    asyncio.run(keep())
+
+
+def test_what_the_disk_refuses_a_turn_keeps_no_lane_from_its_work(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, and tried again; a turn that ends because the worker stops is no failure."""
+    errors: list[Exception] = [OSError("no room"), HandedOnError("it stops")]
+
+    def turn(folder: Path) -> None:
+        assert folder == tmp_path
+        error = errors.pop(0)
+        if not errors:
+            worker._stopped.set()
+        raise error
+
+    async def soon(_: float) -> None:
+        await asyncio.sleep(0)
+
+    worker.keeper = cast("Any", SimpleNamespace(turn=turn))
+    worker._slot = cast("Any", SimpleNamespace(folder=tmp_path))
+    monkeypatch.setattr(worker, "sleep", soon)
+    with capture_logs() as lines:
+        asyncio.run(Worker._keep(worker))
+    assert [(line["event"], line["error"]) for line in lines] == [("lifecycle_failed", "no room")]
