@@ -63,6 +63,7 @@ from streams.clock_columns import (
     STEP_MS,
     STEP_SEQUENCE,
     STEP_US,
+    instant_of,
 )
 from streams.estimate_kernel import is_known, offset_of
 from streams.severity import Severity
@@ -136,7 +137,7 @@ def describe(clocks: NDArray[np.int64], slot: int, at_ms: int, rows: NDArray[np.
     rows[row, first + 3] = skew_ppb
     rows[row, first + 4] = error_ppb
     rows[row, first + 5] = clocks[slot, SAMPLES]
-    rows[row, first + 6] = at_ms - clocks[slot, BEGUN_MS]
+    rows[row, first + 6] = instant_of(at_ms) - clocks[slot, BEGUN_MS]
     rows[row, first + 7] = severity_of_offset(offset_us)
     rows[row, first + 8] = coherent_s(offset_us, bound_us, skew_ppb, error_ppb) if known else 0
     rows[row, first + 9] = clocks[slot, DISTURBANCES]

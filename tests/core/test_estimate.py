@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.memory import JIT
@@ -145,6 +145,7 @@ def test_points_of_one_instant_are_one() -> None:
 
 
 @given(st.lists(st.tuples(INT64, INT64, INT64, INT64, INT64), min_size=1, max_size=40))
+@example([(2_074_911_050_611_650, 0, 0, 0, 0), (-9_221_297_125_804_164_159, 0, 0, 0, 0)])
 @settings(max_examples=200 if JIT else 20)
 def test_no_reading_is_too_odd(rows: list[tuple[int, int, int, int, int]]) -> None:
     """Any instants, of any sense: no error, no overflow, and a bound that is not negative."""
