@@ -25,7 +25,7 @@ from benchmarks.ledger_check import CheckFailedError
 from benchmarks.sampler import Sampler
 from benchmarks.subjects import start_worker, wait_until_ready
 from lifecycle.arrow import rows_table
-from lifecycle.chunks import read_section
+from lifecycle.chunk_codec import read_section
 from lifecycle.hot_store import HotStore
 from lifecycle.planner import Aggregation, Field, Function, Question, Window
 from lifecycle.query import HotQueries

@@ -39,7 +39,8 @@ from lifecycle.archive_facts import Compression, Facts, digest_in, facts_of, nam
 from lifecycle.archive_index import Blob, Index, Table, encode, read_at
 from lifecycle.archive_places import Places, decode_places, encode_places
 from lifecycle.archive_table import ROWS_MAX, SCHEMA
-from lifecycle.chunks import HASH_BYTES, first_index_in
+from lifecycle.chunk_codec import first_index_in
+from lifecycle.chunks import HASH_BYTES
 from lifecycle.packing import DamagedError
 from lifecycle.parquet_pages import TEXTS_BYTES_MAX, VALUES_BYTES_MAX, check_pages
 

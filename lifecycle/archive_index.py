@@ -11,7 +11,7 @@ is made again, by the pass that proves the archive (`reindexing`).
             of each group   rows u32, DATA (1) or CONTROL (0) u8, first index i64, chain hash before that (32 bytes)
             CRC-32 of each column of each group u32
             of each chunk   first sequence i64, bytes of its header u32, of its readings u32 (0 for none)
-    blobs   header and readings of each chunk, with the checksums of `chunks`
+    blobs   header and readings of each chunk, with the checksums of `chunk_codec`
 
 GUARANTEE decoding gives what was encoded, or raises DamagedError; it takes memory for what is there, not for what the
 bytes claim.
@@ -147,7 +147,7 @@ class Index:
         return self.table.first_sequence.size
 
     def blob(self, chunk: int) -> Blob:
-        """Of a chunk, by its place; its own checksums are looked at by `chunks`."""
+        """Of a chunk, by its place; its own checksums are looked at by `chunk_codec`."""
         start, header = int(self._starts[chunk]), int(self.table.header_bytes[chunk])
         content = read_at(self._file, start, header + int(self.table.readings_bytes[chunk]))
         return Blob(int(self.table.first_sequence[chunk]), content[:header], content[header:])

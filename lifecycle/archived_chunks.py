@@ -27,7 +27,8 @@ from lifecycle.archive import opened
 from lifecycle.archive_files import files_of
 from lifecycle.archive_table import COLUMNS, names_in, values_in
 from lifecycle.archiving import chain_hashes_in
-from lifecycle.chunks import Column, Read, StoreDamagedError, decode_header, decode_readings
+from lifecycle.chunk_codec import decode_header, decode_readings
+from lifecycle.chunks import Column, Read, StoreDamagedError
 from lifecycle.file_tree import FileLostError, root_of
 from lifecycle.layout import index_of
 from lifecycle.manifest_log import ManifestLog

@@ -27,7 +27,8 @@ from lifecycle.archive import ArchiveWriter
 from lifecycle.archive_facts import Compression, Facts
 from lifecycle.archive_index import Blob
 from lifecycle.archive_table import ROWS_MAX, control_of, control_table, data_of, data_table, is_of, same_rows
-from lifecycle.chunks import ROW_COLUMNS, Column, Rows, decode_header, decode_rows
+from lifecycle.chunk_codec import decode_header, decode_rows
+from lifecycle.chunks import ROW_COLUMNS, Column, Rows
 from lifecycle.event_bytes import EventColumns
 from lifecycle.merkle_kernel import SpanBuilder
 from lifecycle.packing import DamagedError, Texts, texts_of

@@ -12,7 +12,7 @@ Keys, all numbers big-endian, so that a partition's chunks stand in their order:
     "h" partition first_sequence           a header
     "l" partition first_sequence           a line: where the chunk is, and whether it is held
 
-The bytes under "a", "c" and "h" are those of `chunks`; all carry checksums of their own, over their keys too.
+The bytes under "a", "c" and "h" are those of `chunk_codec`; all carry checksums of their own, over their keys too.
 
 GUARANTEE a chunk is written as one: all its keys and the applied record in one batch, of one column family. There is no
 write-ahead log: the ledger is one. So after a crash the store is as of some earlier write, at least the last one that
@@ -64,6 +64,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from lifecycle.chunk_codec import check_section, decode_applied, decode_header, decode_rows
 from lifecycle.chunks import (
     ROW_COLUMNS,
     Applied,
@@ -75,10 +76,6 @@ from lifecycle.chunks import (
     Line,
     Rows,
     StoreDamagedError,
-    check_section,
-    decode_applied,
-    decode_header,
-    decode_rows,
 )
 from schemas.errors import BadInputError, DriftledgerError, UnreachableError
 

@@ -30,7 +30,8 @@ from lifecycle.archive import opened
 from lifecycle.archive_facts import Compression
 from lifecycle.archive_table import ROWS_MAX
 from lifecycle.archiving import BUFFER_BYTES, Builder, check_joined, join, prove
-from lifecycle.chunks import ROWS, ChunkDamagedError, decode_header, text_bytes_in
+from lifecycle.chunk_codec import decode_header, text_bytes_in
+from lifecycle.chunks import ROWS, ChunkDamagedError
 from lifecycle.file_tree import FileLostError, told_as_refusal
 from lifecycle.found_files import is_of_seal
 from lifecycle.layout import index_of, is_fresh, path_of, place_of

@@ -27,15 +27,8 @@ import structlog
 
 from lifecycle.archive_files import files_of
 from lifecycle.archived_chunks import ArchivedChunks
-from lifecycle.chunks import (
-    ROW_COLUMNS,
-    ChunkAwayError,
-    ChunkBytes,
-    Column,
-    encode_column,
-    encode_header,
-    encode_readings,
-)
+from lifecycle.chunk_codec import encode_column, encode_header, encode_readings
+from lifecycle.chunks import ROW_COLUMNS, ChunkAwayError, ChunkBytes, Column
 from lifecycle.file_tree import FileTreeUnavailableError
 from lifecycle.hot_hours import hours_of
 from lifecycle.hot_store import HotStoreUnavailableError

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lifecycle.archive import facts_at, opened
 from lifecycle.archiving import join
-from lifecycle.chunks import decode_header
+from lifecycle.chunk_codec import decode_header
 from lifecycle.file_tree import told_as_refusal
 from lifecycle.found_files import Found, chosen
 from lifecycle.job_steps import Fresh, blobs_of, digest_of, put_back, spans_of, written

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import numpy as np
 import structlog
 
-from lifecycle.chunks import decode_header, read_section
+from lifecycle.chunk_codec import decode_header, read_section
 from lifecycle.manifest_log import ManifestLog
 from lifecycle.query import HotQueries
 from lifecycle.resume import RESUMED, end_of, resume

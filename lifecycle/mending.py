@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from lifecycle.archive import facts_at
 from lifecycle.archive_index import Index
-from lifecycle.chunks import decode_header
+from lifecycle.chunk_codec import decode_header
 from lifecycle.file_tree import FileLostError
 from lifecycle.found_files import Found, UnchainedArchivesError, chosen, unchained
 from lifecycle.job_steps import Place, digest_of, segment_in, sha256_of, spans_of, written

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from lifecycle.chunks import decode_header, read_section
+from lifecycle.chunk_codec import decode_header, read_section
 from lifecycle.packing import Reader, pack_ints, pack_texts, texts_of
 from lifecycle.planner import Aggregation, Field, Question, Window
 from lifecycle.query import HotQueries

@@ -20,7 +20,8 @@ import numpy as np
 from lifecycle.archive import opened_alone
 from lifecycle.archive_index import Blob, encode
 from lifecycle.archiving import proved_groups
-from lifecycle.chunks import ROWS, Applied, encode_header, encode_readings
+from lifecycle.chunk_codec import encode_header, encode_readings
+from lifecycle.chunks import ROWS, Applied
 from lifecycle.packing import DamagedError, Texts
 from lifecycle.store import columns_of, header_of, readings_in
 

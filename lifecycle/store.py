@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import numpy as np
 
 from lifecycle import catalog
+from lifecycle.chunk_codec import encode_applied, encode_header_of, encode_readings, encode_rows
 from lifecycle.chunks import (
     HASH_BYTES,
     NO_LOCAL,
@@ -39,10 +40,6 @@ from lifecycle.chunks import (
     Readings,
     Rows,
     Stats,
-    encode_applied,
-    encode_header_of,
-    encode_readings,
-    encode_rows,
 )
 from lifecycle.dating_kernel import corrected_span
 from lifecycle.exact_sum import PARTS

@@ -5,7 +5,7 @@ is an hour back, with a judge from before that. A snapshot is worth something on
 is flushed before it is written.
 
     "DLS" and version, 4 | partition i32 | last_index i64 | rows u32 | readings u32
-    applied: length u32, the record of `chunks` up to where chunks go
+    applied: length u32, the record of `chunk_codec` up to where chunks go
     header: length u32, as of a chunk that ends here; nothing where there is neither row nor reading
     sections of all columns, each: length u32, section; nothing where there is no row
     section READINGS: length u32, section; nothing where there is none
@@ -20,10 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import numpy as np
 
-from lifecycle.chunks import (
-    ROW_COLUMNS,
-    ROWS,
-    ChunkDamagedError,
+from lifecycle.chunk_codec import (
     decode_applied,
     decode_header,
     decode_readings,
@@ -33,6 +30,7 @@ from lifecycle.chunks import (
     encode_readings,
     encode_rows,
 )
+from lifecycle.chunks import ROW_COLUMNS, ROWS, ChunkDamagedError
 from lifecycle.packing import Texts
 from lifecycle.store import Filling, Reading, StoreState, header_of, readings_of, rows_of
 from lifecycle.store_kernel import Fixed, Number, code_of

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from lifecycle.chunks import ChunkAwayError, ChunkDamagedError, StoreDamagedError, read_section
+from lifecycle.chunk_codec import read_section
+from lifecycle.chunks import ChunkAwayError, ChunkDamagedError, StoreDamagedError
 from schemas.errors import DriftledgerError, UnreachableError
 
 if TYPE_CHECKING:

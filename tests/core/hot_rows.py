@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lifecycle.catalog import Unsealed
-from lifecycle.chunks import NO_LOCAL, Column, Header, Read, Rows, Stats, encode_column, read_section
+from lifecycle.chunk_codec import encode_column, read_section
+from lifecycle.chunks import NO_LOCAL, Column, Header, Read, Rows, Stats
 from lifecycle.packing import Texts, texts_of
 from schemas.faults import Fault
 from schemas.instants import INT64_MIN

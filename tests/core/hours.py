@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lifecycle.chunks import ChunkBytes, decode_header
+from lifecycle.chunk_codec import decode_header
+from lifecycle.chunks import ChunkBytes
 from lifecycle.store import Store
 from lifecycle.tiers import MS_PER_HOUR, Grain, period_of
 from schemas.columns import slice_rows

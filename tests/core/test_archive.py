@@ -21,7 +21,8 @@ from lifecycle.archive_facts import Compression
 from lifecycle.archive_index import Blob, Index
 from lifecycle.archive_table import data_of
 from lifecycle.archiving import Builder, ChainError, check_joined, entries_in, gathered, join, prove
-from lifecycle.chunks import ROWS, ChunkBytes, Column, decode_header, decode_readings
+from lifecycle.chunk_codec import decode_header, decode_readings
+from lifecycle.chunks import ROWS, ChunkBytes, Column
 from lifecycle.packing import DamagedError, Texts, texts_of
 from lifecycle.reindexing import index_again
 from lifecycle.sealing import KeyIs

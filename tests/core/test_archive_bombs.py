@@ -17,14 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle import chunks as hot_chunks
+from lifecycle import chunk_codec
 from lifecycle.archive import ArchiveWriter, opened, opened_alone
 from lifecycle.archive_facts import Compression, facts_of
 from lifecycle.archive_index import encode, read_at
 from lifecycle.archive_places import decode_places
 from lifecycle.archive_table import ROWS_MAX, SCHEMA
 from lifecycle.archiving import BUFFER_BYTES, join, prove
-from lifecycle.chunks import ROWS, ChunkDamagedError, Column, decode_header, decode_readings, encode_header
+from lifecycle.chunk_codec import decode_header, decode_readings, encode_header
+from lifecycle.chunks import ROWS, ChunkDamagedError, Column
 from lifecycle.packing import DamagedError, Reader
 from lifecycle.parquet_pages import TEXTS_BYTES_MAX, VALUES_BYTES_MAX, check_pages, page_at
 from lifecycle.reindexing import index_again
@@ -281,7 +282,7 @@ def test_readings_that_take_no_bytes_are_counted() -> None:
     """A header may say that there are as many as numbers go; its checksum agrees."""
     none = struct.pack("<BBqqI", 0, 0, 0, 0, 0)
     body = none * 6 + struct.pack("<BII", 0, 0, 0)
-    content = hot_chunks._section(3, 1, Column.READINGS, 40_000_000, body)
+    content = chunk_codec._section(3, 1, Column.READINGS, 40_000_000, body)
 
     def decode() -> None:
         with pytest.raises(ChunkDamagedError):

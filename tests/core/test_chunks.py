@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lifecycle.chunks import (
-    NOTHING,
-    ROW_COLUMNS,
-    Applied,
-    ChunkDamagedError,
-    Column,
-    Header,
-    Readings,
-    Rows,
-    Stats,
+from lifecycle.chunk_codec import (
     decode_applied,
     decode_column,
     decode_header,
@@ -30,6 +21,17 @@ from lifecycle.chunks import (
     encode_header,
     encode_readings,
     encode_rows,
+)
+from lifecycle.chunks import (
+    NOTHING,
+    ROW_COLUMNS,
+    Applied,
+    ChunkDamagedError,
+    Column,
+    Header,
+    Readings,
+    Rows,
+    Stats,
 )
 from lifecycle.packing import Texts, texts_of
 

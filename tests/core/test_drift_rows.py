@@ -17,7 +17,7 @@ import pytest
 
 from lifecycle import drift_reader, drift_requests, drift_rows
 from lifecycle.arrow_stream import ArrowWriter
-from lifecycle.chunks import decode_header, read_section
+from lifecycle.chunk_codec import decode_header, read_section
 from lifecycle.drift_arrow import part_of
 from lifecycle.drift_question import PAGE_ENTRIES, DriftQuestion
 from lifecycle.drift_reader import HotDrift, find_holders

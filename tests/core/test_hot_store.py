@@ -14,11 +14,7 @@ import numpy as np
 import pytest
 
 from lifecycle import hot_store
-from lifecycle.chunks import (
-    Applied,
-    Column,
-    Rows,
-    StoreDamagedError,
+from lifecycle.chunk_codec import (
     decode_applied,
     decode_header,
     decode_readings,
@@ -27,6 +23,7 @@ from lifecycle.chunks import (
     encode_header,
     encode_rows,
 )
+from lifecycle.chunks import Applied, Column, Rows, StoreDamagedError
 from lifecycle.hot_store import (
     HotStore,
     HotStoreDamagedError,

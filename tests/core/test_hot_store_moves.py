@@ -15,17 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lifecycle import hot_store
-from lifecycle.chunks import (
-    ChunkAwayError,
-    ChunkBytes,
-    ChunkDamagedError,
-    Column,
-    StoreDamagedError,
-    decode_applied,
-    decode_header,
-    decode_rows,
-    encode_header,
-)
+from lifecycle.chunk_codec import decode_applied, decode_header, decode_rows, encode_header
+from lifecycle.chunks import ChunkAwayError, ChunkBytes, ChunkDamagedError, Column, StoreDamagedError
 from lifecycle.hot_store import HotStore, HotStoreDamagedError, LastChunkError, NoSuchChunkError
 from schemas.errors import BadInputError, UnreachableError
 from tests.core.test_hot_store import (

@@ -14,7 +14,8 @@ from pyarrow import fs
 from lifecycle import job_steps, object_file
 from lifecycle.archive_files import TieredFiles, file_system
 from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
-from lifecycle.chunks import ROW_COLUMNS, Column, read_section
+from lifecycle.chunk_codec import read_section
+from lifecycle.chunks import ROW_COLUMNS, Column
 from lifecycle.job_steps import Place, Work, compact, move, seal, tidy, verify
 from lifecycle.layout import index_of, is_fresh
 from lifecycle.leftovers import mend_of_leftovers

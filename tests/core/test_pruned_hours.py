@@ -9,7 +9,8 @@ import pytest
 
 from lifecycle import keeper as keeper_module
 from lifecycle.archive_files import files_of
-from lifecycle.chunks import Applied, encode_applied
+from lifecycle.chunk_codec import encode_applied
+from lifecycle.chunks import Applied
 from lifecycle.hot_store import HotStore
 from lifecycle.job_steps import Place, Work, prune, seal
 from lifecycle.keeper import Keeper

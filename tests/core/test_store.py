@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lifecycle import store_kernel
+from lifecycle.chunk_codec import decode_applied, decode_header, decode_readings, decode_rows
 from lifecycle.chunks import (
     NO_LOCAL,
     NOTHING,
@@ -25,10 +26,6 @@ from lifecycle.chunks import (
     ReadingCode,
     Readings,
     Rows,
-    decode_applied,
-    decode_header,
-    decode_readings,
-    decode_rows,
 )
 from lifecycle.store import Sealed, Store, StoreState, header_of, readings_of, rows_of
 from lifecycle.store_kernel import MS_PER_HOUR

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifecycle.arrow import aggregates_table, ipc_bytes, rows_table
+from lifecycle.chunk_codec import decode_header, read_section
 from lifecycle.chunks import (
     Applied,
     ChunkAwayError,
@@ -21,8 +22,6 @@ from lifecycle.chunks import (
     Column,
     Line,
     StoreDamagedError,
-    decode_header,
-    read_section,
 )
 from lifecycle.drift_question import DriftQuestion
 from lifecycle.hot_store import HotStore
