@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from lifecycle.chunks import StoreDamagedError
-from lifecycle.hot_store import HotStore, HotStoreDamagedError, HotStoreUnavailableError
+from lifecycle.hot_database import HotStoreDamagedError, HotStoreUnavailableError
+from lifecycle.hot_store import HotStore
 from schemas.errors import DriftledgerError
 
 if TYPE_CHECKING:

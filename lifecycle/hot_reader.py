@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lifecycle.chunks import NOTHING
-from lifecycle.hot_store import HotStoreDamagedError
+from lifecycle.hot_database import HotStoreDamagedError
 from lifecycle.manifest_log import ManifestLog
 from lifecycle.resume import RESUMED, end_of, resume
 from lifecycle.store import Store

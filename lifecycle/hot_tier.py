@@ -33,8 +33,8 @@ import structlog
 from lifecycle import store_dump
 from lifecycle.chunks import StoreDamagedError
 from lifecycle.held_store import HeldStore
+from lifecycle.hot_database import HotStoreUnavailableError
 from lifecycle.hot_reader import HotReader
-from lifecycle.hot_store import HotStoreUnavailableError
 from lifecycle.store import Store
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError

@@ -30,8 +30,8 @@ from lifecycle.archived_chunks import ArchivedChunks
 from lifecycle.chunk_codec import encode_column, encode_header, encode_readings
 from lifecycle.chunks import ROW_COLUMNS, ChunkAwayError, ChunkBytes, Column
 from lifecycle.file_tree import FileTreeUnavailableError
+from lifecycle.hot_database import HotStoreUnavailableError
 from lifecycle.hot_hours import hours_of
-from lifecycle.hot_store import HotStoreUnavailableError
 from lifecycle.job_run import HandedOnError, JobRunningError
 from lifecycle.jobs import RUN_HERE, Jobs
 from lifecycle.manifest_log import LeaseLostError, ManifestLog

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lifecycle.hot_store import HotStoreUnavailableError, told_as_refusal
+from lifecycle.hot_database import HotStoreUnavailableError, told_as_refusal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from lifecycle.chunks import StoreDamagedError
-from lifecycle.hot_store import HotStore, HotStoreUnavailableError
+from lifecycle.hot_database import HotStoreUnavailableError
+from lifecycle.hot_store import HotStore
 from lifecycle.usage import Usage
 from schemas.topics import topic_names
 from streams.ledger_reader import first_index

@@ -28,7 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
 from lifecycle.asked_jobs import LOOK_S, PENDING_MAX, AskedJobs
-from lifecycle.hot_store import HotStoreUnavailableError
+from lifecycle.hot_database import HotStoreUnavailableError
 from lifecycle.job_run import HandedOnError
 from lifecycle.keeper import Keeper
 from lifecycle.slots import claim_slot

@@ -139,7 +139,7 @@ def look(settings: Settings, bootstrap: str, plan: Plan, counter: Counter) -> No
     """As a worker does that has the lane."""
     [folder] = settings.data_dir.glob("hot/*/*/lane-0")
     store = HotStore.open(folder)
-    store._database = counter.watched(store._database)
+    store._database._rocks = counter.watched(store._database._rocks)
     tier: Any = HotTierOf(store)
     eyes = Keeper(settings, bootstrap, lambda: [OwnedLane((0,), {}, tier)])
     eyes.turn(settings.data_dir)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from lifecycle import hot_store
+from lifecycle import hot_database
 from lifecycle.chunk_codec import (
     decode_applied,
     decode_header,
@@ -24,11 +24,8 @@ from lifecycle.chunk_codec import (
     encode_rows,
 )
 from lifecycle.chunks import Applied, Column, Rows, StoreDamagedError
-from lifecycle.hot_store import (
-    HotStore,
-    HotStoreDamagedError,
-    HotStoreUnavailableError,
-)
+from lifecycle.hot_database import HotStoreDamagedError, HotStoreUnavailableError
+from lifecycle.hot_store import HotStore
 from lifecycle.packing import texts_of
 from lifecycle.slots import claim_slot
 from lifecycle.store import Sealed, Store
@@ -328,11 +325,11 @@ def test_a_key_that_is_gone_or_another_is_noticed(kind: bytes, tmp_path: Path, c
         folder.parent.mkdir()
         write_all(folder, chunks)
         store = HotStore.open(folder)
-        keys = [key for key, _ in store._scan(kind, bytes([kind[0] + 1]))]
+        keys = [key for key, _ in store._database.scan(kind, bytes([kind[0] + 1]))]
         if change is None:
-            del store._database[keys[-1]]
+            del store._database._rocks[keys[-1]]
         else:
-            store._database[keys[-1]] = store._database[keys[0]] if change == "next" else change
+            store._database._rocks[keys[-1]] = store._database._rocks[keys[0]] if change == "next" else change
         store._database.flush()
         store._database.close()
         assert answers_or_damage(folder, chunks)
@@ -351,7 +348,7 @@ def test_a_key_that_is_gone_or_another_is_noticed(kind: bytes, tmp_path: Path, c
 )
 def test_what_the_system_refuses_is_no_damage(text: str, told: type[Exception]) -> None:
     """A full disk must not cost the store, nor the name of its folder keep what is damaged."""
-    assert type(hot_store._told(Path("/BLOCK"), OSError(text))) is told
+    assert type(hot_database._told(Path("/BLOCK"), OSError(text))) is told
 
 
 def test_a_store_of_an_earlier_day_is_noticed(tmp_path: Path, chunks: list[Sealed]) -> None:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lifecycle import hot_store
+from lifecycle import hot_keys
 from lifecycle.chunk_codec import decode_applied, decode_header, decode_rows, encode_header
 from lifecycle.chunks import ChunkAwayError, ChunkBytes, ChunkDamagedError, Column, StoreDamagedError
-from lifecycle.hot_store import HotStore, HotStoreDamagedError, LastChunkError, NoSuchChunkError
+from lifecycle.hot_database import HotStoreDamagedError
+from lifecycle.hot_store import HotStore, LastChunkError
+from lifecycle.whole_store import NoSuchChunkError
 from schemas.errors import BadInputError, UnreachableError
 from tests.core.test_hot_store import (
     PARTITIONS,
@@ -431,13 +433,13 @@ def test_a_store_whose_lines_lie_is_not_opened(change: str, tmp_path: Path, chun
     store.send_away(5, [mine[1].first_sequence])
     lines = {line.first_sequence: line for line in store.lines(5)}
     if change == "header lost":
-        del store._database[hot_store._CHUNK.pack(b"h", 5, mine[0].first_sequence)]
+        del store._database._rocks[hot_keys.header_key(5, mine[0].first_sequence)]
     else:
         number, held = {"line says held": (1, 1), "last line says away": (-1, 0), "flipped": (0, 0)}[change]
-        key = hot_store._CHUNK.pack(b"l", 5, mine[number].first_sequence)
-        line = bytearray(hot_store._packed_line(5, lines[mine[number].first_sequence]._replace(held=held)))
+        key = hot_keys.line_key(5, mine[number].first_sequence)
+        line = bytearray(hot_keys.packed_line(5, lines[mine[number].first_sequence]._replace(held=held)))
         line[2] ^= change == "flipped"
-        store._database[key] = bytes(line)
+        store._database._rocks[key] = bytes(line)
     store._database.flush()
     store._database.close()
     for opening in (HotStore.open, HotStore.open_read_only):

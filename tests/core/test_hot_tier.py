@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from lifecycle import hot_reader, hot_store
+from lifecycle import hot_keys, hot_reader, hot_store
 from lifecycle.chunks import NOTHING, ChunkDamagedError, StoreDamagedError
 from lifecycle.held_store import HeldStore
+from lifecycle.hot_database import HotStoreDamagedError, HotStoreUnavailableError
 from lifecycle.hot_reader import HotReader
-from lifecycle.hot_store import HotStore, HotStoreDamagedError, HotStoreUnavailableError
+from lifecycle.hot_store import HotStore
 from lifecycle.hot_tier import HANDOVER_S, HotTier, Place, Standing
 from lifecycle.owned import Asker, OwnedLane, OwnedPartitions, RebuiltError
 from lifecycle.store import Filling, StoreState
@@ -286,7 +287,7 @@ def test_a_store_whose_lines_cannot_be_read_is_made_anew(tmp_path: Path) -> None
     held.close(1)
     [table] = (tmp_path / "s").rglob("*.sst")
     content = bytearray(table.read_bytes())
-    content[content.index(hot_store._CHUNK.pack(b"l", 0, 1)) + 30] ^= 1
+    content[content.index(hot_keys.line_key(0, 1)) + 30] ^= 1
     table.write_bytes(content)
     with pytest.raises(HotStoreDamagedError, match="checksum") as kept:
         HotStore.open(tmp_path / "s")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lifecycle.hot_store import HotStoreUnavailableError
+from lifecycle.hot_database import HotStoreUnavailableError
 from lifecycle.slots import SLOTS_MAX, claim_slot
 
 if TYPE_CHECKING:
