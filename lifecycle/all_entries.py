@@ -23,9 +23,9 @@ import numpy as np
 from lifecycle.archived_chunks import ArchiveFileDamagedError, archives_at
 from lifecycle.archiving import entries_in
 from lifecycle.file_tree import FileLostError, FileTree, root_of
-from lifecycle.job_steps import open_segment
 from lifecycle.manifest import Tree
 from lifecycle.packing import DamagedError
+from lifecycle.verifying import open_segment
 from schemas.columns import slice_rows
 from schemas.errors import DriftledgerError
 from streams.ledger_reader import first_index

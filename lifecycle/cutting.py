@@ -22,9 +22,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle import store_dump
-from lifecycle.job_steps import verify
 from lifecycle.packing import DamagedError
 from lifecycle.store_dump import STORE
+from lifecycle.verifying import verify
 from schemas.clock import source as time_source
 from schemas.errors import DriftledgerError, HaltError
 from schemas.instants import NS_PER_S

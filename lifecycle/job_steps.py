@@ -1,4 +1,4 @@
-"""What jobs do to the files of an archive, a commit at a time: seal, compact, move, prune, verify.
+"""What jobs do to the files of an archive, a commit at a time: seal, restore, compact, move, prune.
 
 Problem: any of it may be cut off at any instruction, and may not lose, double or serve a row wrongly then. So each step
 has the same order, whatever it does:
@@ -21,7 +21,6 @@ remove what the other has published meanwhile: `lifecycle run verify` names it, 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -29,9 +28,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from lifecycle.archive import opened
 from lifecycle.archive_facts import Compression
 from lifecycle.archive_table import ROWS_MAX
-from lifecycle.archiving import BUFFER_BYTES, Builder, check_joined, join, prove
+from lifecycle.archiving import BUFFER_BYTES, Builder, check_joined, join
 from lifecycle.chunk_codec import decode_header, text_bytes_in
-from lifecycle.chunks import ROWS, ChunkDamagedError
+from lifecycle.chunks import ROWS
 from lifecycle.file_tree import FileLostError, told_as_refusal
 from lifecycle.found_files import is_of_seal
 from lifecycle.layout import index_of, is_fresh, path_of, place_of
@@ -39,6 +38,7 @@ from lifecycle.manifest import Commit, Move, Segment
 from lifecycle.object_tree import OccupiedPathError
 from lifecycle.packing import DamagedError
 from lifecycle.sealing import behind, copied
+from lifecycle.verifying import digest_of, open_segment, sha256_of
 from schemas.columns import slice_rows
 from schemas.errors import DriftledgerError
 from streams.sequence import Head
@@ -48,10 +48,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from lifecycle.archive import ArchiveFile
     from lifecycle.archive_facts import Facts
     from lifecycle.archive_index import Blob, Index
-    from lifecycle.archiving import Proof
     from lifecycle.chunks import ChunkBytes, Header
     from lifecycle.file_tree import FileTree
     from lifecycle.layout import Place as PathPlace
@@ -300,40 +298,6 @@ def prune(work: Work, partition: int, segments: Sequence[Segment]) -> None:
     _remove(work, segments)
 
 
-def verify(files: FileTree, segment: Segment) -> Proof:
-    """Read a file from disk and make all of its entries again. Raises DamagedError, which names the file."""
-    try:
-        with files.open_checked(segment.path) as data, files.open_checked(index_of(segment.path)) as index:
-            if (digest_of(data), digest_of(index)) != (segment.sha256, segment.index_sha256):
-                raise DamagedError("its bytes are not those that were written")  # noqa: TRY301 - named below
-        with open_segment(files, segment) as (archive, found):
-            for chunk in range(found.chunks):
-                blob = found.blob(chunk)
-                decode_header(segment.facts.partition, blob.first_sequence, blob.header)
-            return prove(archive)
-    except (DamagedError, ChunkDamagedError) as error:
-        facts = segment.facts
-        raise DamagedError(
-            f"{segment.path} (partition {facts.partition}, sequences {facts.first_sequence} to {facts.last_sequence}) "
-            f"is damaged: {error}. `driftledger lifecycle run restore` makes it again, `reindex` an index alone"
-        ) from error
-
-
-@contextlib.contextmanager
-def open_segment(files: FileTree, segment: Segment) -> Iterator[tuple[ArchiveFile, Index]]:
-    """A file of the tree and its index. Raises DamagedError where it is not the one that the manifest names."""
-    data = files.open_checked(segment.path)
-    try:
-        index = files.open_checked(index_of(segment.path))
-    except BaseException:
-        data.close()
-        raise
-    with opened(segment.path.rpartition("/")[2], data, index) as (archive, found):
-        if archive.facts != segment.facts:
-            raise DamagedError("it says of itself what the manifest does not")
-        yield archive, found
-
-
 class Portions:
     """Entries up to one index after the other, from batches of any size."""
 
@@ -491,17 +455,3 @@ def _remove(work: Work, segments: Sequence[Segment]) -> None:
     for segment in segments:
         work.files.remove(segment.path)
         work.files.remove(index_of(segment.path))
-
-
-def sha256_of(file: Path) -> str:
-    """Of a file, in hexadecimal."""
-    with told_as_refusal(file), file.open("rb") as content:
-        return digest_of(content)
-
-
-def digest_of(file: BinaryIO) -> str:
-    """The SHA-256 of what is left to be read, in hexadecimal."""
-    digest = hashlib.sha256()
-    while content := file.read(_COPIED_BYTES):
-        digest.update(content)
-    return digest.hexdigest()

@@ -23,7 +23,7 @@ from lifecycle.cutting import Cutting, oldest_needed, proved, rests_on
 from lifecycle.hot_hours import hours_of
 from lifecycle.job_record import Did, Progress
 from lifecycle.job_run import JobRun
-from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal, tidy, verify
+from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal, tidy
 from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move
 from lifecycle.manifest_log import ManifestLease, read_manifest
@@ -35,6 +35,7 @@ from lifecycle.restoring import UnrestorableError, damaged_in, folded_chunks, he
 from lifecycle.rules_reader import read_rules
 from lifecycle.steps import Job, Known, Ledger, Step, of_files
 from lifecycle.stores_here import StoresHere, usage_of
+from lifecycle.verifying import verify
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError, HaltError
 from schemas.topics import topic_names

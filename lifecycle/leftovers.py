@@ -19,12 +19,13 @@ from lifecycle.archiving import join
 from lifecycle.chunk_codec import decode_header
 from lifecycle.file_tree import told_as_refusal
 from lifecycle.found_files import Found, chosen
-from lifecycle.job_steps import Fresh, blobs_of, digest_of, put_back, spans_of, written
+from lifecycle.job_steps import Fresh, blobs_of, put_back, spans_of, written
 from lifecycle.layout import place_in
 from lifecycle.manifest import End
 from lifecycle.mending import mend_index
 from lifecycle.packing import DamagedError
 from lifecycle.reindexing import index_again
+from lifecycle.verifying import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,12 +23,13 @@ from lifecycle.archive_index import Index
 from lifecycle.chunk_codec import decode_header
 from lifecycle.file_tree import FileLostError
 from lifecycle.found_files import Found, UnchainedArchivesError, chosen, unchained
-from lifecycle.job_steps import Place, digest_of, segment_in, sha256_of, spans_of, written
+from lifecycle.job_steps import Place, segment_in, spans_of, written
 from lifecycle.layout import index_of, place_in
 from lifecycle.manifest import Commit, Move
 from lifecycle.packing import DamagedError
 from lifecycle.reindexing import index_again
 from lifecycle.steps import Job, Step, of_files
+from lifecycle.verifying import digest_of, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

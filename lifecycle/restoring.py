@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from lifecycle.chunks import Applied, ChunkBytes
 from lifecycle.file_tree import FileLostError
-from lifecycle.job_steps import digest_of
 from lifecycle.steps import Job, Step, of_files
 from lifecycle.store import Store
+from lifecycle.verifying import digest_of
 from schemas.errors import DriftledgerError
 from streams.judge import Judge
 

@@ -19,7 +19,7 @@ from lifecycle.archive_facts import Facts, name_of
 from lifecycle.archived_chunks import ArchivedChunks
 from lifecycle.hot_hours import hours_of
 from lifecycle.hot_store import HotStore
-from lifecycle.job_steps import Place, compact, move, prune, seal, verify
+from lifecycle.job_steps import Place, compact, move, prune, seal
 from lifecycle.keeper import chunks_in
 from lifecycle.layout import path_of
 from lifecycle.manifest import Move, Segment, Tree
@@ -28,6 +28,7 @@ from lifecycle.rules import parse
 from lifecycle.steps import Job, Known, Ledger
 from lifecycle.tiered import Tiered
 from lifecycle.tiers import MS_PER_DAY, Grain, Tier, period_of
+from lifecycle.verifying import verify
 from schemas.instants import US_PER_MS
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from lifecycle.archived_chunks import ArchivedChunks
 from lifecycle.archiving import entries_in
 from lifecycle.file_tree import OWNER, FileTree, root_of
 from lifecycle.hot_store import HotStore
-from lifecycle.job_steps import digest_of, open_segment, verify
 from lifecycle.keeper import chunks_in
 from lifecycle.layout import index_of
 from lifecycle.manifest_log import ManifestLog
+from lifecycle.verifying import digest_of, open_segment, verify
 from streams.sequence import encode
 from tests.broker.harness import ROOT, Ledger, Load, wait_for
 from tests.broker.job_victim import LOOK, RAISED, Fate, Plan

@@ -16,13 +16,13 @@ from lifecycle.archiving import entries_in
 from lifecycle.job_log import JobLog
 from lifecycle.job_record import State
 from lifecycle.job_run import JobRunningError
-from lifecycle.job_steps import open_segment, verify
 from lifecycle.jobs import Jobs
 from lifecycle.layout import index_of
 from lifecycle.packing import DamagedError
 from lifecycle.restoring import UnrestorableError
 from lifecycle.steps import Job
 from lifecycle.tiers import Grain
+from lifecycle.verifying import open_segment, verify
 from schemas.clock import SkewedTime, Step, SystemTime, using
 from streams.cli.main import main
 from streams.sequence import encode

@@ -12,11 +12,11 @@ import pytest
 
 from lifecycle.all_entries import AllEntries
 from lifecycle.archived_chunks import ArchiveFileDamagedError
-from lifecycle.job_steps import verify
 from lifecycle.jobs import Jobs
 from lifecycle.reader import Reader
 from lifecycle.result_stream import write_results
 from lifecycle.steps import Job
+from lifecycle.verifying import verify
 from lifecycle.window_run import HistoryRun
 from schemas.errors import DriftledgerError
 from schemas.instants import format_us

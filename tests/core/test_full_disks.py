@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lifecycle.file_tree import FileTreeUnavailableError
-from lifecycle.job_steps import Place, compact, move, tidy, verify
+from lifecycle.job_steps import Place, compact, move, tidy
 from lifecycle.layout import index_of
 from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move
 from lifecycle.tiers import Grain, Tier
+from lifecycle.verifying import verify
 from tests.core.hours import over_hours
 from tests.core.job_scenario import HOURS, LENGTH, SEED
 from tests.core.test_job_steps import seal_all, work_in

@@ -18,10 +18,11 @@ from lifecycle.archiving import ChainError, entries_in
 from lifecycle.chunk_codec import decode_column, read_section, text_bytes_in
 from lifecycle.chunks import ROW_COLUMNS, ChunkDamagedError, Column
 from lifecycle.file_tree import FileTree, FileTreeUnavailableError
-from lifecycle.job_steps import Place, UnknownArchivesError, Work, compact, open_segment, prune, seal, tidy, verify
+from lifecycle.job_steps import Place, UnknownArchivesError, Work, compact, prune, seal, tidy
 from lifecycle.layout import index_of
 from lifecycle.packing import DamagedError, Texts
 from lifecycle.tiers import Grain, Tier
+from lifecycle.verifying import open_segment, verify
 from streams.sequence import encode
 from tests.core.hours import over_hours
 from tests.core.job_scenario import HOURS, KILLED, LENGTH, OWNER, SEED, FileLease, run

@@ -9,11 +9,12 @@ import pytest
 
 from lifecycle.file_tree import FileTree
 from lifecycle.found_files import UnchainedArchivesError
-from lifecycle.job_steps import Place, UnknownArchivesError, compact, move, seal, tidy, verify
+from lifecycle.job_steps import Place, UnknownArchivesError, compact, move, seal, tidy
 from lifecycle.layout import index_of, path_of
 from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move
 from lifecycle.tiers import Grain, Tier
+from lifecycle.verifying import verify
 from tests.core.hours import over_hours
 from tests.core.job_scenario import HOURS, LENGTH, OWNER, SEED, FileLease, LeaseLostError
 from tests.core.test_job_steps import bytes_in, bytes_of, files_in, seal_all, work_in

@@ -13,12 +13,13 @@ import pytest
 from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
 from lifecycle.archiving import ChainError
 from lifecycle.found_files import UnchainedArchivesError
-from lifecycle.job_steps import Place, compact, prune, restore, tidy, verify
+from lifecycle.job_steps import Place, compact, prune, restore, tidy
 from lifecycle.layout import index_of
 from lifecycle.mending import Reindex
 from lifecycle.packing import DamagedError
 from lifecycle.restoring import damaged_in, folded_chunks
 from lifecycle.tiers import Grain, Tier
+from lifecycle.verifying import verify
 from streams.judge import Judge
 from tests.core.hours import over_hours
 from tests.core.job_scenario import HOURS, KILLED, LENGTH, SEED, mend

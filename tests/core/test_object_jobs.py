@@ -16,7 +16,7 @@ from lifecycle.archive_files import TieredFiles, file_system
 from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
 from lifecycle.chunk_codec import read_section
 from lifecycle.chunks import ROW_COLUMNS, Column
-from lifecycle.job_steps import Place, Work, compact, move, seal, tidy, verify
+from lifecycle.job_steps import Place, Work, compact, move, seal, tidy
 from lifecycle.layout import index_of, is_fresh
 from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move, Tree
@@ -24,6 +24,7 @@ from lifecycle.mending import Reindex, mend_index
 from lifecycle.object_tree import ObjectStoreUnavailableError, OccupiedPathError
 from lifecycle.packing import DamagedError
 from lifecycle.tiers import Grain, Tier
+from lifecycle.verifying import verify
 from streams.archive_uri import parse
 from tests.core.hours import over_hours
 from tests.core.job_scenario import HOURS, KILLED, LENGTH, OWNER, SEED, FileLease, mend, run
