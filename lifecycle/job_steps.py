@@ -9,13 +9,11 @@ has the same order, whatever it does:
     remove     what the record dropped
 
 What was cut off before the commit leaves files that the manifest does not name, and after it such that it does not name
-any more: `tidy` removes both, by whoever holds the lease next, once their entries are in another file that is whole.
+any more: `tidying` removes both, by whoever holds the lease next, once their entries are in another file that is whole.
 
 GUARANTEE the files of a commit are there, whole and on disk, before it; none is removed that the manifest names.
 GUARANTEE memory: of some row groups, whatever the length of an archive. One has texts of buffer_bytes at most, unless a
 chunk alone has more.
-HAZARD a run that stands still between the look for another, right before each removal of `tidy`, and that removal may
-remove what the other has published meanwhile: `lifecycle run verify` names it, `restore` makes it again.
 """
 
 from __future__ import annotations
@@ -31,16 +29,14 @@ from lifecycle.archive_table import ROWS_MAX
 from lifecycle.archiving import BUFFER_BYTES, Builder, check_joined, join
 from lifecycle.chunk_codec import decode_header, text_bytes_in
 from lifecycle.chunks import ROWS
-from lifecycle.file_tree import FileLostError, told_as_refusal
-from lifecycle.found_files import is_of_seal
-from lifecycle.layout import index_of, is_fresh, path_of, place_of
+from lifecycle.file_tree import told_as_refusal
+from lifecycle.layout import index_of, path_of
 from lifecycle.manifest import Commit, Move, Segment
 from lifecycle.object_tree import OccupiedPathError
 from lifecycle.packing import DamagedError
 from lifecycle.sealing import behind, copied
 from lifecycle.verifying import digest_of, open_segment, sha256_of
 from schemas.columns import slice_rows
-from schemas.errors import DriftledgerError
 from streams.sequence import Head
 
 if TYPE_CHECKING:
@@ -52,7 +48,6 @@ if TYPE_CHECKING:
     from lifecycle.archive_index import Blob, Index
     from lifecycle.chunks import ChunkBytes, Header
     from lifecycle.file_tree import FileTree
-    from lifecycle.layout import Place as PathPlace
     from lifecycle.manifest import Tree
     from lifecycle.sealing import Made
     from lifecycle.tiers import Grain, Tier
@@ -109,84 +104,6 @@ class Place(NamedTuple):
     tier: Tier
     grain: Grain
     period: str
-
-
-class UnknownArchivesError(DriftledgerError):
-    """Files that the manifest does not name, and that no job that was cut off left. Attributes: paths, remedy."""
-
-    remedy = (
-        "Restore the topic of the manifest from a copy, or run `driftledger lifecycle run reindex`, which has it made "
-        "again from these files; a file that is none of this ledger's is to be moved out of the root"
-    )
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        super().__init__(
-            f"{paths[0]}{more}: the manifest does not name it and does not have its entries in another file, and no "
-            f"job that was cut off leaves it like that. Nothing was removed. {self.remedy}"
-        )
-        self.paths = tuple(paths)
-
-
-def tidy(work: Work, ledger_begins: Callable[[int], int]) -> int:
-    """Remove what runs that were cut off have left; returns how many files.
-
-    ledger_begins: the first index that the ledger still has of a partition. What goes holds entries that were pruned,
-    or that are in files of the manifest: these are read then, and where one is lost or damaged what has its entries
-    stays.
-    So does what a seal left, until the next one has made it again. Raises UnknownArchivesError, and removes nothing,
-    for a file that none of this explains: then it is the manifest that has lost something. Raises LeaseLostError, and
-    removes no more, where another run has begun meanwhile.
-    """
-    left: list[str] = []
-    unknown: list[str] = []
-    tree, whole = work.lease.tree, _Whole(work.files)
-    for path in work.files.orphans(tree):
-        if is_fresh(path):
-            left.append(path)
-            continue
-        try:
-            place = place_of(path)
-        except ValueError:  # whose it is nobody knows
-            continue
-        end = tree.ends.get(place.partition)
-        end_index = 0 if end is None else end[0]
-        if place.last_index <= end_index:
-            if all(whole.is_whole(segment) for segment in _with_entries_of(tree, place)):
-                left.append(path)
-        elif not is_of_seal(place, end_index) or place.first_index < ledger_begins(place.partition):
-            unknown.append(path)
-    if unknown:
-        raise UnknownArchivesError(unknown)
-    for path in left:
-        work.lease.held()  # reading them took its time: another run may have made an archive of what is left here
-        work.files.remove(path)
-    return len(left)
-
-
-class _Whole:
-    """Which files of a tree are what was written, each read once."""
-
-    def __init__(self, files: FileTree) -> None:
-        self._files = files
-        self._known: dict[str, bool] = {}
-
-    def is_whole(self, segment: Segment) -> bool:
-        """Whether it is there, with the SHA-256 that the manifest has of it."""
-        if segment.path not in self._known:
-            try:
-                with self._files.open_checked(segment.path) as content:
-                    self._known[segment.path] = digest_of(content) == segment.sha256
-            except FileLostError:
-                self._known[segment.path] = False
-        return self._known[segment.path]
-
-
-def _with_entries_of(tree: Tree, place: PathPlace) -> Iterator[Segment]:
-    """The files of a tree that have entries of another."""
-    for segment in tree.parts.get(place.partition, ()):
-        if segment.facts.first_index <= place.last_index and place.first_index <= segment.facts.last_index:
-            yield segment
 
 
 def seal(work: Work, partition: int, place: Place, chunks: Iterable[ChunkBytes], entries: Iterator[Entries]) -> Segment:

@@ -7,7 +7,8 @@ its own but what it tells of itself.
 GUARANTEE a run ends what one before it left half done: its orphans are removed before the first step (by reindex,
 which looks at them first, behind the last).
 GUARANTEE who holds no lease changes no file; what is pruned, or cut from the ledger, was proved in the same run.
-HAZARD who lost it learns so by a look before each removal of what others left, and at each commit (`job_steps`).
+HAZARD who lost it learns so by a look before each removal of what others left (`tidying`), and at each commit
+(`job_steps`).
 HAZARD hours are those of the hot stores on this machine, as of their last flush. A partition whose store is elsewhere
 has none here: nothing of it is sealed.
 """
@@ -23,7 +24,7 @@ from lifecycle.cutting import Cutting, oldest_needed, proved, rests_on
 from lifecycle.hot_hours import hours_of
 from lifecycle.job_record import Did, Progress
 from lifecycle.job_run import JobRun
-from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal, tidy
+from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal
 from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move
 from lifecycle.manifest_log import ManifestLease, read_manifest
@@ -35,6 +36,7 @@ from lifecycle.restoring import UnrestorableError, damaged_in, folded_chunks, he
 from lifecycle.rules_reader import read_rules
 from lifecycle.steps import Job, Known, Ledger, Step, of_files
 from lifecycle.stores_here import StoresHere, usage_of
+from lifecycle.tidying import tidy
 from lifecycle.verifying import verify
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError, HaltError

@@ -44,7 +44,7 @@ _UNKNOWN: Final = "the manifest does not name it: it is entered"
 
 
 class Reindex:
-    """What is to be done to a tree of files, of which a manifest knows these. ledger_begins: as of `job_steps.tidy`.
+    """What is to be done to a tree of files, of which a manifest knows these. ledger_begins: as of `tidying.tidy`.
 
     Raises UnchainedArchivesError where files are there that the manifest can neither know nor do without.
     """

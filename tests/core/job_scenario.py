@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifecycle.file_tree import FileTree
-from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal, tidy
+from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal
 from lifecycle.manifest import Commit, Move, Tree, decode, encode
 from lifecycle.mending import Reindex
 from lifecycle.packing import DamagedError
 from lifecycle.restoring import damaged_in
+from lifecycle.tidying import tidy
 from lifecycle.tiers import Grain, Tier
 from schemas.errors import DriftledgerError
 from tests.core.hours import over_hours

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lifecycle.file_tree import FileTreeUnavailableError
-from lifecycle.job_steps import Place, compact, move, tidy
+from lifecycle.job_steps import Place, compact, move
 from lifecycle.layout import index_of
 from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move
+from lifecycle.tidying import tidy
 from lifecycle.tiers import Grain, Tier
 from lifecycle.verifying import verify
 from tests.core.hours import over_hours

@@ -18,9 +18,10 @@ from lifecycle.archiving import ChainError, entries_in
 from lifecycle.chunk_codec import decode_column, read_section, text_bytes_in
 from lifecycle.chunks import ROW_COLUMNS, ChunkDamagedError, Column
 from lifecycle.file_tree import FileTree, FileTreeUnavailableError
-from lifecycle.job_steps import Place, UnknownArchivesError, Work, compact, prune, seal, tidy
+from lifecycle.job_steps import Place, Work, compact, prune, seal
 from lifecycle.layout import index_of
 from lifecycle.packing import DamagedError, Texts
+from lifecycle.tidying import UnknownArchivesError, tidy
 from lifecycle.tiers import Grain, Tier
 from lifecycle.verifying import open_segment, verify
 from streams.sequence import encode

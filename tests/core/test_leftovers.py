@@ -9,10 +9,11 @@ import pytest
 
 from lifecycle.file_tree import FileTree
 from lifecycle.found_files import UnchainedArchivesError
-from lifecycle.job_steps import Place, UnknownArchivesError, compact, move, seal, tidy
+from lifecycle.job_steps import Place, compact, move, seal
 from lifecycle.layout import index_of, path_of
 from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move
+from lifecycle.tidying import UnknownArchivesError, tidy
 from lifecycle.tiers import Grain, Tier
 from lifecycle.verifying import verify
 from tests.core.hours import over_hours

@@ -13,11 +13,12 @@ import pytest
 from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
 from lifecycle.archiving import ChainError
 from lifecycle.found_files import UnchainedArchivesError
-from lifecycle.job_steps import Place, compact, prune, restore, tidy
+from lifecycle.job_steps import Place, compact, prune, restore
 from lifecycle.layout import index_of
 from lifecycle.mending import Reindex
 from lifecycle.packing import DamagedError
 from lifecycle.restoring import damaged_in, folded_chunks
+from lifecycle.tidying import tidy
 from lifecycle.tiers import Grain, Tier
 from lifecycle.verifying import verify
 from streams.judge import Judge

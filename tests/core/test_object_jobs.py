@@ -16,13 +16,14 @@ from lifecycle.archive_files import TieredFiles, file_system
 from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
 from lifecycle.chunk_codec import read_section
 from lifecycle.chunks import ROW_COLUMNS, Column
-from lifecycle.job_steps import Place, Work, compact, move, seal, tidy
+from lifecycle.job_steps import Place, Work, compact, move, seal
 from lifecycle.layout import index_of, is_fresh
 from lifecycle.leftovers import mend_of_leftovers
 from lifecycle.manifest import Move, Tree
 from lifecycle.mending import Reindex, mend_index
 from lifecycle.object_tree import ObjectStoreUnavailableError, OccupiedPathError
 from lifecycle.packing import DamagedError
+from lifecycle.tidying import tidy
 from lifecycle.tiers import Grain, Tier
 from lifecycle.verifying import verify
 from streams.archive_uri import parse
