@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lifecycle.archived_chunks import ArchiveFileDamagedError, archives_at
-from lifecycle.archiving import entries_in
 from lifecycle.file_tree import FileLostError, FileTree, root_of
 from lifecycle.manifest import Tree
 from lifecycle.packing import DamagedError
+from lifecycle.proving import entries_in
 from lifecycle.verifying import open_segment
 from schemas.columns import slice_rows
 from schemas.errors import DriftledgerError

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lifecycle.archive_table import control_of, control_table, data_of, data_table
-from lifecycle.archiving import columns_of, gathered
+from lifecycle.archiving import gathered
 from lifecycle.chunks import ChunkBytes
 from lifecycle.merkle_kernel import SpanBuilder
 from lifecycle.packing import texts_of
-from lifecycle.sealing import Numbers, copied, entries_of, sealing_of
+from lifecycle.sealing import Numbers, columns_of, copied, entries_of, sealing_of
 from lifecycle.store import Store
 from schemas.canonical import EntryKind
 from schemas.columns import slice_rows

@@ -26,13 +26,13 @@ import numpy as np
 from lifecycle.archive import opened
 from lifecycle.archive_files import files_of
 from lifecycle.archive_table import COLUMNS, names_in, values_in
-from lifecycle.archiving import chain_hashes_in
 from lifecycle.chunk_codec import decode_header, decode_readings
 from lifecycle.chunks import Column, Read, StoreDamagedError
 from lifecycle.file_tree import FileLostError, root_of
 from lifecycle.layout import index_of
 from lifecycle.manifest_log import ManifestLog
 from lifecycle.packing import DamagedError, Texts
+from lifecycle.proving import chain_hashes_in
 from lifecycle.tiered import ArchiveDamagedError, MissingChunkError
 from schemas.topics import topic_names
 from streams.log import Log

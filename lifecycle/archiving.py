@@ -1,4 +1,4 @@
-"""Archives from what is hot, from shorter archives, and the proof of one: entry by entry, in bounded memory.
+"""Archives from what is hot, and from shorter archives.
 
 Problem: a range of a partition's entries becomes a file that must give each of them back, and later one with others.
 All of it is done a row group at a time, whatever its length.
@@ -6,11 +6,10 @@ All of it is done a row group at a time, whatever its length.
     Builder.add      chunks of the hot tier and the entries of the ledger that they are of: from both, a row group
     join             archives of neighbouring ranges as one, small row groups gathered to larger ones
     check_joined     compares that one with what it was made of, as both are read from disk
-    prove            makes every entry of an archive again, and compares their chain and Merkle tree with its facts
 
 GUARANTEE Builder takes only entries that follow each other and whose chain holds (ChainError says where it does not),
 and join only archives that do. What either writes says of itself what it was made of; whether the file holds that is
-what `prove` finds out, from the file alone.
+what `proving` finds out, from the file alone.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,18 +25,17 @@ import pyarrow as pa
 from lifecycle.archive import ArchiveWriter
 from lifecycle.archive_facts import Compression, Facts
 from lifecycle.archive_index import Blob
-from lifecycle.archive_table import ROWS_MAX, control_of, control_table, data_of, data_table, is_of, same_rows
+from lifecycle.archive_table import ROWS_MAX, control_table, data_table, same_rows
 from lifecycle.chunk_codec import decode_header, decode_rows
 from lifecycle.chunks import ROW_COLUMNS, Column, Rows
-from lifecycle.event_bytes import EventColumns
 from lifecycle.merkle_kernel import SpanBuilder
 from lifecycle.packing import DamagedError, Texts, texts_of
-from lifecycle.sealing import Numbers, behind, entries_of, interleaved, sealing_of, taken
+from lifecycle.proving import read_group
+from lifecycle.sealing import Numbers, columns_of, of_kind, sealing_of
 from schemas.canonical import EntryKind
 from schemas.codec import single_object_prefix
-from schemas.columns import allocate_entries, slice_rows
 from schemas.errors import DriftledgerError
-from streams.sequence import Break, head_of, relink, verify
+from streams.sequence import Break, head_of, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,13 +114,13 @@ class Builder:
     def _write(self, chunks: Sequence[ChunkBytes], entries: Entries, before: Head) -> int:
         """A row group; returns the last sequence in the chunks."""
         rows, sources, kinds = gathered(self._partition, chunks)
-        data = _only(entries, EntryKind.DATA)
+        data = of_kind(entries, EntryKind.DATA)
         if not np.array_equal(data.index, rows.index):
             raise self._differ(before, head_of(entries, entries.index.size - 1))
         sealing = sealing_of(data, columns_of(rows, texts_of(sources), texts_of(kinds)))
         place = before.index + 1, before.chain_hash
         self._writer.add(data_table(self._partition, rows, sealing, sources, kinds), *place, is_data=True)
-        control = _only(entries, EntryKind.CONTROL)
+        control = of_kind(entries, EntryKind.CONTROL)
         if control.index.size:
             numbers = Numbers(control.sequence, control.index, control.input_offset, control.authority_ms)
             self._add_control(control_table(self._partition, numbers, sealing_of(control, None)), *place)
@@ -265,140 +263,10 @@ def _portions(
                 held, held_bytes = [], 0
             if not held:
                 place = int(table.first_index[group]), table.chain_before[group].tobytes()
-            held.append(_read(archive, group))
+            held.append(read_group(archive, group))
             held_bytes += raw_bytes
     if held:
         yield _as_one(held), *place
-
-
-class Proof(NamedTuple):
-    """What an archive holds, by its entries."""
-
-    head: Head
-    entries: int
-    merkle_root: str
-
-
-def prove(archive: ArchiveFile) -> Proof:
-    """Make all entries of an archive again. Raises DamagedError where they are not what its facts say."""
-    for _ in proved_groups(archive):
-        pass
-    facts = archive.facts
-    return Proof(facts.head, facts.entries, facts.merkle_root)
-
-
-class Group(NamedTuple):
-    """A row group of DATA, made again: its entries, CONTROL among them, with their hashes, and what they were made of.
-
-    first_index, chain_before: the place that it says it has. names: of sources, then of kinds.
-    """
-
-    first_index: int
-    chain_before: bytes
-    entries: Entries
-    rows: Rows
-    names: tuple[Texts, Texts]
-
-
-def proved_groups(archive: ArchiveFile) -> Iterator[Group]:
-    """The row groups of DATA of an archive, each valid until the next; at the end the archive is proved.
-
-    Raises DamagedError where its entries are not what its facts say.
-    """
-    facts, table = archive.facts, archive.table
-    spans, head, count = SpanBuilder(facts.first_index - 1), facts.head_before, 0
-    for group in _groups_in(archive):
-        entries = group.entries
-        if (group.first_index, group.chain_before) != (head.index + 1, head.chain_hash):
-            raise DamagedError(f"its entries from index {group.first_index} on do not follow index {head.index}")
-        head, row, why = verify(head, entries)
-        if why is not Break.NONE:
-            raise DamagedError(f"entry {int(entries.index[row])} does not follow the one before it: {why.name}")
-        spans.add(entries.chain_hash)
-        count += entries.index.size
-        yield group
-    root = spans.span().root().hex()
-    found = head, root, spans.span()
-    if found != (facts.head, facts.merkle_root, facts.span) or count != facts.entries or not table.is_data.any():
-        raise DamagedError(f"its {count} entries end in {head} with Merkle root {root}; it says {facts.head}")
-
-
-def entries_in(archive: ArchiveFile) -> Iterator[tuple[int, bytes, Entries]]:
-    """The entries of each row group of DATA, CONTROL among them, with their hashes; and the place that it says it has.
-
-    Memory: of a few row groups. What is given is valid until the next is asked for.
-    """
-    for group in _groups_in(archive):
-        yield group.first_index, group.chain_before, group.entries
-
-
-def _groups_in(archive: ArchiveFile) -> Iterator[Group]:
-    facts, table = archive.facts, archive.table
-    groups = np.flatnonzero(table.is_data).tolist()
-    starts = [*table.first_index[groups].tolist(), facts.last_index + 1]
-    control = _Control(archive)
-    after = facts.head_before.chain_hash
-    for group, (first_index, next_index) in zip(groups, pairwise(starts), strict=True):
-        chain_before = table.chain_before[group].tobytes() if archive.indexed else after
-        rows, sealing, names = data_of(_read(archive, group))
-        data = entries_of(EntryKind.DATA, rows, sealing, columns_of(rows, *names))
-        entries = interleaved(data.entries, control.until(next_index))
-        after = relink(chain_before, entries)
-        yield Group(first_index, chain_before, entries, rows, names)
-
-
-def _read(archive: ArchiveFile, group: int) -> pa.Table:
-    """A row group, which is of the partition of its archive."""
-    table, partition = archive.read(group), archive.facts.partition
-    if not is_of(table, partition):
-        raise DamagedError(f"row group {group} has rows that say they are not of partition {partition}")
-    return table
-
-
-def chain_hashes_in(archive: ArchiveFile, group: int) -> NDArray[np.uint8]:
-    """uint8[rows, 32]: of the rows of a row group of DATA, made from all entries that are among them."""
-    table = archive.table
-    later = table.first_index[np.flatnonzero(table.is_data & (table.first_index > table.first_index[group]))]
-    next_index = int(later.min()) if later.size else archive.facts.last_index + 1
-    rows, sealing, names = data_of(_read(archive, group))
-    data = entries_of(EntryKind.DATA, rows, sealing, columns_of(rows, *names))
-    control = _Control(archive)
-    control.until(int(table.first_index[group]))
-    entries = interleaved(data.entries, control.until(next_index))
-    relink(table.chain_before[group].tobytes(), entries)
-    return _only(entries, EntryKind.DATA).chain_hash
-
-
-class _Control:
-    """CONTROL entries of an archive, in order."""
-
-    def __init__(self, archive: ArchiveFile) -> None:
-        self._archive = archive
-        self._groups = iter(np.flatnonzero(~archive.table.is_data).tolist())
-        #: Entries that were not asked for yet, and what they point into.
-        self._left: Entries | None = None
-        self._memory: list[Any] = []
-
-    def until(self, index: int) -> Entries:
-        """Those before an index that were not given yet; valid until the next call."""
-        parts: list[Entries] = []
-        self._memory = self._memory[-1:]
-        while True:
-            if self._left is None:
-                group = next(self._groups, None)
-                if group is None:
-                    break
-                numbers, sealing = control_of(_read(self._archive, group))
-                made = entries_of(EntryKind.CONTROL, numbers, sealing, None)
-                self._memory.append(made)
-                self._left = made.entries
-            count = int(np.searchsorted(self._left.index, index))
-            parts.append(slice_rows(self._left, 0, count))
-            if count < self._left.index.size:
-                self._left = slice_rows(self._left, count, self._left.index.size)
-                break
-            self._left = None
-        return behind(parts) if parts else allocate_entries(0)
 
 
 def gathered(partition: int, chunks: Sequence[ChunkBytes]) -> tuple[Rows, list[bytes], list[bytes]]:
@@ -414,14 +282,6 @@ def gathered(partition: int, chunks: Sequence[ChunkBytes]) -> tuple[Rows, list[b
     for name, values in zip(Rows._fields, zip(*parts, strict=True), strict=True):
         columns[name] = _joined_texts(values) if isinstance(values[0], Texts) else np.concatenate(values)
     return Rows(**columns | {"source": source, "kind": kind}), sources, kinds
-
-
-def columns_of(rows: Rows, sources: Texts, kinds: Texts) -> EventColumns:
-    """What the events of rows are made of."""
-    return EventColumns(
-        rows.local_us, rows.value, rows.has_value, rows.hlc, rows.has_hlc, rows.source, rows.kind, rows.event_id,
-        rows.payload, sources, kinds,
-    )  # fmt: skip
 
 
 def _recoded(
@@ -446,8 +306,3 @@ def _joined_texts(texts: Sequence[Texts]) -> Texts:
 def _as_one(tables: list[pa.Table]) -> pa.Table:
     """A table of one chunk; codes of names are of one dictionary."""
     return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-
-
-def _only(entries: Entries, kind: EntryKind) -> Entries:
-    chosen = entries.kind == kind
-    return entries if chosen.all() else taken(entries, chosen)

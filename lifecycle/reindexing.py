@@ -19,10 +19,10 @@ import numpy as np
 
 from lifecycle.archive import opened_alone
 from lifecycle.archive_index import Blob, encode
-from lifecycle.archiving import proved_groups
 from lifecycle.chunk_codec import encode_header, encode_readings
 from lifecycle.chunks import ROWS, Applied
 from lifecycle.packing import DamagedError, Texts
+from lifecycle.proving import proved_groups
 from lifecycle.store import columns_of, header_of, readings_in
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lifecycle.archive import ArchiveFile
-    from lifecycle.archiving import Group
     from lifecycle.chunks import Rows
+    from lifecycle.proving import Group
 
 _TEXTS: Final = ("event_id", "payload")
 

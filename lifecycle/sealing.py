@@ -94,6 +94,14 @@ def _copy_texts(addresses: NDArray[np.int64], offsets: NDArray[np.int32], conten
         copy(content + int(offsets[row]), int(addresses[row]), int(offsets[row + 1] - offsets[row]))
 
 
+def columns_of(rows: Rows, sources: Texts, kinds: Texts) -> EventColumns:
+    """What the events of rows are made of."""
+    return EventColumns(
+        rows.local_us, rows.value, rows.has_value, rows.hlc, rows.has_hlc, rows.source, rows.kind, rows.event_id,
+        rows.payload, sources, kinds,
+    )  # fmt: skip
+
+
 def sealing_of(entries: Entries, columns: EventColumns | None) -> Sealing:
     """Of DATA entries and what their rows say of the events in them, or (None) of CONTROL entries."""
     present = entries.value_state == _PRESENT
@@ -186,6 +194,12 @@ def taken(entries: Entries, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Entr
     """Some of them."""
     columns: list[Any] = [column[rows] for column in entries]
     return Entries(*columns)
+
+
+def of_kind(entries: Entries, kind: EntryKind) -> Entries:
+    """Those of a kind."""
+    chosen = entries.kind == kind
+    return entries if chosen.all() else taken(entries, chosen)
 
 
 def behind(parts: list[Entries]) -> Entries:

@@ -15,11 +15,11 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from lifecycle.archive import opened
-from lifecycle.archiving import prove
 from lifecycle.chunks import ChunkDamagedError, decode_header
 from lifecycle.file_tree import told_as_refusal
 from lifecycle.layout import index_of
 from lifecycle.packing import DamagedError
+from lifecycle.proving import prove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from lifecycle.archive import ArchiveFile
     from lifecycle.archive_index import Index
-    from lifecycle.archiving import Proof
     from lifecycle.file_tree import FileTree
     from lifecycle.manifest import Segment
+    from lifecycle.proving import Proof
 
 _HASHED_BYTES: Final = 1024 * 1024
 

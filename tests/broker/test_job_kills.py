@@ -22,12 +22,12 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 
 from lifecycle.archived_chunks import ArchivedChunks
-from lifecycle.archiving import entries_in
 from lifecycle.file_tree import OWNER, FileTree, root_of
 from lifecycle.hot_store import HotStore
 from lifecycle.keeper import chunks_in
 from lifecycle.layout import index_of
 from lifecycle.manifest_log import ManifestLog
+from lifecycle.proving import entries_in
 from lifecycle.verifying import digest_of, open_segment, verify
 from streams.sequence import encode
 from tests.broker.harness import ROOT, Ledger, Load, wait_for

@@ -12,13 +12,13 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from lifecycle.archiving import entries_in
 from lifecycle.job_log import JobLog
 from lifecycle.job_record import State
 from lifecycle.job_run import JobRunningError
 from lifecycle.jobs import Jobs
 from lifecycle.layout import index_of
 from lifecycle.packing import DamagedError
+from lifecycle.proving import entries_in
 from lifecycle.restoring import UnrestorableError
 from lifecycle.steps import Job
 from lifecycle.tiers import Grain

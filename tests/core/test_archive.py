@@ -20,10 +20,11 @@ from lifecycle.archive import opened
 from lifecycle.archive_facts import Compression
 from lifecycle.archive_index import Blob, Index
 from lifecycle.archive_table import data_of
-from lifecycle.archiving import Builder, ChainError, check_joined, entries_in, gathered, join, prove
+from lifecycle.archiving import Builder, ChainError, check_joined, gathered, join
 from lifecycle.chunk_codec import decode_header, decode_readings
 from lifecycle.chunks import ROWS, ChunkBytes, Column
 from lifecycle.packing import DamagedError, Texts, texts_of
+from lifecycle.proving import entries_in, prove
 from lifecycle.reindexing import index_again
 from lifecycle.sealing import KeyIs
 from lifecycle.store import Store

@@ -23,11 +23,12 @@ from lifecycle.archive_facts import Compression, facts_of
 from lifecycle.archive_index import encode, read_at
 from lifecycle.archive_places import decode_places
 from lifecycle.archive_table import ROWS_MAX, SCHEMA
-from lifecycle.archiving import BUFFER_BYTES, join, prove
+from lifecycle.archiving import BUFFER_BYTES, join
 from lifecycle.chunk_codec import decode_header, decode_readings, encode_header
 from lifecycle.chunks import ROWS, ChunkDamagedError, Column
 from lifecycle.packing import DamagedError, Reader
 from lifecycle.parquet_pages import TEXTS_BYTES_MAX, VALUES_BYTES_MAX, check_pages, page_at
+from lifecycle.proving import prove
 from lifecycle.reindexing import index_again
 from tests.core.manifest_histories import segment
 from tests.core.test_archive import archived, whole

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
-from lifecycle.archiving import ChainError, entries_in
+from lifecycle.archiving import ChainError
 from lifecycle.chunk_codec import decode_column, read_section, text_bytes_in
 from lifecycle.chunks import ROW_COLUMNS, ChunkDamagedError, Column
 from lifecycle.file_tree import FileTree, FileTreeUnavailableError
 from lifecycle.job_steps import Place, Work, compact, prune, seal
 from lifecycle.layout import index_of
 from lifecycle.packing import DamagedError, Texts
+from lifecycle.proving import entries_in
 from lifecycle.tidying import UnknownArchivesError, tidy
 from lifecycle.tiers import Grain, Tier
 from lifecycle.verifying import open_segment, verify
