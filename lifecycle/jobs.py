@@ -43,7 +43,6 @@ from schemas.errors import BadInputError, HaltError
 from schemas.topics import topic_names
 from streams.definitions import JUDGE
 from streams.judge import Judge
-from streams.ledger_reader import first_index as first_kept
 from streams.ledger_reader import read_tail
 from streams.log import Log
 from streams.queries import Ledger as LedgerQueries
@@ -99,7 +98,7 @@ class Jobs:
         files = files_of(settings, self._names.manifest, self._log.cluster_id)
         self.files = PacedTree(files, pace or Pace())
         self._stores = StoresHere(settings, self._log, bootstrap)
-        self._clock = time_source()
+        self._now_us = time_source().now_us
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +132,7 @@ class Jobs:
         if only is Job.VERIFY:
             return _within(_verifications(tree), partitions)
         if only is Job.REINDEX:
-            return _within(Reindex(self.files, tree, self._first_index).steps(), partitions)
+            return _within(Reindex(self.files, tree, self._stores.begins).steps(), partitions)
         if only is Job.RESTORE:
             return _within(damaged_in(self.files, tree), partitions)
         proofs = _assumed(tree) if only in (None, Job.PRUNE, Job.CUT) else {}
@@ -168,12 +167,12 @@ class Jobs:
             work = Work(self.files, lease, run.job.id, self._now_us, rules.codec, buffer_bytes)
             if job is Job.REINDEX:
                 return self._reindex(work, run, tell)
-            tidied = tidy(work, self._first_index)
+            tidied = tidy(work, self._stores.begins)
             proofs = self._proved(lease.tree, rules, job, partitions)
             steps = self._due(job, lease.tree, proofs, rules, partitions)
             did, lost, damaged = self._do_all(work, run, job, steps, tell)
             if job is Job.RESTORE:  # what had entries of a damaged file may go now
-                tidied += tidy(work, self._first_index)
+                tidied += tidy(work, self._stores.begins)
             if lost:
                 raise lost[0]
             if damaged:
@@ -222,7 +221,7 @@ class Jobs:
 
     def _reindex(self, work: Work, run: JobRun, tell: Tell) -> Outcome:
         """Files that the manifest does not name are looked at before those are removed that it can do without."""
-        reindex, did = Reindex(self.files, work.lease.tree, self._first_index), Did()
+        reindex, did = Reindex(self.files, work.lease.tree, self._stores.begins), Did()
         reindex.prove(work)
         steps, before = reindex.steps(), work.lease.tree.commit
         total = sum(step.rows for step in steps)
@@ -236,7 +235,7 @@ class Jobs:
             commits = work.lease.tree.commit - before
             did = did._replace(rows=did.rows + step.rows, added=commits, commits=commits)
             run.tell(progress=Progress(did.rows, total, "rows"), did=did)
-        tidied = tidy(work, self._first_index)
+        tidied = tidy(work, self._stores.begins)
         if damaged:
             raise DamagedError("; ".join(damaged))
         return Outcome(run.job.id, steps, did, tidied)
@@ -253,9 +252,6 @@ class Jobs:
         if asked is not None:
             return contextlib.nullcontext(asked)
         return JobRun(self._bootstrap, self._names.jobs, job, wait_s=wait_s)
-
-    def _now_us(self) -> int:
-        return self._clock.now_us()
 
     def _do(self, work: Work, step: Step) -> None:
         segments = {segment.path: segment for segment in work.lease.tree.segments()}
@@ -297,7 +293,7 @@ class Jobs:
         facts = segment.facts
         partition, first_index = facts.partition, facts.first_index
         tail = read_tail(self._log, self._names.sequenced, partition)
-        if tail is None or self._first_index(partition) > first_index or tail.head.index < facts.last_index:
+        if tail is None or self._stores.begins(partition) > first_index or tail.head.index < facts.last_index:
             raise UnrestorableError(segment, "the ledger does not have its entries any more")
         store = self._stores.newest(partition, tail)
         chunks = None if store is None else held_chunks(store, facts)
@@ -335,7 +331,7 @@ class Jobs:
             tail = read_tail(self._log, self._names.sequenced, partition)
             if tail is None:
                 continue
-            first_index = self._first_index(partition)
+            first_index = self._stores.begins(partition)
             files = tree.parts.get(partition, ())
             pruned_index = files[0].facts.first_index - 1 if files else 0
             needed = self._needed(tree, partition, tail) if cuts else first_index
@@ -368,10 +364,6 @@ class Jobs:
             if store is not None:
                 found[partition] = self._hours(partition, store, usage_of(store, self._names.manifest))
         return found
-
-    def _first_index(self, partition: int) -> int:
-        """Of the first entry that the ledger still has."""
-        return first_kept(self._log, self._names.sequenced, partition)
 
     def _chunks(self, store: HotStore, step: Step) -> Iterator[ChunkBytes]:
         """Those of the entries of a step."""
