@@ -130,17 +130,17 @@ class Keeper:
         or OSError where nothing can be done at all.
         """
         with self._turning:
-            rules, usage = self._begin(folder)
+            rules = self._begin(folder)
             failures: list[str] = []
             doubted = self._run_jobs(failures)
             self._check_going()
             self.archives.refresh()
             held = [partition for lane in self._lanes() if lane.tier is not None for partition in lane.partitions]
             for partition, job in itertools.product(held, (Job.DEMOTE, Job.PROMOTE)):
-                due = partial(self._move_here, rules, usage, partition, job, doubted)
+                due = partial(self._move_here, rules, partition, job, doubted)
                 if not self._tried(failures, job, due, partition):
                     break
-            self._save(rules, usage)
+            self._save(rules)
         if failures:
             raise TurnFailedError(failures)
 
@@ -151,13 +151,13 @@ class Keeper:
         where a partition is not owned, DriftledgerError, OSError.
         """
         done: list[Step] = []
-        rules, usage = self._begin(folder)
+        rules = self._begin(folder)
         alone: contextlib.AbstractContextManager[object] = contextlib.nullcontext() if tell is None else self._moving
         for partition in sorted(partitions):
             with alone:
-                done += self._move_due(rules, usage, partition, job, tell)
+                done += self._move_due(rules, partition, job, tell)
         if tell is not None:
-            self._save(rules, usage)
+            self._save(rules)
         return tuple(done)
 
     def stop(self) -> None:
@@ -170,16 +170,16 @@ class Keeper:
         with self._turning, self._moving:
             self.archives.close(self._log.close)
 
-    def _begin(self, folder: Path) -> tuple[Configuration, Usage]:
+    def _begin(self, folder: Path) -> Configuration:
         self._check_going()
         self._rules = read_rules(self._files.root)
         self._usage.keep_in(folder / f"{self._names.manifest}.usage.json")
         self.archives.refresh()
-        return self._rules, self._usage
+        return self._rules
 
-    def _save(self, rules: Configuration, usage: Usage) -> None:
+    def _save(self, rules: Configuration) -> None:
         with self._moving:
-            usage.save(self._clock.now_us(), rules.ageing.half_life_us, rules.ageing.stay_us)
+            self._usage.save(self._clock.now_us(), rules.ageing.half_life_us, rules.ageing.stay_us)
 
     def _check_going(self) -> None:
         if self._stopping.is_set():
@@ -222,7 +222,6 @@ class Keeper:
 
             if not self._tried(failures, "plan", look):
                 return doubted
-            due.discard(Job.VERIFY)
             for job in RUN_HERE:
                 run = partial(self._run_job, jobs, job, doubted)
                 if job in due and not self._tried(failures, job, run):
@@ -245,7 +244,7 @@ class Keeper:
             raise
         _logger.info("job_done", job=job, id=outcome.id, **outcome.did._asdict())
 
-    def _hours(self, usage: Usage, store: HotStore, partition: int) -> list[HotHour]:
+    def _hours(self, store: HotStore, partition: int) -> list[HotHour]:
         """Those whose rows there are; of what was let go of and pruned since there is nothing to be moved."""
         tiered = Tiered(store, self.archives)
         begins = tiered.begins(partition)
@@ -256,19 +255,18 @@ class Keeper:
                 return store.header(partition, sequence)
             return tiered.headers(partition, sequence, 1)[0]
 
-        hours = hours_of(partition, lines, header, store.bytes_per_row(), usage.of(partition))
-        usage.know(partition, hours)
+        hours = hours_of(partition, lines, header, store.bytes_per_row(), self._usage.of(partition))
+        self._usage.know(partition, hours)
         return hours
 
-    def _move_here(self, rules: Configuration, usage: Usage, partition: int, job: Job, doubted: Sequence[Step]) -> None:
+    def _move_here(self, rules: Configuration, partition: int, job: Job, doubted: Sequence[Step]) -> None:
         """Of a turn; nothing where the partition went meanwhile, or is not to be served yet."""
         with contextlib.suppress(_NotServedError), self._moving:
-            self._move_due(rules, usage, partition, job, lambda *_: self._check_going(), doubted)
+            self._move_due(rules, partition, job, lambda *_: self._check_going(), doubted)
 
     def _move_due(
         self,
         rules: Configuration,
-        usage: Usage,
         partition: int,
         job: Job,
         tell: Tell | None,
@@ -279,7 +277,7 @@ class Keeper:
         doubted: steps whose hours do not leave.
         """
         with self._store_of(partition) as store:
-            hours = self._hours(usage, store, partition)
+            hours = self._hours(store, partition)
         known = Known(self._manifest.tree, {partition: hours}, {}, {})
         steps = [step for step in plan(known, rules, self._clock.now_us(), job) if not step.paths]
         if job is Job.DEMOTE:
@@ -291,7 +289,7 @@ class Keeper:
             tell(step, sum(each.rows for each in moved), sum(each.rows for each in steps))
             hour = next(hour for hour in hours if hour.first_index == step.first_index)
             if self._move(step, hour):
-                usage.moved(partition, hour.end_ms, self._clock.now_us())
+                self._usage.moved(partition, hour.end_ms, self._clock.now_us())
                 moved.append(step)
         if moved and job is Job.DEMOTE:
             with self._store_of(partition) as store:
