@@ -95,7 +95,7 @@ class _Held(NamedTuple):
 
 
 class DriftRows:
-    """Pages of one store. read: a column of a chunk, as `query` caches them."""
+    """Pages of one store. read: a column of a chunk, as `column_cache` has it."""
 
     def __init__(self, chunks: Chunks, catalog: Catalog, read: Callable[[int, int, Column, int, Explain], Any]) -> None:
         self._chunks, self._catalog, self._read = chunks, catalog, read

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from lifecycle.catalog import HEADER_BYTES_MAX
 from lifecycle.chunks import ChunkDamagedError, StoreDamagedError
+from lifecycle.column_cache import COLUMN_BYTES_MAX
 from lifecycle.hot_tier import Standing
-from lifecycle.query import COLUMN_BYTES_MAX, HotQueries
+from lifecycle.query import HotQueries
 from lifecycle.tiered import Tiered
 from schemas.clock import SystemTime
 from schemas.errors import BadInputError, UnreachableError

@@ -25,6 +25,7 @@ import numpy as np
 
 from lifecycle.catalog import HEADER_BYTES_MAX, TIMES, Catalog
 from lifecycle.chunks import Column
+from lifecycle.column_cache import COLUMN_BYTES_MAX, ColumnCache
 from lifecycle.drift_rows import DriftRows
 from lifecycle.packing import Texts
 from lifecycle.partial import PartialTally
@@ -51,7 +52,6 @@ from lifecycle.query_kernel import (
     latest_minute,
 )
 from lifecycle.row_kernel import latest_row, match_rows, running_maximum
-from lifecycle.score_cache import ScoreCache
 from lifecycle.tally import Aggregates, Tally
 from schemas.clock import source as time_source
 from schemas.errors import BadInputError
@@ -75,11 +75,6 @@ if TYPE_CHECKING:
     _Found = tuple[int, int, int, Part]
 
 AnyTally = TypeVar("AnyTally", bound=Tally)
-
-#: Columns that were decoded, kept for the next question: some two million rows of time and value.
-COLUMN_BYTES_MAX: Final = 64 * 1024 * 1024
-#: Of what is kept, for each column of which only the score is: four for each full one of 64 KiB, at 250 bytes or so.
-_BYTES_PER_GHOST: Final = 16 * 1024
 
 _INTS: Final = np.zeros(0, np.int64)
 #: Sequences that no row has.
@@ -110,7 +105,7 @@ class HotQueries:
     ) -> None:
         self._chunks = chunks
         self._catalog = Catalog(chunks, header_bytes_max)
-        self._columns = _Columns(chunks, column_bytes_max)
+        self._columns = ColumnCache(chunks, column_bytes_max)
         self._clock = time_source()
 
     def get(
@@ -533,39 +528,12 @@ class HotQueries:
         return found
 
 
-class _Columns:
-    """Decoded columns of chunks; which are kept, `score_cache` decides."""
-
-    def __init__(self, chunks: Chunks, bytes_max: int) -> None:
-        self._chunks = chunks
-        self._held: ScoreCache[tuple[int, int, Column], NDArray[Any] | Texts] = ScoreCache(
-            bytes_max, bytes_max // _BYTES_PER_GHOST
-        )
-
-    def read(self, partition: int, first_sequence: int, column: Column, rows: int, explain: Explain) -> Any:
-        """One column of a chunk."""
-        key = partition, first_sequence, column
-        values = self._held.get(key)
-        if values is not None:
-            explain.cached += 1
-            return values
-        values, nbytes = self._chunks.column(partition, first_sequence, column, rows)
-        explain.bytes_read += nbytes
-        explain.columns[column.name.lower()] = explain.columns.get(column.name.lower(), 0) + 1
-        self._held.put(key, values, _size(values))
-        return values
-
-
 def _any_wanted(question: Question, unsealed: Unsealed) -> bool:
     """Whether rows may have the names that are asked for."""
     sources, kinds = question.sources, question.kinds
     return (sources is None or not set(unsealed.sources).isdisjoint(sources)) and (
         kinds is None or not set(unsealed.kinds).isdisjoint(kinds)
     )
-
-
-def _size(values: NDArray[Any] | Texts) -> int:
-    return sum(column.nbytes for column in values) if isinstance(values, Texts) else values.nbytes
 
 
 def _only(codes: NDArray[np.int32], names: Names, wanted: tuple[bytes, ...] | None) -> NDArray[np.int32]:
