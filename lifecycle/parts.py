@@ -98,7 +98,8 @@ class Selected(NamedTuple):
     explain: Explain
 
 
-_NO_ORDER: Final = np.zeros(0, np.int64)
+#: Of pieces that come in order.
+NO_ORDER: Final = np.zeros(0, np.int64)
 #: Offsets of texts are int32.
 TEXT_BYTES_MAX: Final = 2**31 - 1
 
@@ -134,7 +135,7 @@ def gather(pieces: list[Piece], fields: Sequence[Field], limit: int) -> Gathered
     if any(piece.order.size for piece in pieces):
         taken, order = _merged(pieces, rows)
     else:
-        taken, order = _first(pieces, rows), _NO_ORDER
+        taken, order = _first(pieces, rows), NO_ORDER
     return Gathered(rows, {name: _column(taken, name, rows) for name in fields}, order)
 
 
