@@ -16,12 +16,12 @@ Not for two threads at once.
 from __future__ import annotations
 
 import heapq
-from dataclasses import replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lifecycle.aggregating import AnyTally, tallied
 from lifecycle.catalog import HEADER_BYTES_MAX, Catalog
 from lifecycle.chunks import Column
 from lifecycle.column_cache import COLUMN_BYTES_MAX, ColumnCache
@@ -30,8 +30,8 @@ from lifecycle.inquiry import Inquiry
 from lifecycle.last_event import last_event
 from lifecycle.partial import PartialTally
 from lifecycle.parts import NO_ORDER, Piece, Selected, as_slice, gather, text_bytes_of
-from lifecycle.planner import Aggregation, Explain, Field, Question, grouping_of, limits_of, spans_of, times_of
-from lifecycle.query_kernel import Decision, Span, decide
+from lifecycle.planner import Aggregation, Explain, Field, Question, times_of
+from lifecycle.query_kernel import Span
 from lifecycle.row_kernel import match_rows, running_maximum
 from lifecycle.tally import Aggregates, Tally
 from schemas.clock import source as time_source
@@ -42,16 +42,10 @@ from streams.windows import By, Frame
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lifecycle.catalog import Block, Chunks
+    from lifecycle.catalog import Chunks
     from lifecycle.drift_question import DriftQuestion
     from lifecycle.drift_rows import DriftPage
     from lifecycle.parts import Part
-    from lifecycle.query_kernel import Limits
-
-AnyTally = TypeVar("AnyTally", bound=Tally)
-
-#: Sequences that no row has.
-_NONE: Final = (-1, -1)
 
 
 class HotQueries:
@@ -149,56 +143,10 @@ class HotQueries:
         self, kind: type[AnyTally], question: Question, aggregation: Aggregation, *, statistics: bool
     ) -> tuple[Aggregates, AnyTally]:
         asked = self._ask(question)
-        if aggregation.exact:
-            asked = replace(asked, question=self._until_now(asked))
-        tally = kind(
-            aggregation,
-            grouping_of(question, aggregation, minutes=True),
-            grouping_of(question, aggregation, minutes=False),
-            doubtful=question.frame is Frame.CORRECTED,
-        )
-        self._tally_all(asked, aggregation, tally, statistics=statistics)
-        explain = asked.explain
-        if tally.look_again():
-            again = replace(asked, explain=Explain())
-            self._tally_all(again, aggregation, tally, statistics=statistics)
-            for name in ("rows_scanned", "rows_unsealed", "cached", "bytes_read", "readings"):
-                setattr(explain, name, getattr(explain, name) + getattr(again.explain, name))
-            for name, count in again.explain.columns.items():
-                explain.columns[name] = explain.columns.get(name, 0) + count
-        explain.chunks_skipped += asked.count_chunks() - (
-            explain.chunks_skipped + explain.chunks_statistics + explain.chunks_edges + explain.chunks_rows
-        )
+        tally = tallied(kind, asked, aggregation, statistics=statistics)
         self._end(asked)
         names = self._catalog.kinds if aggregation.by is By.KIND else self._catalog.sources
-        return tally.result(names.names, explain), tally
-
-    def _tally_all(self, asked: Inquiry, aggregation: Aggregation, tally: Tally, *, statistics: bool) -> None:
-        """Everything that is asked for, once."""
-        question = asked.question
-        asked.explain.readings += 1
-        for partition in asked.partitions:
-            limits = limits_of(question, aggregation, partition, statistics=statistics)
-            if question.frame is Frame.CORRECTED:
-                for _, part in asked.parts(partition):
-                    self._tally_dated(asked, part, limits, aggregation, tally)
-                continue
-            unsealed = asked.refresh(partition)
-            for block in asked.blocks(partition):
-                self._tally_block(asked, block, limits, aggregation, tally)
-            if unsealed is not None:
-                self._tally_rows(asked, unsealed, limits, aggregation, tally, edges=False)
-
-    def _until_now(self, asked: Inquiry) -> Question:
-        """The question, without what comes from now on: another reading must find the same rows."""
-        sequences = {}
-        for partition in asked.partitions:
-            unsealed = self._chunks.unsealed(partition)
-            rows = [] if unsealed is None else unsealed.rows.sequence[-1:].tolist()
-            last = max([self._catalog.refresh(partition)[0] - 1, *rows])
-            first, wanted = asked.question.sequences.get(partition, (0, INT64_MAX))
-            sequences[partition] = (first, min(wanted, last)) if first <= min(wanted, last) else _NONE
-        return replace(asked.question, sequences=sequences)
+        return tally.result(names.names, asked.explain), tally
 
     def _ask(self, question: Question) -> Inquiry:
         started_ns = self._clock.monotonic_ns()
@@ -223,65 +171,6 @@ class HotQueries:
     def _end(self, asked: Inquiry) -> None:
         asked.explain.headers_read = self._catalog.headers_read - asked.headers_read
         asked.explain.elapsed_us = (self._clock.monotonic_ns() - asked.started_ns) // NS_PER_US
-
-    def _tally_block(
-        self, asked: Inquiry, block: Block, limits: Limits, aggregation: Aggregation, tally: Tally
-    ) -> None:
-        lines = block.lines[asked.question.frame]
-        wanted = self._catalog.wanted(asked.question)
-        decisions = np.empty(block.chunks, np.uint8)
-        decide(lines, limits, wanted, decisions)
-        skipped, statistics, edges_too, rows = np.bincount(decisions, minlength=len(Decision)).tolist()
-        if skipped == block.chunks:
-            return
-        explain = asked.explain
-        explain.chunks_statistics += statistics
-        explain.chunks_edges += edges_too
-        explain.chunks_rows += rows
-        explain.chunks_archived += self._chunks.archived(
-            block.partition, block.numbers["first_sequence"][decisions != Decision.SKIP]
-        )
-        if statistics or edges_too:
-            tally.add_lines(lines, limits, wanted, decisions)
-        for chunk in np.flatnonzero(decisions >= Decision.EDGES).tolist():
-            edges = bool(decisions[chunk] == Decision.EDGES)
-            part = asked.part(block, chunk)
-            asked.explain.rows_scanned += part.rows
-            self._tally_rows(asked, part, limits, aggregation, tally, edges=edges)
-
-    def _tally_rows(
-        self, asked: Inquiry, part: Part, limits: Limits, aggregation: Aggregation, tally: Tally, *, edges: bool
-    ) -> None:
-        question = asked.question
-        rows = asked.rows(
-            part,
-            times=edges or aggregation.window is not None or part.low < asked.low or part.high > asked.high,
-            values=True,
-            faults=True,
-            flags=True,
-            sources=question.sources is not None or aggregation.by is By.SOURCE,
-            kinds=question.kinds is not None or aggregation.by is By.KIND,
-        )
-        with_lines, alone = spans_of(question, limits, question.span(part.partition, part.first_sequence, part.rows))
-        tally.add_rows(rows, with_lines if edges else alone)
-
-    def _tally_dated(self, asked: Inquiry, part: Part, limits: Limits, aggregation: Aggregation, tally: Tally) -> None:
-        """Rows in frame corrected, with how sure their times are."""
-        question = asked.question
-        dated = part.dated()
-        rows = asked.rows(
-            part,
-            times=True,
-            values=True,
-            faults=True,
-            flags=True,
-            sources=question.sources is not None or aggregation.by is By.SOURCE,
-            kinds=question.kinds is not None or aggregation.by is By.KIND,
-            dated=dated,
-        )
-        span = spans_of(question, limits, question.span(part.partition, part.first_sequence, part.rows))[1]
-        tally.add_rows(rows, span)
-        asked.explain.rows_left_out += tally.add_doubt(rows, dated.bound_us, span)
 
     def _match(self, asked: Inquiry, part: Part, *, ordered: bool) -> Piece:
         question = asked.question
