@@ -20,10 +20,10 @@ import numpy as np
 from lifecycle.archive import opened_alone
 from lifecycle.archive_index import Blob, encode
 from lifecycle.chunk_codec import encode_header, encode_readings
+from lifecycle.chunk_facts import columns_of, header_of, readings_in
 from lifecycle.chunks import ROWS, Applied
 from lifecycle.packing import DamagedError, Texts
 from lifecycle.proving import proved_groups
-from lifecycle.store import columns_of, header_of, readings_in
 
 if TYPE_CHECKING:
     from typing import Any, BinaryIO

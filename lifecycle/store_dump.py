@@ -30,9 +30,10 @@ from lifecycle.chunk_codec import (
     encode_readings,
     encode_rows,
 )
+from lifecycle.chunk_facts import Reading, header_of
 from lifecycle.chunks import ROW_COLUMNS, ROWS, ChunkDamagedError
 from lifecycle.packing import Texts
-from lifecycle.store import Filling, Reading, StoreState, header_of, readings_of, rows_of
+from lifecycle.store import Filling, StoreState, readings_of, rows_of
 from lifecycle.store_kernel import Fixed, Number, code_of
 from schemas.memory import address_of
 from streams.fold import FoldError

@@ -15,7 +15,8 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from lifecycle.archive import opened
-from lifecycle.chunks import ChunkDamagedError, decode_header
+from lifecycle.chunk_codec import decode_header
+from lifecycle.chunks import ChunkDamagedError
 from lifecycle.file_tree import told_as_refusal
 from lifecycle.layout import index_of
 from lifecycle.packing import DamagedError

@@ -15,6 +15,7 @@ import pytest
 
 from lifecycle import store_kernel
 from lifecycle.chunk_codec import decode_applied, decode_header, decode_readings, decode_rows
+from lifecycle.chunk_facts import header_of
 from lifecycle.chunks import (
     NO_LOCAL,
     NOTHING,
@@ -27,7 +28,7 @@ from lifecycle.chunks import (
     Readings,
     Rows,
 )
-from lifecycle.store import Sealed, Store, StoreState, header_of, readings_of, rows_of
+from lifecycle.store import Sealed, Store, StoreState, readings_of, rows_of
 from lifecycle.store_kernel import MS_PER_HOUR
 from schemas.canonical import EntryKind
 from schemas.codec import DecodeError, decode, encode
