@@ -28,7 +28,7 @@ import pyarrow as pa
 from lifecycle.arrow import AUTHORITY, LOCAL
 from lifecycle.job_log import JobLog
 from lifecycle.manifest_log import read_manifest
-from lifecycle.sql_views import Events, Lazy
+from lifecycle.sql_views import Events, Lazy, View
 from schemas.errors import BadInputError
 from schemas.topics import topic_names
 from streams.broker import reach
@@ -119,15 +119,15 @@ class Sql:
         try:
             self._events = Events(scan)
             archives, jobs = Lazy(_ARCHIVES, self._archives), Lazy(_JOBS, self._jobs)
-            self._all = (self._events, archives, jobs)
+            self._all: list[Events | Lazy] = [self._events, archives, jobs]
             folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="driftledger-sql-"))
             sizes: dict[str, str | bool | int | float | list[str]] = {
                 "memory_limit": f"{memory_bytes}B",
                 "temp_directory": folder,
             }
             self._duck = self._opened.enter_context(contextlib.closing(duckdb.connect(config=sizes | _CONFIG)))
-            for name, view in zip(("events", "archives", "jobs"), self._all, strict=True):
-                self._duck.register(name, view)
+            for name, readable in zip(("events", "archives", "jobs"), self._all, strict=True):
+                self._duck.register(name, View(readable))
             # in the configuration it would be told, and not kept
             for setting in (f"max_temp_directory_size = '{temporary_bytes}B'", *_SETTINGS):
                 self._duck.execute(f"SET {setting}")
@@ -155,8 +155,8 @@ class Sql:
 
         Raises BadInputError for what DuckDB refuses, with what it says, and what a scan raises; both also the batches.
         """
-        for view in self._all:
-            view.failed = None
+        for readable in self._all:
+            readable.failed = None
         try:
             relation = self._duck.sql(query)
             if relation is None:
@@ -178,9 +178,9 @@ class Sql:
         """What ended a scan, where one was; DuckDB knows its text alone. Ctrl-C is RuntimeError to it."""
         if "Query interrupted" in str(error):
             return KeyboardInterrupt()
-        for view in self._all:
-            if view.failed is not None:
-                return view.failed
+        for readable in self._all:
+            if readable.failed is not None:
+                return readable.failed
         told = str(error).strip()
         if isinstance(error, duckdb.OutOfMemoryException):
             told = f"{told.partition(_EOL)[0]}. Give more --memory or --temporary, or ask for less at once"

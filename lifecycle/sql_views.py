@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -90,57 +90,67 @@ class Pushed:
     question: Question | None
 
 
-class View(ds.Dataset):  # type: ignore[misc] # pyarrow has no types
-    """A table that is read when DuckDB asks. Attributes: schema."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self._declared = schema
+class Readable(Protocol):
+    """A table that is read when it is asked for."""
 
     @property
     def schema(self) -> pa.Schema:
         """Of all columns."""
-        return self._declared
-
-    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None) -> Rows:  # noqa: A002 - pyarrow's name
-        """Rows for which an expression is true, and of these some columns."""
-        return Rows(self, self._declared.names if columns is None else list(columns), filter)
+        ...
 
     def tables(self, columns: Sequence[str], condition: Any) -> Iterator[pa.Table]:
         """Tables that have at least these columns, of all rows for which the condition may be true."""
-        raise NotImplementedError
+        ...
+
+
+class View(ds.Dataset):  # type: ignore[misc] # pyarrow has no types
+    """What is readable as DuckDB knows a data set of pyarrow. Attributes: schema."""
+
+    def __init__(self, readable: Readable) -> None:
+        self._readable = readable
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of all columns."""
+        return self._readable.schema
+
+    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None) -> Rows:  # noqa: A002 - pyarrow's name
+        """Rows for which an expression is true, and of these some columns."""
+        return Rows(self._readable, self.schema.names if columns is None else list(columns), filter)
 
 
 class Rows:
     """What a view was asked for; as DuckDB knows a scanner of pyarrow."""
 
-    def __init__(self, view: View, columns: Sequence[str], condition: Any) -> None:
-        self._view, self._columns, self._condition = view, columns, condition
+    def __init__(self, readable: Readable, columns: Sequence[str], condition: Any) -> None:
+        self._readable, self._columns, self._condition = readable, columns, condition
 
     def to_reader(self) -> pa.RecordBatchReader:
         """The rows, as they are asked for."""
-        schema = pa.schema([self._view.schema.field(name) for name in self._columns])
+        schema = pa.schema([self._readable.schema.field(name) for name in self._columns])
         return pa.RecordBatchReader.from_batches(schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         wanted = list(self._columns)
         if self._condition is not None:
-            wanted += [name for name in self._view.schema.names if name not in wanted and _in(name, self._condition)]
-        for table in self._view.tables(wanted, self._condition):
+            every = self._readable.schema.names
+            wanted += [name for name in every if name not in wanted and _in(name, self._condition)]
+        for table in self._readable.tables(wanted, self._condition):
             rows = table if self._condition is None else table.filter(self._condition)
             yield from rows.select(self._columns).to_batches()
 
 
-class Events(View):
+class Events:
     """DATA entries of a ledger. Attributes: failed (what ended a scan), pushed (what scans were asked for)."""
 
     def __init__(self, scan: Scan) -> None:
-        super().__init__(EVENTS)
+        self.schema: pa.Schema = EVENTS
         self._scan = scan
         self.failed: DriftledgerError | None = None
         self.pushed: list[Pushed] = []
 
     def tables(self, columns: Sequence[str], condition: Any) -> Iterator[pa.Table]:
-        """See View."""
+        """See Readable."""
         try:
             yield from self._tables(columns, condition)
         except DriftledgerError as error:  # DuckDB hands on no more than its text
@@ -159,17 +169,17 @@ class Events(View):
             yield events_of(table, columns)
 
 
-class Lazy(View):
+class Lazy:
     """A small table that is made once, when it is first asked for."""
 
     def __init__(self, schema: pa.Schema, make: Callable[[], pa.Table]) -> None:
-        super().__init__(schema)
+        self.schema = schema
         self._make, self._lock = make, threading.Lock()
         self._made: pa.Table | None = None
         self.failed: DriftledgerError | None = None
 
     def tables(self, columns: Sequence[str], condition: Any) -> Iterator[pa.Table]:
-        """See View."""
+        """See Readable."""
         del columns, condition
         with self._lock:
             if self._made is None:

@@ -7,7 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
 from lifecycle.arrow import rows_table
@@ -15,7 +17,7 @@ from lifecycle.planner import Field, Question
 from lifecycle.scan import PrunedError
 from lifecycle.sql import Sql
 from lifecycle.sql_rows import names_of, rows_of
-from lifecycle.sql_views import EVENTS
+from lifecycle.sql_views import EVENTS, View
 from lifecycle.tiered import ArchiveDamagedError
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX
@@ -26,7 +28,7 @@ from tests.core.hot_rows import DictionaryStore, odd_rows
 from tests.core.query_oracle import all_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 @pytest.fixture
@@ -252,3 +254,38 @@ def test_a_statement_may_make_a_table(sql: Sql) -> None:
     asked(sql, "CREATE TABLE t AS SELECT 1 AS a; CREATE TABLE u AS SELECT 2 AS b")
     assert asked(sql, "SELECT * FROM t") == [{"a": 1}]
     assert names_of(pa.schema([("a", pa.int8()), ("a", pa.int8())])) == ["a", "a_2"]
+
+
+class Numbers:
+    """Readable: numbers, all of them however they are asked for. asked: the columns of each time."""
+
+    def __init__(self) -> None:
+        self.schema = pa.schema([("number", pa.int64()), ("double", pa.int64()), ("text", pa.string())])
+        self.asked: list[tuple[list[str], bool]] = []
+
+    def tables(self, columns: Sequence[str], condition: Any) -> Iterator[pa.Table]:
+        """Three at a time."""
+        self.asked.append((list(columns), condition is not None))
+        for first in range(0, 9, 3):
+            rows = [{"number": n, "double": 2 * n, "text": str(n)} for n in range(first, first + 3)]
+            yield pa.Table.from_pylist(rows, self.schema).select(columns)
+
+
+def test_duckdb_takes_for_a_data_set_what_is_readable() -> None:
+    """It tells columns and condition, and is given no row that the condition leaves out; pyarrow knows it as well."""
+    numbers = Numbers()
+    view = View(numbers)
+    assert isinstance(view, ds.Dataset)
+    with duckdb.connect() as duck:
+        duck.register("numbers", view)
+        described = duck.execute("DESCRIBE numbers").fetchall()
+        assert [row[:2] for row in described] == [("number", "BIGINT"), ("double", "BIGINT"), ("text", "VARCHAR")]
+        assert numbers.asked == []
+        found = duck.execute("SELECT text FROM numbers WHERE double >= 14 ORDER BY number").fetchall()
+        assert found == [("7",), ("8",)]
+        assert duck.execute("SELECT count(*), sum(number) FROM numbers").fetchone() == (9, 36)
+    filtered, summed = numbers.asked
+    assert (set(filtered[0]), filtered[1]) == ({"number", "double", "text"}, True)
+    assert summed == (["number"], False)
+    read = view.scanner(["text"], ds.field("number") > 6).to_reader().read_all()
+    assert read.to_pydict() == {"text": ["7", "8"]}
