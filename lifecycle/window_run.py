@@ -2,8 +2,7 @@
 
     with Ledger(settings, reach(settings)) as ledger:
         run = HistoryRun(ledger, 0, "source_10s", definition)
-        for result in run.results():
-            print(result.row())
+        rows = [result.row() for result in run.results()]
 
 See `streams.window_history` for what the results are. The entries are read from the first there is, for a fold knows
 only what it has seen: about a second for a million, whatever is asked for. What is hot is in the ledger as well, and is
