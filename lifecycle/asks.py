@@ -20,9 +20,10 @@ import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lifecycle.job_record import ENDED, LOST_MS, State
+from lifecycle.json_members import count_in, text_in, truth_in
 from lifecycle.steps import Job
 from schemas.errors import DriftledgerError
-from schemas.instants import INT64_MAX, NS_PER_MS
+from schemas.instants import NS_PER_MS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -100,14 +101,14 @@ def decode_ask(content: bytes) -> Ask:
         if job not in ASKED:
             raise ValueError(f"{job} is asked of no worker")  # noqa: TRY301
         return Ask(
-            _text(document["id"]),
+            text_in(document["id"], _TEXT_CHARACTERS_MAX),
             job,
             None if partitions is None else _partitions(partitions),
-            _truth(document["dry_run"]),
-            _truth(document["take_over"]),
-            _text(document["host"]),
-            _count(document["pid"]),
-            _count(document["at_us"]),
+            truth_in(document["dry_run"]),
+            truth_in(document["take_over"]),
+            text_in(document["host"], _TEXT_CHARACTERS_MAX),
+            count_in(document["pid"]),
+            count_in(document["at_us"]),
             _wait(document.get("wait_ms", 0)),
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -196,28 +197,10 @@ def lanes_of(partitions: Collection[int] | None, of_all: int, lanes: int) -> dic
 def _partitions(values: Any) -> tuple[int, ...]:
     if not isinstance(values, list) or not 1 <= len(values) <= _PARTITIONS_MAX:
         raise ValueError(f"1 to {_PARTITIONS_MAX:,} partitions are asked for, or all")
-    return tuple(_count(value) for value in values)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > _TEXT_CHARACTERS_MAX:
-        raise ValueError(f"{value!r:.80} is no text, or too long")
-    return value
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not -INT64_MAX <= value <= INT64_MAX:
-        raise ValueError(f"{value!r:.80} is no number of 64 bits")
-    return value
+    return tuple(count_in(value) for value in values)
 
 
 def _wait(value: Any) -> int:
-    if not 0 <= _count(value) <= WAIT_MS_MAX:
+    if not 0 <= count_in(value) <= WAIT_MS_MAX:
         raise ValueError(f"nobody waits for {value!r:.80} ms: 0 to {WAIT_MS_MAX:,}")
-    return _count(value)
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r:.80} is neither true nor false")  # noqa: TRY004 - all that is wrong is one error
-    return value
+    return count_in(value)

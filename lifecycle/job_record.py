@@ -15,9 +15,10 @@ import enum
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from lifecycle.json_members import count_in, text_in, truth_in
 from lifecycle.told_steps import Told, told_in
 from schemas.errors import DriftledgerError
-from schemas.instants import INT64_MAX, US_PER_S, format_us
+from schemas.instants import US_PER_S, format_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -212,14 +213,14 @@ def _job(document: Any) -> Job:
         _text(document["job"]),
         state,
         _text(document["host"]),
-        _count(document["pid"]),
-        _count(document["at_us"]),
-        _count(document["started_us"]),
-        None if document["ended_us"] is None else _count(document["ended_us"]),
-        _truth(document["lease"]),
-        _count(document["beats"]),
+        count_in(document["pid"]),
+        count_in(document["at_us"]),
+        count_in(document["started_us"]),
+        None if document["ended_us"] is None else count_in(document["ended_us"]),
+        truth_in(document["lease"]),
+        count_in(document["beats"]),
         None if progress is None else _progress(progress),
-        Did(*(_count(document["did"][name]) for name in Did._fields)),
+        Did(*(count_in(document["did"][name]) for name in Did._fields)),
         None if document["error"] is None else _text(document["error"]),
         None if document["remedy"] is None else _text(document["remedy"]),
         None if document.get("asked") is None else _asked(document["asked"]),
@@ -230,30 +231,16 @@ def _asked(document: Any) -> Asked:
     code = document["code"]
     return Asked(
         _text(document["ask"]),
-        _count(document["lane"]),
-        None if code is None else _count(code),
+        count_in(document["lane"]),
+        None if code is None else count_in(code),
         told_in(document["told"]),
     )
 
 
 def _progress(document: Any) -> Progress:
     of = document["of"]
-    return Progress(_count(document["done"]), None if of is None else _count(of), _text(document["unit"]))
+    return Progress(count_in(document["done"]), None if of is None else count_in(of), _text(document["unit"]))
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > _TEXT_CHARACTERS_MAX:
-        raise ValueError(f"{value!r:.80} is no text, or too long")
-    return value
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not -INT64_MAX <= value <= INT64_MAX:
-        raise ValueError(f"{value!r:.80} is no number of 64 bits")
-    return value
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r:.80} is neither true nor false")  # noqa: TRY004 - all that is wrong is one error
-    return value
+    return text_in(value, _TEXT_CHARACTERS_MAX)

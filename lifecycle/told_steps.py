@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from lifecycle.json_members import count_in
 from lifecycle.steps import Job, Step
 from lifecycle.tiers import Grain, Tier
 
@@ -37,28 +38,22 @@ def told_of(steps: Sequence[Step]) -> Told:
 
 def told_in(document: Any) -> Told:
     """From what JSON has of it. Raises ValueError, TypeError or KeyError for what is none."""
-    return Told(tuple(_step(each) for each in document["steps"]), _count(document["left_out"]))
+    return Told(tuple(_step(each) for each in document["steps"]), count_in(document["left_out"]))
 
 
 def _step(values: Any) -> Step:
     job, partition, period, tier, grain, paths, first, last, rows, size_bytes, reads, why = values
     return Step(
         Job(job),
-        _count(partition),
+        count_in(partition),
         str(period),
         Tier(tier),
         None if grain is None else Grain(grain),
         tuple(str(path) for path in paths),
-        _count(first),
-        _count(last),
-        _count(rows),
-        _count(size_bytes),
+        count_in(first),
+        count_in(last),
+        count_in(rows),
+        count_in(size_bytes),
         float(reads),
         str(why),
     )
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r:.80} is no whole number")
-    return value

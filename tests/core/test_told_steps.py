@@ -46,6 +46,7 @@ def test_a_record_has_room_for_some_steps() -> None:
         {"code": "0"},
         {"told": None},
         {"told": {"steps": [], "left_out": None}},
+        {"told": {"steps": [], "left_out": 2**63}},
         {"told": {"steps": [[1, 2]], "left_out": 0}},
         {"told": {"steps": [["dance", *json.loads(json.dumps(STEP))[1:]]], "left_out": 0}},
     ],
