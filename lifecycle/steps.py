@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from lifecycle.tiers import Grain, Tier
+from lifecycle.tiers import MS_PER_HOUR, Grain, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +49,16 @@ class HotHour(NamedTuple):
     end_ms: int
     heat: float
     moved_us: int
+
+    @property
+    def first_ms(self) -> int:
+        """First of the hour, by authority time."""
+        return self.end_ms - MS_PER_HOUR
+
+    @property
+    def last_ms(self) -> int:
+        """Where it ends."""
+        return self.end_ms
 
 
 class Ledger(NamedTuple):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lifecycle.manifest import ManifestError, Move
+from lifecycle.tier_sums import Place, by_place, sum_of
 from lifecycle.tiers import MS_PER_DAY, MS_PER_HOUR, Grain, Tier, bounds_of
 from schemas.instants import US_PER_MS
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lifecycle.manifest import Commit, Segment
+    from lifecycle.tier_sums import Sum
 
 #: Sums of moves are of an hour where they are younger than the first, of a day where than the second, else of 30 days.
 _HOURS_FOR_MS: Final = 2 * MS_PER_DAY
@@ -136,28 +138,20 @@ class Group(NamedTuple):
 
 def groups_of(files: Iterable[File]) -> list[Group]:
     """By tier, grain and partition, in this order."""
-    found: dict[tuple[Tier, Grain, int], Group] = {}
-    for file in files:
-        key = file.tier, file.grain, file.partition
-        one = Group(
-            *key, 1, file.rows, file.size_bytes, file.first_sequence, file.last_sequence, file.first_ms, file.last_ms
-        )
-        before = found.get(key)
-        found[key] = one if before is None else _together(before, one)
-    tiers, grains = list(Tier), list(Grain)
-    return sorted(found.values(), key=lambda one: (tiers.index(one.tier), grains.index(one.grain), one.partition))
+    found = by_place((Place(file.tier, file.grain, file.partition), file) for file in files)
+    return [_group(place, sum_of(some)) for place, some in found]
 
 
-def _together(one: Group, other: Group) -> Group:
+def _group(place: Place, of_files: Sum) -> Group:
     return Group(
-        *one[:3],
-        one.files + other.files,
-        one.rows + other.rows,
-        one.size_bytes + other.size_bytes,
-        min(one.first_sequence, other.first_sequence),
-        max(one.last_sequence, other.last_sequence),
-        min(one.first_ms, other.first_ms),
-        max(one.last_ms, other.last_ms),
+        *place,
+        of_files.segments,
+        of_files.rows,
+        of_files.size_bytes,
+        of_files.first_sequence,
+        of_files.last_sequence,
+        of_files.first_ms,
+        of_files.last_ms,
     )
 
 

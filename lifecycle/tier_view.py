@@ -17,13 +17,15 @@ GUARANTEE the same input has the same view. GUARANTEE no file is left out: a blo
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lifecycle.ageing import COLD, entropy
 from lifecycle.tier_files import Moved
-from lifecycle.tiers import MS_PER_DAY, MS_PER_HOUR, Grain, Tier, tier_at
+from lifecycle.tier_sums import hot_tier, sum_of
+from lifecycle.tiers import MS_PER_DAY, MS_PER_HOUR, Grain, Tier
 from schemas.instants import MS_PER_S, US_PER_MS
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from lifecycle.rules import Configuration
     from lifecycle.steps import HotHour
     from lifecycle.tier_files import File, TierFiles
+    from lifecycle.tier_sums import Lying
 
 BLOCKS_MAX: Final = 4_000
 #: Lines of a strip: of more partitions several neighbours share one.
@@ -43,15 +46,7 @@ _DOT: Final = 1 / 2_000
 #: Beyond the whole axis.
 _WHOLE: Final = 4.0
 _GRAINS: Final = tuple(Grain)
-
-
-class Place(NamedTuple):
-    """Where data lies. store: hot, of RocksDB, or archive, of files."""
-
-    tier: Tier
-    store: str
-
-
+#: Where data lies: of RocksDB, or of files.
 _HOT, _ARCHIVE = "hot", "archive"
 
 
@@ -210,38 +205,27 @@ def _tiers(
 ) -> Iterable[TierRow]:
     hours: dict[Tier, list[HotHour]] = {Tier.LIVE: [], Tier.RECENT: []}
     for hour in hot.hours:
-        live = tier_at(hour.end_ms, now_ms, rules.ages) is Tier.LIVE
-        hours[Tier.LIVE if live else Tier.RECENT].append(hour)
+        hours[hot_tier(hour.end_ms, now_ms, rules.ages)].append(hour)
     for tier, some in hours.items():
+        row = _row(tier, _HOT, some, Counter({Grain.HOURLY: len(some)}), now_ms)
         bits = [round(score[hour.partition, hour.end_ms], 2) for hour in some]
-        ends = [hour.end_ms for hour in some]
-        yield TierRow(
-            tier,
-            _HOT,
-            len(some),
-            sum(hour.rows for hour in some),
-            sum(hour.size_bytes for hour in some),
-            min(ends, default=now_ms + MS_PER_HOUR) - MS_PER_HOUR,
-            min(max(ends, default=now_ms), now_ms),
-            {Grain.HOURLY.value: len(some)} if some else {},
-            min(bits, default=None),
-            max(bits, default=None),
+        yield row._replace(
+            newest_ms=min(row.newest_ms, now_ms),
+            entropy_min=min(bits, default=None),
+            entropy_max=max(bits, default=None),
         )
     for tier in Tier:
         some_files = [file for file in files if file.tier is tier]
-        if not some_files and tier in (Tier.LIVE, Tier.RECENT):
-            continue
-        counts = {grain.value: sum(file.grain is grain for file in some_files) for grain in Grain}
-        yield TierRow(
-            tier,
-            _ARCHIVE,
-            len(some_files),
-            sum(file.rows for file in some_files),
-            sum(file.size_bytes for file in some_files),
-            min((file.first_ms for file in some_files), default=now_ms),
-            max((file.last_ms for file in some_files), default=now_ms),
-            {grain: count for grain, count in counts.items() if count},
-        )
+        if some_files or tier in (Tier.HISTORICAL, Tier.DEEP):
+            yield _row(tier, _ARCHIVE, some_files, Counter(file.grain for file in some_files), now_ms)
+
+
+def _row(tier: Tier, store: str, segments: Collection[Lying], grains: Counter[Grain], now_ms: int) -> TierRow:
+    if not segments:
+        return TierRow(tier, store, 0, 0, 0, now_ms, now_ms, {})
+    found = sum_of(segments)
+    counts = {grain.value: grains[grain] for grain in Grain if grains[grain]}
+    return TierRow(tier, store, found.segments, found.rows, found.size_bytes, found.first_ms, found.last_ms, counts)
 
 
 def _line(partition: int, partitions: int) -> int:
