@@ -39,22 +39,27 @@ _NAMES: Final = {
     Field.LOCAL_US: "local_timestamp",
     Field.CORRECTED_US: "corrected_timestamp",
 }
-_TYPES: Final = {
+_TYPES: Final[dict[Field, pa.DataType]] = {
     Field.PARTITION: pa.int32(),
     Field.AUTHORITY_MS: AUTHORITY,
     Field.LOCAL_US: LOCAL,
     Field.CORRECTED_US: LOCAL,
+    **dict.fromkeys((Field.SEVERITY, Field.CAUSE, Field.FAULT, Field.SOURCE, Field.KIND, Field.EVENT_ID), pa.string()),
     Field.FLAGS: pa.uint8(),
-    Field.EVENT_ID: pa.string(),
     Field.VALUE: pa.float64(),
     Field.PAYLOAD: pa.binary(),
     Field.CHAIN_HASH: pa.binary(32),
 }
 
 
+def column_of(field: Field) -> pa.Field:
+    """Name and type of a field's column; of names text, where an answer has a dictionary of texts."""
+    return pa.field(_NAMES.get(field, field.value), _TYPES.get(field, pa.int64()))
+
+
 def rows_table(selected: Selected) -> pa.Table:
     """Rows of an answer; columns as they were asked for."""
-    arrays = {_NAMES.get(name, name.value): _array(name, values, selected) for name, values in selected.columns.items()}
+    arrays = {column_of(name).name: _array(name, values, selected) for name, values in selected.columns.items()}
     return pa.table(arrays)
 
 
@@ -97,7 +102,7 @@ def ipc_bytes(table: pa.Table) -> bytes:
 def _array(name: Field, values: Values, selected: Selected) -> pa.Array:
     column, valid = values
     if isinstance(column, Texts):
-        return texts(_TYPES[name], column, valid)
+        return texts(column_of(name).type, column, valid)
     if name is Field.SOURCE or name is Field.KIND:
         return named(column, selected.sources if name is Field.SOURCE else selected.kinds, valid)
     if name is Field.SEVERITY:
@@ -108,7 +113,7 @@ def _array(name: Field, values: Values, selected: Selected) -> pa.Array:
         return causes(column)
     if name is Field.FAULT:
         return named(column.astype(np.int32), _FAULTS, None)
-    return plain(_TYPES.get(name, pa.int64()), column, valid)
+    return plain(column_of(name).type, column, valid)
 
 
 #: How percentiles were found.

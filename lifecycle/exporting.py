@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lifecycle.arrow import AUTHORITY, LOCAL
+from lifecycle.arrow import column_of
 from lifecycle.export_rows import EVENT_FIELDS, csv_head, csv_lines, events_in, json_lines
-from lifecycle.planner import Field
 from lifecycle.whole_file import whole_file
 from schemas.errors import BadInputError
 
@@ -27,28 +26,12 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from lifecycle.planner import Question
+    from lifecycle.planner import Field, Question
     from lifecycle.scan import Scan
 
 #: Of a row group, unless that is more bytes.
 GROUP_ROWS: Final = 131_072
 GROUP_BYTES: Final = 64 * 1024 * 1024
-_RENAMED: Final = {
-    Field.AUTHORITY_MS: "authority_timestamp",
-    Field.LOCAL_US: "local_timestamp",
-    Field.CORRECTED_US: "corrected_timestamp",
-}
-_TYPES: Final[dict[Field, pa.DataType]] = {
-    Field.PARTITION: pa.int32(),
-    Field.AUTHORITY_MS: AUTHORITY,
-    Field.LOCAL_US: LOCAL,
-    Field.CORRECTED_US: LOCAL,
-    **dict.fromkeys((Field.SEVERITY, Field.CAUSE, Field.FAULT, Field.SOURCE, Field.KIND, Field.EVENT_ID), pa.string()),
-    Field.FLAGS: pa.uint8(),
-    Field.VALUE: pa.float64(),
-    Field.PAYLOAD: pa.binary(),
-    Field.CHAIN_HASH: pa.binary(32),
-}
 
 
 class Shape(enum.StrEnum):
@@ -102,7 +85,7 @@ def shape_of(name: str, suffix: str) -> Shape:
 
 def schema_of(fields: Sequence[Field]) -> pa.Schema:
     """The columns of fields, as files have them."""
-    return pa.schema([(_RENAMED.get(field, field.value), _TYPES.get(field, pa.int64())) for field in fields])
+    return pa.schema([column_of(field) for field in fields])
 
 
 def export(

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from lifecycle.arrow import LOCAL
+from lifecycle.arrow import LOCAL, column_of
 from lifecycle.planner import Field, Question
 from lifecycle.pushdown import question_of
 from schemas.errors import DriftledgerError
@@ -43,36 +43,14 @@ if TYPE_CHECKING:
 #: Before this DuckDB has no date.
 _INSTANT_MIN: Final = -9_223_372_022_400_000_000
 _UNCOUNTED: Final = int(Flag.DUPLICATE | Flag.CONFLICT)
-#: Fields whose column has another name than they.
-_RENAMED: Final = {
-    Field.AUTHORITY_MS: "authority_timestamp",
-    Field.LOCAL_US: "local_timestamp",
-    Field.CORRECTED_US: "corrected_timestamp",
-}
-_TYPES: Final[dict[Field, pa.DataType]] = {
-    Field.PARTITION: pa.int32(),
-    Field.AUTHORITY_MS: LOCAL,
-    Field.LOCAL_US: LOCAL,
-    Field.CORRECTED_US: LOCAL,
-    Field.SEVERITY: pa.string(),
-    Field.CAUSE: pa.string(),
-    Field.FLAGS: pa.uint8(),
-    Field.FAULT: pa.string(),
-    Field.SOURCE: pa.string(),
-    Field.KIND: pa.string(),
-    Field.EVENT_ID: pa.string(),
-    Field.VALUE: pa.float64(),
-    Field.PAYLOAD: pa.binary(),
-    Field.CHAIN_HASH: pa.binary(),
-}
+#: Where DuckDB is given another type than a file: instants of one unit, and bytes of any length.
+_TYPES: Final[dict[Field, pa.DataType]] = {Field.AUTHORITY_MS: LOCAL, Field.CHAIN_HASH: pa.binary()}
 _COUNTED: Final = "counted"
-_NEEDED: Final = {_COUNTED: (Field.FLAGS, Field.FAULT)} | {
-    _RENAMED.get(field, field.value): (field,) for field in Field
-}
+_NEEDED: Final = {_COUNTED: (Field.FLAGS, Field.FAULT)} | {column_of(field).name: (field,) for field in Field}
 
 
 def _schema() -> pa.Schema:
-    fields = [pa.field(_RENAMED.get(field, field.value), _TYPES.get(field, pa.int64())) for field in Field]
+    fields = [column_of(field).with_type(_TYPES.get(field, column_of(field).type)) for field in Field]
     names = [field.name for field in fields]
     fields.insert(names.index("fault") + 1, pa.field(_COUNTED, pa.bool_()))
     return pa.schema(fields)
