@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from schemas.errors import BadInputError
 from streams.cli.context import settings_of
 from streams.cli.event_file import counted
-from streams.cli.query import (
+from streams.cli.questions import (
     Clock,
+    ColumnsOption,
     FrameOption,
     FromOption,
     KindsOption,
@@ -21,6 +22,7 @@ from streams.cli.query import (
     SourcesOption,
     ToOption,
     UnknownOption,
+    given,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def export(
     sequences: SequencesOption = None,
     frame: FrameOption = Clock.LOCAL,
     unknown: UnknownOption = None,
-    columns: Annotated[str | None, typer.Option(help="Which, by commas: sequence,source,value.")] = None,
+    columns: ColumnsOption = None,
     events: Annotated[
         bool, typer.Option("--events", help="Only what `driftledger publish` and `put` take, so it can be put again.")
     ] = False,
@@ -79,15 +81,10 @@ def export(
     shape = shape_of(str(file), file.suffix) if form is None else Shape(form)
     if events and columns is not None:
         raise BadInputError("--events are whole, and --columns chooses some. Give one or the other")
-    limits: dict[str, Any] = {
-        "from": first, "to": to, "last": last, "source": source, "kind": kind, "partition": partition,
-        "sequences": sequences, "frame": frame, "unknown": unknown, "columns": columns,
-    }  # fmt: skip
-    pairs = [
-        (name, str(one))
-        for name, value in limits.items()
-        for one in (value if isinstance(value, list) else [] if value is None else [value])
-    ]
+    pairs = given(
+        **{"from": first}, to=to, last=last, source=source, kind=kind, partition=partition, sequences=sequences,
+        frame=frame, unknown=unknown, columns=columns,
+    )  # fmt: skip
     request: Range = parse("/range", pairs, time_source().now_us())  # type: ignore[assignment] # of that path
     question = request.question
     partitions = question.partitions or tuple(question.sequences) or None

@@ -12,6 +12,23 @@ import typer
 from schemas.errors import BadInputError
 from streams.cli.context import settings_of
 from streams.cli.output import Output, emit
+from streams.cli.questions import (
+    Clock,
+    ColumnsOption,
+    Form,
+    FormOption,
+    FrameOption,
+    FromOption,
+    KindsOption,
+    LastOption,
+    PartitionsOption,
+    SequencesOption,
+    SourcesOption,
+    ToOption,
+    UnknownOption,
+    check_form,
+    given,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,36 +37,11 @@ if TYPE_CHECKING:
 
     from lifecycle.requests import Request
 
-
-class Form(enum.StrEnum):
-    """The form of an answer."""
-
-    TABLE = "table"
-    JSONL = "jsonl"
-    CSV = "csv"
-    ARROW = "arrow"
-
-
-class Clock(enum.StrEnum):
-    """Whose time is meant."""
-
-    LOCAL = "local"
-    AUTHORITY = "authority"
-    CORRECTED = "corrected"
-
-
 _CLOCKS = {
     Clock.LOCAL: "the sources' own clocks",
     Clock.AUTHORITY: "the broker's",
     Clock.CORRECTED: "the sources' own clocks put right",
 }
-
-
-class Unknown(enum.StrEnum):
-    """What becomes, in frame corrected, of events of sources whose clocks are not known yet."""
-
-    AUTHORITY = "authority"
-    EXCLUDE = "exclude"
 
 
 class Of(enum.StrEnum):
@@ -60,38 +52,6 @@ class Of(enum.StrEnum):
     KIND = "kind"
 
 
-FormOption = Annotated[
-    Form, typer.Option("--output", "-o", help="A table to read; JSON lines, CSV or an Arrow stream to process.")
-]
-FrameOption = Annotated[
-    Clock,
-    typer.Option(
-        help="Whose time: the source's own clock, the broker's, or the source's put right: less its estimated offset."
-    ),
-]
-UnknownOption = Annotated[
-    Unknown | None,
-    typer.Option(
-        help="With --frame corrected, events of sources whose offset is not known yet: dated by the broker, unless "
-        "given, or left out."
-    ),
-]
-FromOption = Annotated[
-    str | None, typer.Option("--from", help="At this instant or later: RFC 3339, or integer microseconds since 1970.")
-]
-ToOption = Annotated[
-    str | None, typer.Option("--to", help="Before this instant: RFC 3339, or integer microseconds since 1970.")
-]
-LastOption = Annotated[str | None, typer.Option(help="The time up to now, as 90s, 15m, 1h or 2d; in place of a range.")]
-SourcesOption = Annotated[list[str] | None, typer.Option("--source", help="Only this source; may be repeated.")]
-KindsOption = Annotated[list[str] | None, typer.Option("--kind", help="Only this kind; may be repeated.")]
-PartitionsOption = Annotated[
-    list[int] | None, typer.Option("--partition", "-p", help="Only this partition; may be repeated.")
-]
-SequencesOption = Annotated[
-    list[str] | None,
-    typer.Option("--sequences", help="Only these of a partition, both ends included: PARTITION:FIRST-LAST."),
-]
 ExplainOption = Annotated[
     bool, typer.Option("--explain", help="Say on stderr how it was found: chunks, rows, unsealed rows, time.")
 ]
@@ -135,7 +95,7 @@ def get(
 
         driftledger get pump-7 --explain
     """
-    pairs = [("source", source), *_given(at=at, frame=frame, partition=partition)]
+    pairs = [("source", source), *given(at=at, frame=frame, partition=partition)]
     if not _answer(context, "/get", pairs, worker, output, explain=explain):
         then = "" if at is None else f" at that time by {_CLOCKS[frame]}"
         typer.echo(f"nothing of the source {source!r} is there{then}", err=True)
@@ -152,7 +112,7 @@ def list_range(
     sequences: SequencesOption = None,
     frame: FrameOption = Clock.LOCAL,
     unknown: UnknownOption = None,
-    columns: Annotated[str | None, typer.Option(help="Which, by commas: sequence,source,value.")] = None,
+    columns: ColumnsOption = None,
     limit: Annotated[int, typer.Option(min=1, help="The first so many rows.")] = 1_000,
     explain: ExplainOption = False,
     worker: WorkerOption = None,
@@ -173,7 +133,7 @@ def list_range(
 
         driftledger range --columns value --limit 9 -o arrow > rows.arrow
     """
-    pairs = _given(
+    pairs = given(
         **{"from": first}, to=to, last=last, source=source, kind=kind, partition=partition, sequences=sequences,
         frame=frame, unknown=unknown, columns=columns, limit=limit,
     )  # fmt: skip
@@ -232,7 +192,7 @@ def aggregate(
     """
     if slide is not None and window is None:
         raise BadInputError("--slide moves a window, and there is none. Give --window too")
-    pairs = _given(
+    pairs = given(
         **{"from": first}, to=to, last=last, by=by, window_ms=_milliseconds("--window", window),
         slide_ms=_milliseconds("--slide", slide), functions=functions, percentiles=percentiles,
         exact="1" if exact else None, source=source, kind=kind, partition=partition, sequences=sequences,
@@ -257,8 +217,7 @@ def _answer(
     from lifecycle.requests import parse
     from schemas.clock import source as time_source
 
-    if output is Form.ARROW and sys.stdout.isatty():
-        raise BadInputError("an Arrow stream is bytes, and this is a terminal. Send it to a file or a program")
+    check_form(output)
     request = _whole(parse(path, pairs, time_source().now_us()), output)
     settings = settings_of(context)
     table = Reader(worker or settings, token=settings.token).ask(request)
@@ -363,12 +322,3 @@ def _milliseconds(option: str, text: str | None) -> int | None:
         return parse_duration(text) // 1_000
     except BadInputError as error:
         raise BadInputError(f"{option}: {error}") from None
-
-
-def _given(**options: Any) -> list[tuple[str, str]]:
-    """The options that were given, as parameters."""
-    pairs = []
-    for name, value in options.items():
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        pairs += [(name, str(one)) for one in values]
-    return pairs

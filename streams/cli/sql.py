@@ -13,7 +13,7 @@ import typer
 from schemas.errors import BadInputError
 from streams.cli.context import settings_of
 from streams.cli.output import Output, emit
-from streams.cli.query import Form
+from streams.cli.questions import Form, check_form
 
 if TYPE_CHECKING:
     from lifecycle.planner import Explain
@@ -69,8 +69,7 @@ def sql(
     from lifecycle.scan import Scan
     from lifecycle.sql import Sql
 
-    if output is Form.ARROW and sys.stdout.isatty():
-        raise BadInputError("an Arrow stream is bytes, and this is a terminal. Send it to a file or a program")
+    check_form(output)
     text = _query(query, file)
     sizes = {"memory_bytes": _bytes("--memory", memory), "temporary_bytes": _bytes("--temporary", temporary)}
     if sizes["memory_bytes"] < _MEMORY_BYTES_MIN:

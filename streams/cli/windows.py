@@ -14,7 +14,7 @@ from streams.cli.context import WRONG
 from streams.cli.listing import Listing
 from streams.cli.output import Output, OutputOption, emit
 from streams.cli.progress import entries_progress
-from streams.cli.query import Form, FormOption
+from streams.cli.questions import Form, FormOption, check_form
 from streams.cli.ranges import PartitionOption, opened
 
 if TYPE_CHECKING:
@@ -128,8 +128,7 @@ def run(
 
     if as_live and file is not None:
         raise BadInputError("--as-live takes the window from the ledger, --file from a file. Give one or the other")
-    if output is Form.ARROW and sys.stdout.isatty():
-        raise BadInputError("an Arrow stream is bytes, and this is a terminal. Send it to a file or a program")
+    check_form(output)
     from_us, to_us = (None if text is None else parse_us(text) for text in (first, to))
     if from_us is not None and to_us is not None and to_us < from_us:
         raise BadInputError(f"no window lies between {first} and {to}. Give --from the earlier instant")

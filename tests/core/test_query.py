@@ -25,6 +25,7 @@ from schemas.errors import BadInputError
 from schemas.faults import Fault
 from streams.causes import Cause
 from streams.cli import query as command
+from streams.cli.questions import Form
 from streams.windows import DURATION_MAX_US, By, Doubtful, Frame
 from tests.core.hot_rows import START_MS, DictionaryStore, many_rows, odd_rows
 from tests.core.interpreted import interpreted
@@ -436,12 +437,10 @@ def test_a_table_has_causes_where_an_event_has_one(capsys: pytest.CaptureFixture
     made_of = many_rows(0, 3, sources=[b"s"])
     made_of.rows.cause[1] = cause
     queries = HotQueries(DictionaryStore({0: made_of}))
-    command._print("/range", rows_table(queries.range(Question(), FIELDS, 9)), command.Form.TABLE)
+    command._print("/range", rows_table(queries.range(Question(), FIELDS, 9)), Form.TABLE)
     told = capsys.readouterr().out
     assert ("cause" in told, "BACKLOG" in told) == (cause is not Cause.NONE,) * 2
-    command._print(
-        "/range", rows_table(queries.range(Question(), (Field.SEQUENCE, Field.CAUSE), 9)), command.Form.TABLE
-    )
+    command._print("/range", rows_table(queries.range(Question(), (Field.SEQUENCE, Field.CAUSE), 9)), Form.TABLE)
     assert "cause" in capsys.readouterr().out
 
 
@@ -450,7 +449,7 @@ def test_a_table_of_frame_corrected_has_its_time_and_bound(capsys: pytest.Captur
     queries = HotQueries(DictionaryStore({0: many_rows(0, 3, sources=[b"s"])}))
     for frame in Frame:
         answer = queries.range(Question(frame), usual_fields(frame), 9)
-        command._print("/range", rows_table(answer), command.Form.TABLE)
+        command._print("/range", rows_table(answer), Form.TABLE)
         told = capsys.readouterr().out
         assert ("corrected timestamp" in told, "bound us" in told) == (frame is Frame.CORRECTED,) * 2
 
