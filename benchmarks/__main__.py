@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads annotations when the program runs
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -20,10 +20,8 @@ from benchmarks.cases import (
     Name,
     plan,
 )
-from schemas.errors import BadInputError, DriftledgerError, UnreachableError
-
-WRONG, USAGE, UNREACHABLE = 1, 2, 3
-PLAIN_WIDTH: Final = 200
+from benchmarks.command import BarsOption, status_of, tell
+from streams.cli.context import WRONG
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -68,10 +66,7 @@ def benchmarks(
     bootstrap: Annotated[
         str | None, typer.Option(help="Measure with this Kafka; the broker's CPU time is then not known.")
     ] = None,
-    bars_too: Annotated[
-        bool,
-        typer.Option("--bars", help="Say which of the project's bars are reached; exit code 1 where one is not."),
-    ] = False,
+    bars_too: BarsOption = False,
 ) -> None:
     """Measure rate, cost, memory and latency; the ledger's contents are checked before a figure counts.
 
@@ -117,26 +112,15 @@ def benchmarks(
         from benchmarks.bars import bars  # noqa: PLC0415 - as above
 
         found = bars(measured)
-        for bar in found:
-            typer.echo(str(bar))
         if not found:
             typer.echo("no bar is about these cases: preloaded ones are judged with --batch 5000", err=True)
-        if not found or not all(bar.reached for bar in found):
+        if not tell(found) or not found:
             raise typer.Exit(WRONG)
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit code; errors are told on stderr."""
-    try:
-        app(arguments, prog_name="python -m benchmarks")
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 0
-    except DriftledgerError as error:
-        typer.echo(f"benchmarks: {error}", err=True)
-        if isinstance(error, BadInputError):
-            return USAGE
-        return UNREACHABLE if isinstance(error, UnreachableError) else WRONG
-    return 0
+    """See `status_of`."""
+    return status_of(app, arguments, "python -m benchmarks")
 
 
 if __name__ == "__main__":

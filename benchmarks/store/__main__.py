@@ -9,9 +9,10 @@ from typing import Annotated, Final
 
 import typer
 
-from schemas.errors import BadInputError, DriftledgerError, UnreachableError
+from benchmarks.command import BarsOption, status_of, tell
+from schemas.errors import BadInputError
+from streams.cli.context import WRONG
 
-WRONG, USAGE, UNREACHABLE = 1, 2, 3
 _ROWS: Final = 2_000_000
 _ROUNDS: Final = 31
 _ROWS_MIN: Final = 20_000
@@ -47,9 +48,7 @@ def store(
             help="Measure nothing: draw the last run in such a file of JSON lines.",
         ),
     ] = None,
-    bars_too: Annotated[
-        bool, typer.Option("--bars", help="Say which of the project's bars are reached; exit code 1 where one is not.")
-    ] = False,
+    bars_too: BarsOption = False,
 ) -> None:
     """Measure our hot tier and our archives beside other stores: the same rows, questions and answers.
 
@@ -90,10 +89,7 @@ def store(
 
         draw(stores, picture)
     if bars_too and drawn_from is None:
-        found = bars(report)
-        for bar in found:
-            typer.echo(str(bar))
-        failed = failed or not all(bar.reached for bar in found)
+        failed = not tell(bars(report)) or failed
     if failed:
         raise typer.Exit(WRONG)
 
@@ -108,17 +104,8 @@ def _check_writable(option: str, path: Path | None) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit code; errors are told on stderr."""
-    try:
-        app(arguments, prog_name="python -m benchmarks.store")
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 0
-    except DriftledgerError as error:
-        typer.echo(f"benchmarks: {error}", err=True)
-        if isinstance(error, BadInputError):
-            return USAGE
-        return UNREACHABLE if isinstance(error, UnreachableError) else WRONG
-    return 0
+    """See `status_of`."""
+    return status_of(app, arguments, "python -m benchmarks.store")
 
 
 if __name__ == "__main__":
