@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -25,12 +24,10 @@ from streams.drift_warnings import newest_warnings, warnings_from
 from streams.ledger_reader import decode_entry
 from streams.progress import read_lane
 from streams.queries import Ledger as Queries
-from streams.snapshots import read_snapshots
 from tests.broker.harness import Ledger, Load, wait_for
-from tests.broker.test_jobs import later
+from tests.broker.job_ledgers import fill, later, live, oldest_snapshot, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import pyarrow as pa
@@ -52,30 +49,15 @@ def ledger(kafka: Any, prefix: str, tmp_path: Path) -> Ledger:
     """Of one partition, archived and joined; its worker has ended."""
     options = {"partitions": 1, "lanes": 1, "snapshot_interval_ms": 1_000}
     made = Ledger(kafka.bootstrap, prefix, tmp_path, options).create()
-    load = Load(made)
-    load.send(EVENTS)
-    load.flush()
-    with made.worker() as worker:
-        made.wait_level(worker)
-        wait_for(lambda: worker.output.count("hot_tier_level") == 1, "it is hot")
-        wait_for(lambda: oldest_snapshot(made) > EVENTS, "all snapshots are of its end", poll_s=1)
-        worker.stop()
+    fill(made, EVENTS, in_snapshots=True)
     rule = {"version": 1, "ledger": "cut_when_proved", "ledger_keep_hours": 0}
     with Jobs(made.settings, made.bootstrap) as jobs:
         folder = jobs.files.root / "configuration"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "retention_policies.json").write_text(json.dumps(rule))
     for job in (Job.SEAL, Job.COMPACT):
-        with later(8.5), Jobs(made.settings, made.bootstrap) as jobs:
-            jobs.run(job, lambda *_: None)
+        run(made, job, 8.5)
     return made
-
-
-def oldest_snapshot(ledger: Ledger) -> int:
-    """Of judge, derive and store; both of each are there."""
-    with ledger.log() as log:
-        found = [packed.index for packed in read_snapshots(log, ledger.names.snapshots, 0)]
-    return min(found) if len(found) == 6 else 0
 
 
 def cut(ledger: Ledger, die_at: str = "") -> list[tuple[int, int]]:
@@ -120,15 +102,6 @@ def cuts_said(ledger: Ledger) -> list[int]:
     """What entries say: the first that stays, of each."""
     found = [read_control(decode_entry(0, value)["value"]) for value in entries(ledger).values()]
     return [body["before_index"] for kind, body in found if kind == "Cut"]
-
-
-@contextlib.contextmanager
-def live(ledger: Ledger) -> Iterator[Any]:
-    """With a worker."""
-    with ledger.worker() as worker:
-        worker.wait_live()
-        yield worker
-        worker.stop()
 
 
 def test_what_is_proved_goes_and_nothing_changes(ledger: Ledger) -> None:

@@ -18,14 +18,12 @@ from streams.continuity import check_partition
 from streams.drift_warnings import newest_warnings, warnings_from
 from streams.progress import read_lane
 from streams.queries import Ledger as Queries
-from streams.snapshots import read_snapshots
 from tests.broker.harness import Ledger, Load, wait_for
+from tests.broker.job_ledgers import later, live, oldest_snapshot
 from tests.broker.job_victim import Fate, Plan
 from tests.broker.test_job_kills import Victims
-from tests.broker.test_jobs import later
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 #: Its short form is that of one partition, in test_cut.py.
@@ -34,15 +32,6 @@ PARTITIONS = range(2)
 PARTS = (44_000, 40_000)
 DAYS = 30
 RULES = {"version": 1, "archives_days": 10, "ledger": "cut_when_proved", "ledger_keep_hours": 0}
-
-
-@contextlib.contextmanager
-def live(ledger: Ledger) -> Iterator[Any]:
-    """With a worker."""
-    with ledger.worker() as worker:
-        worker.wait_live()
-        yield worker
-        worker.stop()
 
 
 def run(ledger: Ledger, job: Job) -> list[tuple[int, int, int]]:
@@ -64,13 +53,6 @@ def grow(ledger: Ledger, load: Load, events: int) -> None:
         least = min(head.index for head in heads.values() if head is not None)
         wait_for(lambda: oldest_snapshot(ledger) >= least - 100, "all snapshots are of its end", poll_s=1)
         worker.stop()
-
-
-def oldest_snapshot(ledger: Ledger) -> int:
-    """Of judge, derive and store of both partitions; both of each are there."""
-    with ledger.log() as log:
-        found = [packed.index for packed in read_snapshots(log, ledger.names.snapshots, 0)]
-    return min(found) if len(found) == 6 * len(PARTITIONS) else 0
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ from lifecycle.steps import Job
 from lifecycle.tiers import Grain
 from streams.cli.main import main
 from tests.broker.harness import ROOT, Ledger, Load, wait_for
+from tests.broker.job_ledgers import later
 from tests.broker.job_victim import Plan
 from tests.broker.test_job_kills import Victims
-from tests.broker.test_jobs import later
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,48 +22,25 @@ from lifecycle.restoring import UnrestorableError
 from lifecycle.steps import Job
 from lifecycle.tiers import Grain
 from lifecycle.verifying import open_segment, verify
-from schemas.clock import SkewedTime, Step, SystemTime, using
 from streams.cli.main import main
 from streams.sequence import encode
-from tests.broker.harness import Ledger, Load, read_ledger, wait_for
+from tests.broker.harness import Ledger, read_ledger, wait_for
+from tests.broker.job_ledgers import DAY_S, fill, later, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from lifecycle.manifest import Segment
 
-DAY_S = 86_400
 EVENTS = 40_000
-
-
-@contextmanager
-def later(days: float) -> Iterator[None]:
-    """So many days from now."""
-    with using(SkewedTime(SystemTime(), Step(int(days * DAY_S * 1e9)))):
-        yield
 
 
 @pytest.fixture
 def ledger(kafka: Any, prefix: str, tmp_path: Path) -> Ledger:
     """Of two partitions, with events, whose worker has ended."""
     made = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 2, "lanes": 1}).create()
-    load = Load(made)
-    load.send(EVENTS)
-    load.flush()
-    with made.worker() as worker:
-        made.wait_level(worker)
-        wait_for(lambda: worker.output.count("hot_tier_level") == 2, "both are hot")
-        worker.stop()
+    fill(made, EVENTS)
     return made
-
-
-def run(ledger: Ledger, job: Job, days: float) -> list[str]:
-    """A job, so many days later; what it did."""
-    told: list[str] = []
-    with later(days), Jobs(ledger.settings, ledger.bootstrap) as jobs:
-        jobs.run(job, lambda step, _done, _of: told.append(step.what))
-    return told
 
 
 def segments_of(ledger: Ledger, partition: int) -> tuple[Segment, ...]:

@@ -16,16 +16,15 @@ from lifecycle.job_log import JobLog
 from lifecycle.jobs import Jobs
 from lifecycle.lifecycle_watch import LifecycleWatch
 from lifecycle.steps import Job
-from schemas.clock import SkewedTime, Step, SystemTime, using
 from streams.address import find_workers
 from streams.log import Log
-from tests.broker.harness import Ledger, Load, wait_for
+from tests.broker.harness import Ledger, wait_for
+from tests.broker.job_ledgers import fill, run
 from tests.core.lifecycle_histories import run_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DAY_S = 86_400
 EVENTS = 20_000
 
 
@@ -33,23 +32,8 @@ EVENTS = 20_000
 def ledger(kafka: Any, prefix: str, tmp_path: Path) -> Ledger:
     """Of two partitions, with events, whose worker has ended."""
     made = Ledger(kafka.bootstrap, prefix, tmp_path, {"partitions": 2, "lanes": 1}).create()
-    load = Load(made)
-    load.send(EVENTS)
-    load.flush()
-    with made.worker() as worker:
-        made.wait_level(worker)
-        wait_for(lambda: worker.output.count("hot_tier_level") == 2, "both are hot")
-        worker.stop()
+    fill(made, EVENTS)
     return made
-
-
-def run(ledger: Ledger, job: Job, days: float) -> None:
-    """A job, so many days later."""
-    with (
-        using(SkewedTime(SystemTime(), Step(int(days * DAY_S * 1e9)))),
-        Jobs(ledger.settings, ledger.bootstrap) as jobs,
-    ):
-        jobs.run(job, lambda *_: None)
 
 
 def test_it_is_followed_as_it_grows(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from lifecycle.object_tree import ObjectStoreUnavailableError
 from lifecycle.packing import DamagedError
 from lifecycle.steps import Job
 from lifecycle.tiers import Tier
-from tests.broker.harness import Ledger, Load, wait_for
-from tests.broker.test_cut import entries, live, oldest_snapshot
-from tests.broker.test_jobs import check_bytes, run, segments_of
+from tests.broker.harness import Ledger
+from tests.broker.job_ledgers import fill, live, run
+from tests.broker.test_cut import entries
+from tests.broker.test_jobs import check_bytes, segments_of
 from tests.broker.test_tiers import answers, turn
 from tests.core.test_object_jobs import objects_in, put
 
@@ -35,14 +36,7 @@ def test_archives_of_a_ledger_in_a_store_of_objects(s3: Server, kafka: Any, pref
     settings: dict[str, Any] = {"partitions": 1, "lanes": 1, "snapshot_interval_ms": 1_000}
     settings |= {"archive_uri": uri, "archive_uri_tiers": "historical,deep"}
     ledger = Ledger(kafka.bootstrap, prefix, tmp_path, settings).create()
-    load = Load(ledger)
-    load.send(EVENTS)
-    load.flush()
-    with ledger.worker() as worker:
-        ledger.wait_level(worker)
-        wait_for(lambda: worker.output.count("hot_tier_level") == 1, "it is hot")
-        wait_for(lambda: oldest_snapshot(ledger) > EVENTS, "all snapshots are of its end", poll_s=1)
-        worker.stop()
+    fill(ledger, EVENTS, in_snapshots=True)
     (folder,) = ledger.settings.data_dir.glob("hot/*/*/lane-0")
     wanted, _ = answers(ledger)
 

@@ -26,8 +26,8 @@ from streams.queries import Ledger as Queries
 from streams.restore import entries_between
 from streams.windows import DURATION_MAX_US, By, Doubtful, Frame, Late, WindowDefinition, percentile_text
 from tests.broker.harness import Ledger, wait_for
-from tests.broker.test_cut import cut, oldest_snapshot
-from tests.broker.test_jobs import later
+from tests.broker.job_ledgers import later, oldest_snapshot
+from tests.broker.test_cut import cut
 from tests.broker.window_ledgers import WINDOWS, Past
 
 if TYPE_CHECKING:
