@@ -15,7 +15,7 @@ import numpy as np
 
 from lifecycle.reader import Reader
 from schemas.canonical import EntryKind
-from schemas.columns import Scratch, allocate_entries, decode_entries
+from schemas.columns import Scratch, allocate_entries
 from schemas.errors import DriftledgerError
 from schemas.memory import SHA256_CONTEXT_BYTES, address_of, kernel, sha256_final, sha256_init, sha256_update
 from streams.address import find_workers
@@ -23,6 +23,7 @@ from streams.fold import Target
 from streams.folds import FOLDS, States
 from streams.log import Log
 from streams.rdkafka import NativeConsumer
+from streams.records import decode_records
 from streams.sequence import Break, Head, verify
 
 if TYPE_CHECKING:
@@ -299,14 +300,7 @@ def columns(batch: Batch, topic: str, scratch: Scratch) -> Entries:
     """The entries of a fetched batch of that topic."""
     records, rows = batch.records, batch.rows
     entries = allocate_entries(rows)
-    broken = decode_entries(
-        records.value_address[:rows],
-        records.value_length[:rows],
-        records.key_address[:rows],
-        records.key_length[:rows],
-        entries,
-        scratch,
-    )
+    broken = decode_records(records, rows, entries, scratch)
     if broken >= 0:
         offset = int(records.offset[broken])
         raise CheckFailedError(f"the record at offset {offset} of {topic} is no entry. No figure counts")

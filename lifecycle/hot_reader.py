@@ -28,12 +28,13 @@ from lifecycle.manifest_log import ManifestLog
 from lifecycle.resume import RESUMED, end_of, resume
 from lifecycle.store import Store
 from schemas.clock import source as time_source
-from schemas.columns import Scratch, allocate_entries, decode_entries, slice_rows
+from schemas.columns import Scratch, allocate_entries, slice_rows
 from schemas.errors import DriftledgerError, UnreachableError
 from schemas.instants import NS_PER_S
 from streams.judge import Judge
 from streams.ledger_reader import STALL_TIMEOUT_MS, find_offset, first_index, open_reader, read_tail
 from streams.log import Log
+from streams.records import decode_records
 from streams.restore import entries_between
 from streams.snapshots import read_snapshots
 
@@ -262,14 +263,7 @@ def _left_s(until_ns: int) -> float:
 def _entries_of(records: Records, rows: int, scratch: Scratch) -> Entries:
     """As columns. Raises DriftledgerError for a record that is no entry."""
     entries = allocate_entries(rows)
-    broken = decode_entries(
-        records.value_address[:rows],
-        records.value_length[:rows],
-        records.key_address[:rows],
-        records.key_length[:rows],
-        entries,
-        scratch,
-    )
+    broken = decode_records(records, rows, entries, scratch)
     if broken >= 0:
         raise DriftledgerError(f"the record at offset {records.offset[broken]} is no ledger entry")
     return entries

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from schemas.codec import DecodeError, decode
-from schemas.columns import Scratch, allocate_entries, decode_entries, slice_rows
+from schemas.columns import Scratch, allocate_entries, slice_rows
 from schemas.errors import HaltCode, HaltError, UnreachableError
 from streams.log import offset_of
 from streams.rdkafka import NativeConsumer
+from streams.records import decode_records
 from streams.sequence import Head
 
 if TYPE_CHECKING:
@@ -195,14 +196,7 @@ def _decode(records: Records, rows: int, scratch: Scratch) -> tuple[Entries, int
     entries = allocate_entries(rows)
     whole = rows
     while whole:
-        broken = decode_entries(
-            records.value_address[:whole],
-            records.value_length[:whole],
-            records.key_address[:whole],
-            records.key_length[:whole],
-            entries,
-            scratch,
-        )
+        broken = decode_records(records, whole, entries, scratch)
         if broken < 0:
             break
         whole = broken

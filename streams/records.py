@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from schemas.canonical import LABELS_BYTES_MAX, omitted_labels
+from schemas.columns import decode_entries
 from schemas.memory import address_of, bytes_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from schemas.columns import Entries, Scratch
 
     Int64s = NDArray[np.int64]
 
@@ -38,6 +41,18 @@ class Records(NamedTuple):
 def allocate_records(rows: int) -> Records:
     """Zeroed columns for that many rows."""
     return Records(*np.zeros((len(Records._fields), rows), np.int64))
+
+
+def decode_records(records: Records, rows: int, entries: Entries, scratch: Scratch) -> int:
+    """The first rows of records of the ledger topic as entries; returns what `decode_entries` does."""
+    return decode_entries(
+        records.value_address[:rows],
+        records.value_length[:rows],
+        records.key_address[:rows],
+        records.key_length[:rows],
+        entries,
+        scratch,
+    )
 
 
 class Bounded(NamedTuple):
