@@ -143,14 +143,15 @@ class Cutting:
     def __init__(self, ledger: Ledger, files: FileTree, job: str, at: Callable[[str], None] = lambda _: None) -> None:
         self._ledger, self._files, self._job, self._at = ledger, files, job, at
 
-    def cut(self, partition: int, segments: Sequence[Segment], last_index: int) -> Cut:
+    def cut(self, partition: int, segments: Sequence[Segment], last_index: int, archived_index: int) -> Cut:
         """Have the ledger begin behind an entry. segments: what it rests on, verified before.
+
+        archived_index: as of `oldest_needed`, of all archives: those that it rests on may end with the entry.
 
         Raises NotCutError, and UnreachableError, where nothing was deleted.
         """
         ledger = self._ledger
         tail = ledger.tail(partition)
-        archived_index = segments[-1].facts.last_index
         if tail is None or last_index >= min(tail.head.index, oldest_needed(ledger, partition, tail, archived_index)):
             raise NotCutError(partition, f"entry {last_index} is needed", "Run the job again")
         made = self._made(partition, tail, segments, last_index)

@@ -277,7 +277,8 @@ class Jobs:
         files = work.lease.tree.parts.get(step.partition, ())
         with LedgerQueries(self._settings, self._bootstrap) as ledger:
             rested = rests_on(files, step.first_index, step.last_index)
-            Cutting(ledger, self.files, work.job, self._at).cut(step.partition, rested, step.last_index)
+            cutting = Cutting(ledger, self.files, work.job, self._at)
+            cutting.cut(step.partition, rested, step.last_index, files[-1].facts.last_index)
 
     def _seal(self, work: Work, step: Step, place: Place) -> None:
         tail = read_tail(self._log, self._names.sequenced, step.partition)

@@ -14,6 +14,7 @@ from lifecycle.packing import DamagedError
 from lifecycle.reader import Reader
 from lifecycle.steps import Job
 from lifecycle.tiered import MissingChunkError
+from lifecycle.tiers import MS_PER_HOUR
 from schemas.errors import BadInputError
 from streams.aggregates_check import Range
 from streams.aggregates_check import check_partition as check_results
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from lifecycle.manifest import Segment
     from streams.continuity import PartitionCheck
     from streams.warning_log import DriftWarning
 
@@ -203,6 +205,38 @@ def test_a_run_that_is_ended_anywhere_is_run_again(ledger: Ledger) -> None:
     checked(ledger)
     with live(ledger):
         pass
+
+
+def test_what_the_rules_keep_stays_and_whole_files_before_it_go(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without any rule: the first file is a week older than the last, and none of it is needed."""
+    with Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        first_last = jobs.tree().parts[0][0].facts.last_index
+        (jobs.files.root / "configuration" / "retention_policies.json").write_text('{"version": 1}')
+    load = Load(ledger, seed=2)
+    load.send(EVENTS)
+    load.flush()
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        wait_for(lambda: worker.output.count("hot_tier_level") == 1, "it is hot")
+        wait_for(lambda: oldest_snapshot(ledger) > 2 * EVENTS, "all snapshots are of its end", poll_s=1)
+        worker.stop()
+
+    def at_ms(file: Segment) -> int:
+        older_ms = 200 * MS_PER_HOUR if file.facts.first_index == 1 else 0
+        return max(file.facts.order_ms, file.facts.authority_ms_max) - older_ms
+
+    monkeypatch.setattr("lifecycle.plans._at_ms", at_ms)
+    for job in (Job.SEAL, Job.COMPACT):
+        with later(8.5), Jobs(ledger.settings, ledger.bootstrap) as jobs:
+            jobs.run(job, lambda *_: None)
+            assert len(jobs.tree().parts[0]) == 2
+    with live(ledger):
+        assert cut(ledger) == [(1, first_last)]
+        assert cut(ledger) == []
+    assert min(entries(ledger)) == first_last + 1
+    checked(ledger)
 
 
 def test_nothing_is_cut_on_a_file_that_is_damaged(ledger: Ledger) -> None:
