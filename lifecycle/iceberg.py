@@ -59,10 +59,10 @@ def iceberg_table(folder: Path, schema: pa.Schema, *, force: bool) -> Iterator[T
             try:
                 yield writer
                 writer.close()
-                catalog.commit(simple, writer.paths)
             except BaseException:
                 writer.abandon()
                 raise
+            catalog.commit(simple, writer.paths)  # an error may come behind it: the next run knows what is named
     except OSError as error:
         raise WriteError(f"{folder} cannot be written: {error.strerror or error}. The table is not there") from error
 
@@ -136,17 +136,20 @@ class _Catalog:
 
     def check(self, schema: pa.Schema, *, force: bool) -> None:
         """Raise BadInputError where the table is in the way; else remove what a killed run has left."""
-        if not self._there:
-            for path in (self._folder / "events" / "data").glob("part-*.parquet"):
-                path.unlink()
-            return
-        if not force:
+        if self._there and not force:
             raise BadInputError(f"{self._folder} has a table already. Name another folder, or give --force")
-        names = [field.name for field in self._catalog.load_table(TABLE).schema().fields]
-        if names != schema.names:
-            raise BadInputError(
-                f"the table in {self._folder} has other columns: {', '.join(names)}. Name another folder"
-            )
+        named: set[str] = set()
+        if self._there:
+            table = self._catalog.load_table(TABLE)
+            names = [field.name for field in table.schema().fields]
+            if names != schema.names:
+                raise BadInputError(
+                    f"the table in {self._folder} has other columns: {', '.join(names)}. Name another folder"
+                )
+            named = _named(table)
+        for path in (self._folder / "events" / "data").glob("part-*.parquet"):
+            if path.name not in named:
+                path.unlink()
 
     def commit(self, schema: pa.Schema, paths: list[Path]) -> None:
         """The table is these files from here on."""
@@ -165,6 +168,16 @@ class _Catalog:
     def close(self) -> None:
         """Let go of it."""
         self._catalog.close()
+
+
+def _named(table: Any) -> set[str]:
+    """Names of the data files of all of its snapshots."""
+    return {
+        entry.data_file.file_path.rpartition("/")[2]
+        for snapshot in table.snapshots()
+        for manifest in snapshot.manifests(table.io)
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False)
+    }
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import Transaction
 
 from lifecycle import exporting, iceberg
 from lifecycle.arrow import rows_table
@@ -198,6 +199,38 @@ def test_a_table_of_iceberg_has_every_row(scan: HeldScan, tmp_path: Path, monkey
     assert set(table.scan().to_arrow()["source"].to_pylist()) == {"s1"}
     with pytest.raises(BadInputError, match="other columns"):
         export(scan, Question(), (Field.VALUE,), folder, Shape.ICEBERG, force=True)
+    catalog.close()
+
+
+def test_what_a_killed_run_left_beside_a_table_is_removed(scan: HeldScan, tmp_path: Path) -> None:
+    """And nothing that any snapshot of the table has."""
+    folder = tmp_path / "lake"
+    export(scan, Question(), FIELDS, folder, Shape.ICEBERG)
+    data = folder / "events" / "data"
+    before = set(data.iterdir())
+    (data / "part-left.parquet").write_bytes(b"by halves")
+    export(scan, Question(sources=(b"s1",)), FIELDS, folder, Shape.ICEBERG, force=True)
+    assert before < set(data.iterdir())
+    assert not (data / "part-left.parquet").exists()
+
+
+def test_a_table_that_is_committed_has_its_rows_whatever_ends_the_run(
+    scan: HeldScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment behind the commit, too."""
+    folder = tmp_path / "lake"
+    export(scan, Question(), FIELDS, folder, Shape.ICEBERG)
+    commit = Transaction.commit_transaction
+
+    def interrupted(transaction: Transaction) -> None:
+        commit(transaction)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Transaction, "commit_transaction", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(scan, Question(sources=(b"s1",)), FIELDS, folder, Shape.ICEBERG, force=True)
+    catalog = SqlCatalog("driftledger", uri=f"sqlite:///{folder}/catalog.db", warehouse=folder.as_uri())
+    assert set(catalog.load_table("driftledger.events").scan().to_arrow()["source"].to_pylist()) == {"s1"}
     catalog.close()
 
 
