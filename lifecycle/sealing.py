@@ -19,6 +19,7 @@ from lifecycle.packing import Texts
 from lifecycle.store_kernel import same
 from schemas.canonical import EntryKind, ValueState
 from schemas.columns import Entries, allocate_entries
+from schemas.errors import DriftledgerError
 from schemas.memory import address_of, copy, kernel
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _PRESENT: Final = int(ValueState.PRESENT)
 _HIDDEN: Final = (int(ValueState.OMITTED), int(ValueState.ERASED))
+_TEXTS_BYTES_MAX: Final = 2**31 - 1
 
 
 class KeyIs(enum.IntEnum):
@@ -39,6 +41,17 @@ class KeyIs(enum.IntEnum):
 
 
 _SOURCE, _NO_KEY, _OTHER = (int(where) for where in KeyIs)
+
+
+class TooMuchAtOnceError(DriftledgerError):
+    """Values, keys or headers that no row group can hold: its offsets have 32 bits. Attributes: size_bytes."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(
+            f"{size_bytes:,} bytes of values that could not be read, of keys or of headers stand in one chunk, and an "
+            f"archive holds {_TEXTS_BYTES_MAX:,} of that. Nothing is archived from here on: it stays in the ledger"
+        )
+        self.size_bytes = size_bytes
 
 
 class Sealing(NamedTuple):
@@ -215,8 +228,11 @@ def _places(texts: Texts) -> NDArray[np.int64]:
 
 def _texts_at(addresses: NDArray[np.int64], lengths: NDArray[np.int64]) -> Texts:
     """A copy of texts that stand anywhere."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    if ends.size and ends[-1] > _TEXTS_BYTES_MAX:
+        raise TooMuchAtOnceError(int(ends[-1]))
     offsets = np.zeros(lengths.size + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
+    offsets[1:] = ends
     content = np.empty(int(offsets[-1]) + 1, np.uint8)
     _copy_texts(addresses, offsets, address_of(content))
     return Texts(offsets, content)

@@ -26,10 +26,10 @@ from lifecycle.chunks import ROWS, ChunkBytes, Column
 from lifecycle.packing import DamagedError, Texts, texts_of
 from lifecycle.proving import entries_in, prove
 from lifecycle.reindexing import index_again
-from lifecycle.sealing import KeyIs
+from lifecycle.sealing import KeyIs, TooMuchAtOnceError, copied
 from lifecycle.store import Store
 from schemas.canonical import EntryKind, ValueState, canonical_headers
-from schemas.columns import slice_rows
+from schemas.columns import allocate_entries, slice_rows
 from schemas.errors import DriftledgerError
 from schemas.memory import address_of
 from schemas.merkle import span_of
@@ -371,3 +371,11 @@ def test_an_index_is_not_made_again_of_a_damaged_archive(open_files: ExitStack, 
             assert [found.blob(at) for at in range(found.chunks)] == blobs
     assert detected >= len(damaged) - 8
     assert memory
+
+
+def test_more_than_offsets_can_tell_apart_is_refused() -> None:
+    """Before anybody makes room for it."""
+    entries = allocate_entries(2)
+    entries.headers_length[:] = 2**31 - 1, 1
+    with pytest.raises(TooMuchAtOnceError, match="2,147,483,648 bytes"):
+        copied(entries)
