@@ -12,8 +12,8 @@ What was cut off before the commit leaves files that the manifest does not name,
 any more: `tidying` removes both, by whoever holds the lease next, once their entries are in another file that is whole.
 
 GUARANTEE the files of a commit are there, whole and on disk, before it; none is removed that the manifest names.
-GUARANTEE memory: of some row groups, whatever the length of an archive. One has texts of buffer_bytes at most, unless a
-chunk alone has more.
+GUARANTEE memory: of some row groups, whatever the length of an archive. One has texts, and values that could not be
+read, of buffer_bytes at most, unless a chunk alone has more.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import contextlib
 import os
 import shutil
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import numpy as np
 
 from lifecycle.archive import opened
 from lifecycle.archive_facts import Compression
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 
 #: A chunk of fewer rows than the others may have ended for its texts, which are bounded: so many go to a row group.
 _SHORT_CHUNKS_MAX: Final = 4
+#: What an event has beside its id and payload as a rule; what is more counts, as do values that could not be read.
+_USUAL_BYTES: Final = 128
 _COPIED_BYTES: Final = 1024 * 1024
 #: Facts of who wrote a file, and not of what is in it.
 _OF_WRITER: Final = ("event_fingerprint", "entry_fingerprint", "writer_version")
@@ -152,15 +156,13 @@ def _built(
 ) -> Fresh:
     """Chunks behind a head, and their entries, as a file."""
     data = work.files.fresh(tier)
-    portions = Portions(entries)
     builder: Builder | None = None
     headers: list[Header] = []
     with told_as_refusal(data):
         try:
-            for group in _groups(partition, chunks, work.buffer_bytes):
+            for group, made in _groups(partition, chunks, Portions(entries), work.buffer_bytes):
                 if builder is None:
                     builder = Builder(data, partition, before, group[0][1].order_ms, work.compression)
-                made = portions.until(group[-1][1].last_index)
                 builder.add([chunk for chunk, _ in group], made.entries)
                 headers += [header for _, header in group]
             if builder is None:
@@ -243,30 +245,45 @@ class Portions:
             parts.append(made._replace(entries=slice_rows(entries, 0, cut)))
             self._left = made._replace(entries=slice_rows(entries, cut, entries.index.size))
             break
-        return parts[0]._replace(
-            entries=behind([part.entries for part in parts]), memory=tuple(part.memory for part in parts)
-        )
+        return _together(parts)
+
+
+def _together(parts: Sequence[Made]) -> Made:
+    """Entries one behind the other."""
+    return parts[0]._replace(
+        entries=behind([part.entries for part in parts]), memory=tuple(part.memory for part in parts)
+    )
 
 
 def _groups(
-    partition: int, chunks: Iterable[ChunkBytes], buffer_bytes: int
-) -> Iterator[list[tuple[ChunkBytes, Header]]]:
-    """Chunks that make a row group, with their headers."""
+    partition: int, chunks: Iterable[ChunkBytes], portions: Portions, buffer_bytes: int
+) -> Iterator[tuple[list[tuple[ChunkBytes, Header]], Made]]:
+    """Chunks that make a row group, with their headers, and all of their entries."""
     held: list[tuple[ChunkBytes, Header]] = []
+    parts: list[Made] = []
     rows = short = held_bytes = 0
     for chunk in chunks:
         header = decode_header(partition, chunk.first_sequence, chunk.header)
-        is_short, texts = header.rows < ROWS, text_bytes_in(partition, chunk)
+        made = portions.until(header.last_index)
+        is_short, size_bytes = header.rows < ROWS, _bytes_held(text_bytes_in(partition, chunk), made.entries)
         is_full = rows + header.rows > ROWS_MAX or short + is_short > _SHORT_CHUNKS_MAX
-        if held and (is_full or held_bytes + texts > buffer_bytes):
-            yield held
-            held, rows, short, held_bytes = [], 0, 0, 0
+        if held and (is_full or held_bytes + size_bytes > buffer_bytes):
+            yield held, _together(parts)
+            held, parts, rows, short, held_bytes = [], [], 0, 0, 0
         held.append((chunk, header))
+        parts.append(made)
         rows += header.rows
         short += is_short
-        held_bytes += texts
+        held_bytes += size_bytes
     if held:
-        yield held
+        yield held, _together(parts)
+
+
+def _bytes_held(texts: int, entries: Entries) -> int:
+    """What a chunk takes, by its texts and by its entries: of a value that cannot be read no text is in it."""
+    values = entries.value_length[entries.value_address != 0]
+    beside = (values, np.maximum(entries.key_length, 0), entries.headers_length)
+    return max(texts, sum(int(lengths.sum()) for lengths in beside) - _USUAL_BYTES * entries.index.size)
 
 
 def blobs_of(index: Index) -> list[Blob]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from lifecycle.chunk_codec import decode_header
 from lifecycle.chunks import ChunkBytes
 from lifecycle.store import Store
 from lifecycle.tiers import MS_PER_HOUR, Grain, period_of
+from schemas.canonical import EntryKind
 from schemas.columns import slice_rows
 from streams.judge import Judge
 from streams.sequence import ZERO_HASH, relink
@@ -48,9 +50,12 @@ class Hours(NamedTuple):
             yield slice_rows(self.entries, start, min(start + rows, self.entries.index.size))
 
 
-def over_hours(seed: int, length: int, hours: int, partition: int = 3) -> Hours:
-    """So many entries, spread over so many hours and one that has not ended."""
-    ledger = Ledger(history(seed, length))
+def over_hours(seed: int, length: int, hours: int, partition: int = 3, spoiled: bytes = b"") -> Hours:
+    """So many entries, spread over so many hours and one that has not ended. spoiled: in place of every value."""
+    rows = history(seed, length)
+    if spoiled:
+        rows = [replace(row, value=spoiled) if row.kind is EntryKind.DATA else row for row in rows]
+    ledger = Ledger(rows)
     entries = ledger.entries
     entries.authority_ms[:] = BEGIN_MS + np.arange(length, dtype=np.int64) * ((hours + 1) * MS_PER_HOUR) // length
     relink(ZERO_HASH, entries)

@@ -297,6 +297,17 @@ def test_a_row_group_has_no_more_texts_than_a_job_may_gather(tmp_path: Path, hou
     assert bytes_in(wide, wide.lease.tree.parts[hours.partition][0]) == bytes_of(hours, 1, facts.last_index)
 
 
+def test_a_row_group_has_no_more_values_that_cannot_be_read_either(tmp_path: Path) -> None:
+    """No text of theirs is in any chunk, and the archive has all of each."""
+    spoiled = over_hours(SEED, 40_000, 1, spoiled=b"?" * 300)
+    work = work_in(tmp_path)._replace(buffer_bytes=1 << 20)
+    segment, *_ = seal_all(work, spoiled)
+    facts = segment.facts
+    with open_segment(work.files, segment) as (archive, index):
+        assert int(archive.table.is_data.sum()) == index.chunks > 2
+    assert bytes_in(work, segment) == bytes_of(spoiled, 1, facts.last_index)
+
+
 def test_a_chunk_says_what_its_texts_take(hours: Hours) -> None:
     """As they are in memory; one whose texts are cut off is damaged."""
     chunk, header = hours.hours[0].chunks[0], hours.hours[0].headers[0]
