@@ -55,7 +55,7 @@ from streams.log import Log
 from streams.ownership import Ownership
 from streams.progress import produce_durably
 from streams.put import Puts
-from streams.settings import Settings, load
+from streams.settings_file import load
 from streams.topics_admin import TopicsAdmin, specs_of
 from streams.warm import warm
 from streams.warning_log import WarningLog
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from streams.admission import Deployment
     from streams.guardian import Alarm
     from streams.lane import Committed
+    from streams.settings import Settings
     from streams.transactions import Point
 
 _WATCH_INTERVAL_S = 5.0

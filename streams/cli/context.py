@@ -33,7 +33,7 @@ def settings_of(context: typer.Context, **overrides: Any) -> Settings:
 
     Raises BadInputError.
     """
-    from streams.settings import load
+    from streams.settings_file import load
 
     asked = context.find_object(Asked) or Asked()
     return load(asked.config, asked.ledger, **overrides)

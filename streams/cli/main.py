@@ -125,7 +125,7 @@ def _warn_of_variables() -> None:
     """Name the variables that were meant as settings and are none."""
     if not any(name.upper().startswith("DRIFTLEDGER_") for name in os.environ):
         return  # and no settings to be imported for --help
-    from streams.settings import unknown_variables
+    from streams.settings_file import unknown_variables
 
     for name, near in unknown_variables().items():
         remedy = f"Did you mean {near}?" if near else "Unset it"

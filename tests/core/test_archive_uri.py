@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import BadInputError
 from streams.archive_uri import parse
-from streams.settings import load
+from streams.settings_file import load
 
 SECRET = "AKIAVERYSECRET"  # noqa: S105 - of a test
 

@@ -513,7 +513,7 @@ def test_an_error_becomes_one_line_and_its_exit_code(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("streams.settings.load", fail)
+    monkeypatch.setattr("streams.settings_file.load", fail)
     assert command.main(["broker", "stop"]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -522,7 +522,7 @@ def test_an_error_becomes_one_line_and_its_exit_code(
 
 def test_a_defect_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only our own errors are told in one line."""
-    monkeypatch.setattr("streams.settings.load", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr("streams.settings_file.load", lambda *_, **__: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         command.main(["broker", "stop"])
 
@@ -564,7 +564,7 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "modules",
     [
-        "streams.settings",
+        "streams.settings_file",
         "streams.settings, streams.broker, streams.topics_admin",
         "streams.settings, streams.address, lifecycle.drift_reader, lifecycle.drift_question",
     ],

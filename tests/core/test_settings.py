@@ -12,7 +12,8 @@ from lifecycle.archiving import BUFFER_BYTES
 from schemas.errors import BadInputError
 from streams import settings as settings_module
 from streams.definitions import threshold_us_from_ms
-from streams.settings import Settings, load, unknown_variables
+from streams.settings import Settings
+from streams.settings_file import load, unknown_variables
 from streams.severity import THRESHOLD_LIMIT_US
 from streams.windows import DEFAULT_WINDOWS, DEFINITIONS_MAX, WindowDefinition
 
