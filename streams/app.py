@@ -4,12 +4,6 @@
 loop, its services, its channels between a lane's host and its agent, its ordinary agents. Truth is not in it:
 sequences, progress and offsets are the lanes' own, and nothing of Faust's acknowledgement, tables or exactly-once
 mode is relied on.
-
-HAZARD Faust starts the services of users once its own consumer has joined its group, which after a kill takes until
-the dead member's session ends. Lanes do not wait for that: the worker starts with the application (`_Boot`).
-
-HAZARD Faust's consumer reads uncommitted records and has no setting for it, and our topics are transactional: the
-transport below makes every consumer of this application read_committed (pinned by a test on a real broker).
 """
 
 from __future__ import annotations
@@ -21,10 +15,7 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import faust
 import structlog
-from faust.app.base import BootStrategy
-from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
 from lifecycle.asked_jobs import LOOK_S, PENDING_MAX, AskedJobs
@@ -43,6 +34,7 @@ from streams.agents import Turn, alert_agent, job_agent, lane_agent
 from streams.api import Api, owned_lanes
 from streams.broker import reach
 from streams.control import encode_control
+from streams.faust_app import bare_app, start_with
 from streams.folds import Configured
 from streams.gate import Gate
 from streams.guardian import alarm_of
@@ -64,6 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import faust
+
     from lifecycle.slots import Slot
     from streams.admission import Deployment
     from streams.guardian import Alarm
@@ -73,44 +67,10 @@ if TYPE_CHECKING:
 
 _WATCH_INTERVAL_S = 5.0
 _WARNINGS_INTERVAL_S = 0.5
-#: Alerts are logged in time for people, not one by one: each answer to the agent's consumer wakes two event loops,
-#: and with a hundred thousand sources nearly every transaction holds an alert.
-_ALERTS_WAIT_MS = 500
-_ALERTS_BYTES = 1_048_576
 _GIVE_BACK_INTERVAL_S = 60.0
 #: How long a worker that stops waits for what it moves, or runs, to end.
 _KEEPER_END_S = 2.0
 _logger = structlog.get_logger()
-
-
-class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        """With what Faust has no setting for, and the consumer's start() reads."""
-        consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = "read_committed"  # noqa: SLF001 - as above
-        consumer._fetch_max_wait_ms = _ALERTS_WAIT_MS  # noqa: SLF001 - as above
-        consumer._fetch_min_bytes = _ALERTS_BYTES  # noqa: SLF001 - as above
-        return consumer
-
-
-class _ReadCommittedConsumer(driver.Consumer):
-    def _new_consumer_thread(self) -> Any:
-        return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
-
-
-class _ReadCommittedTransport(driver.Transport):
-    Consumer = _ReadCommittedConsumer
-
-
-class _Boot(BootStrategy):
-    """What the application starts, in order; it ends in the reverse one."""
-
-    worker: Worker
-    enable_web = False  # Faust's command would turn it on, without authentication on every address
-
-    def server(self) -> Any:
-        """Faust's own services, the agents among them, then ours."""
-        return [*super().server(), self.worker]
 
 
 def check_topics(settings: Settings, bootstrap: str) -> None:
@@ -477,25 +437,10 @@ class Worker(Service):
 
 def build(settings: Settings, bootstrap: str, *, at: Callable[[Point], None] | None = None) -> faust.App:
     """The application of one ledger's worker. at: called at named points of each transaction; tests kill there."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)  # Faust makes the last folder of its path only
-    app = faust.App(
-        f"{settings.prefix}.{settings.ledger}.host",
-        broker=f"kafka://{bootstrap}".replace(",", ";"),
-        store="memory://",
-        web_enabled=False,
-        topic_disable_leader=True,
-        topic_allow_declare=False,
-        autodiscover=False,
-        Worker="streams.worker:Host",
-        datadir=settings.data_dir / "faust",
-        broker_session_timeout=settings.session_timeout_ms / 1_000,
-        broker_heartbeat_interval=settings.session_timeout_ms / 4_000,
-    )
-    app.transport = _ReadCommittedTransport(app.conf.broker_consumer, app, loop=app.loop)
+    app = bare_app(settings, bootstrap)
     worker = Worker(app, settings, bootstrap, at=at)
     alert_agent(app, worker.names)
-    app.boot_strategy = boot = _Boot(app)
-    boot.worker = worker
+    start_with(app, worker)
     return app
 
 
