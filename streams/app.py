@@ -39,6 +39,7 @@ from streams.folds import Configured
 from streams.gate import Gate
 from streams.guardian import alarm_of
 from streams.heartbeats import Heart
+from streams.input_lag import InputLag
 from streams.lane import Lane
 from streams.lane_host import LaneHost, State, Surroundings
 from streams.live_boards import LiveBoards
@@ -90,7 +91,7 @@ class Worker(Service):
     """The lanes of this process.
 
     Attributes for health: worker_id, hosts by lane number, unreachable (what the broker did not answer, if it did not),
-    lag by partition (input offsets to come, as read last), boards (what a page shows).
+    lag by partition, boards (what a page shows).
     """
 
     def __init__(
@@ -100,7 +101,6 @@ class Worker(Service):
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}"
         self.hosts: dict[int, LaneHost] = {}
         self.unreachable: str | None = None
-        self.lag: dict[int, int] = {}
         self.boards = LiveBoards()
         self.bootstrap = bootstrap
         self._settings = settings
@@ -109,12 +109,9 @@ class Worker(Service):
         self._configured = Configured(settings.judge(), settings.windows)
         self._channels = {number: lane_agent(app, number) for number in range(settings.lanes)}
         self._warnings = WarningLog()
-        #: Partitions whose next record is older than half the input's retention.
-        self._late: set[int] = set()
+        self._input_lag = InputLag(self.names.input)
         #: By partition: the alarm that was answered by a lock, by its first heartbeat.
         self._answered: dict[int, int] = {}
-        #: Partitions whose lag is on show.
-        self._measured: set[int] = set()
         self._ownership: Ownership | None = None
         #: The data directory of the hot tiers; None where nothing is kept hot.
         self._slot: Slot | None = None
@@ -194,6 +191,11 @@ class Worker(Service):
             self._announced = announce(self._settings, self.worker_id, self._api.address)
         except OSError as error:
             _logger.warning("worker_not_announced", error=str(error))
+
+    @property
+    def lag(self) -> dict[int, int]:
+        """By partition: input offsets to come, as read last."""
+        return self._input_lag.offsets
 
     def halts(self) -> dict[int, HaltError]:
         """Halted partitions of the lanes owned here."""
@@ -310,31 +312,8 @@ class Worker(Service):
 
     def _look(self, log: Log) -> Deployment:
         now = deployment(log, self.names, 0)
-        positions = self._positions()
-        lag = {p: max(0, end - positions[p]) for p, end in log.ends(self.names.input, positions).items()}
-        for partition, offsets in lag.items():
-            metrics.LAG.labels(str(partition)).set(offsets)
-        self.lag = lag
-        for partition in self._measured - set(lag):
-            metrics.LAG.remove(str(partition))
-        self._measured = set(lag)
-        self._warn_of_retention(log, {p: positions[p] for p, offsets in lag.items() if offsets})
+        self._input_lag.measure(log, self._positions())
         return now
-
-    def _warn_of_retention(self, log: Log, behind: dict[int, int]) -> None:
-        """What expires before it is sequenced is lost. behind: positions of partitions with input to come."""
-        retention_ms = log.retention_ms(self.names.input) if behind else -1
-        late: set[int] = set()
-        if retention_ms > 0:
-            half = time_source().now_us() // 1_000 - retention_ms // 2
-            younger = log.offsets_since(self.names.input, behind, half)
-            late = {p for p, position in behind.items() if younger[p] < 0 or position < younger[p]}
-        for partition in sorted(late - self._late):
-            _logger.error(
-                "lag_past_half_retention", partition=partition, position=behind[partition], retention_ms=retention_ms
-            )
-        self._late = late
-        metrics.LATE.set(len(late))
 
     # ------------------------------------------------------------------------------------------------------ ownership
 
