@@ -31,22 +31,19 @@ from streams import heap, metrics
 from streams.address import announce, withdraw
 from streams.admission import deployment
 from streams.agents import Turn, alert_agent, job_agent, lane_agent
+from streams.alarm_locks import AlarmLocks
 from streams.api import Api, owned_lanes
 from streams.broker import reach
-from streams.control import encode_control
 from streams.faust_app import bare_app, start_with
 from streams.folds import Configured
 from streams.gate import Gate
-from streams.guardian import alarm_of
 from streams.heartbeats import Heart
 from streams.input_lag import InputLag
 from streams.lane import Lane
 from streams.lane_host import LaneHost, State, Surroundings
 from streams.live_boards import LiveBoards
-from streams.locks import GUARDIAN, halts_in, lock_body
 from streams.log import Log
 from streams.ownership import Ownership
-from streams.progress import produce_durably
 from streams.put import Puts
 from streams.settings_file import load
 from streams.topics_admin import TopicsAdmin, specs_of
@@ -54,7 +51,7 @@ from streams.warm import warm
 from streams.warning_log import WarningLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     import faust
@@ -110,8 +107,7 @@ class Worker(Service):
         self._channels = {number: lane_agent(app, number) for number in range(settings.lanes)}
         self._warnings = WarningLog()
         self._input_lag = InputLag(self.names.input)
-        #: By partition: the alarm that was answered by a lock, by its first heartbeat.
-        self._answered: dict[int, int] = {}
+        self._alarm_locks = AlarmLocks(bootstrap, self.names.control, self.worker_id, settings.lock_halts)
         self._ownership: Ownership | None = None
         #: The data directory of the hot tiers; None where nothing is kept hot.
         self._slot: Slot | None = None
@@ -376,36 +372,21 @@ class Worker(Service):
             self._answer_alarms(lane)
 
     def _answer_alarms(self, number: int) -> None:
-        """Lock the partitions of a lane for which the guardian finds this worker's clock RED, once for each alert."""
+        """Lock the partitions of a lane for which the guardian finds this worker's clock RED."""
         host = self.hosts.get(number)
         parts = [] if host is None or host.lane is None else list(host.lane.parts.values())
-        for part in parts:
-            judge = None if part.states is None else part.states.judge
-            alarm = None if judge is None else alarm_of(part.number, judge.guard, judge.locks)
-            if alarm is None or alarm.worker != self.worker_id:  # of another, it ends with our first heartbeat
-                continue
-            if self._answered.get(part.number) != alarm.first:
-                self._answered[part.number] = alarm.first
-                self.add_future(self._lock_partition(part.number, alarm))
+        for partition, alarm in self._alarm_locks.due(parts):
+            self.add_future(self._lock_partition(partition, alarm))
 
     async def _lock_partition(self, partition: int, alarm: Alarm) -> None:
         """Engage a lock in the guardian's name; tried again with the next transaction where Kafka does not take it."""
         _logger.critical("guardian_locks", partition=partition, reason=alarm.reason)
-        future = asyncio.get_running_loop().run_in_executor(None, self._engage, partition, alarm.reason)
+        future = asyncio.get_running_loop().run_in_executor(None, self._alarm_locks.engage, partition, alarm.reason)
         await asyncio.wait([future])
         error = future.exception()
         if error is not None:
-            self._answered.pop(partition, None)
+            self._alarm_locks.failed(partition)
             self._expect(error, "lock_not_written")
-
-    def _engage(self, partition: int, reason: str) -> None:
-        source, halts = f"worker {self.worker_id}", halts_in(self._settings.lock_halts)
-
-        def records() -> Iterator[tuple[None, bytes]]:  # made when it leaves, for its time is judged
-            body = lock_body(None, halts, source, time_source().now_us(), engaged=True)
-            yield None, encode_control("Lock", body, GUARDIAN, reason)
-
-        produce_durably(self.bootstrap, self.names.control, partition, records(), idempotent=False)
 
     def _expect(self, error: BaseException, event: str) -> None:
         """Log what a broker that is away explains; raise what it does not."""

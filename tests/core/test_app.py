@@ -268,7 +268,7 @@ def test_the_guardian_locks_once_for_each_alarm(worker: Worker, monkeypatch: pyt
         if errors:
             raise errors.pop()
 
-    monkeypatch.setattr(worker, "_engage", engage)
+    monkeypatch.setattr(worker._alarm_locks, "engage", engage)
 
     async def commit(times: int) -> None:
         tasks: list[Any] = []
