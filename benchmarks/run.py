@@ -31,7 +31,7 @@ from schemas.clock import SystemTime
 from schemas.errors import BadInputError, UnreachableError
 from schemas.instants import format_us
 from schemas.topics import topic_names
-from streams.broker import Cluster, answers
+from streams.kafka_cluster import Cluster, answers
 from streams.settings import Settings
 from streams.topics_admin import TopicsAdmin, specs_of
 

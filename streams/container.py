@@ -16,8 +16,8 @@ from testcontainers.core.container import DockerContainer
 from schemas.clock import SystemTime
 from schemas.errors import UnreachableError
 from schemas.instants import NS_PER_S
-from streams.broker import answers
 from streams.java import KAFKA_VERSION
+from streams.kafka_cluster import answers
 from streams.kafka_layout import HOST, Layout, Ports, choose_ports, node_properties
 
 if TYPE_CHECKING:

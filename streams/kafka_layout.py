@@ -25,7 +25,7 @@ PORT_MIN: Final = 10_000
 EPHEMERAL_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 HOST: Final = "127.0.0.1"
 #: A broker whose heartbeats stay away for so long is fenced: its partitions have no leader, and markers that end a
-#: transaction then are dropped for good (see broker.Cluster), which halts the lanes that wait for them. A single broker
+#: transaction then are dropped for good (see kafka_cluster), which halts the lanes that wait for them. A single broker
 #: has nobody to take over from it, and on a busy machine 2 s pass without a heartbeat. Three are to go on soon.
 ALONE_SESSION_MS: Final = "300000"
 AMONG_OTHERS_SESSION_MS: Final = "6000"

@@ -20,7 +20,7 @@ import pytest
 import structlog
 
 from schemas.clock import SystemTime
-from streams.broker import Cluster
+from streams.kafka_cluster import Cluster
 from streams.settings import Settings
 from tests.browser.chromium import find_chromium
 from tests.core.s3_server import ENVIRONMENT, Server, serving

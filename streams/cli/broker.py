@@ -31,7 +31,7 @@ def start(
         export DRIFTLEDGER_BOOTSTRAP=$(driftledger broker start --nodes 3)
     """
     from schemas.errors import BadInputError
-    from streams.broker import Cluster
+    from streams.kafka_cluster import Cluster
 
     settings = settings_of(context)
     if nodes not in (None, 1, 3):
@@ -50,7 +50,7 @@ def stop(context: typer.Context) -> None:
 
         driftledger broker stop
     """
-    from streams.broker import Cluster
+    from streams.kafka_cluster import Cluster
 
     cluster = Cluster.of_folder(settings_of(context).data_dir)
     if cluster is None or not cluster.pids:
@@ -70,7 +70,7 @@ def status(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
 
         driftledger broker status --output jsonl
     """
-    from streams.broker import ADOPT_TIMEOUT_S, Cluster
+    from streams.kafka_cluster import ADOPT_TIMEOUT_S, Cluster
 
     cluster = Cluster.of_folder(settings_of(context).data_dir)
     states = cluster.states() if cluster else []

@@ -110,8 +110,9 @@ class _Run:
 
     def run(self, *, sample: bool) -> int:
         """Return the exit code."""
-        from streams import broker
+        from streams.broker import locate
         from streams.cli.up_view import Overview
+        from streams.kafka_cluster import Cluster
         from streams.up import Worker, lock
 
         settings = self._settings
@@ -120,8 +121,8 @@ class _Run:
             self._say("", "Ctrl-C ends all of this; the data stays")
             ended = stack.enter_context(contextlib.ExitStack())  # says so after Kafka has ended, if it ever ran
             with self._busy("starting Kafka"):
-                bootstrap = stack.enter_context(broker.locate(settings))
-            embedded = None if settings.bootstrap else broker.Cluster.of_folder(settings.data_dir)
+                bootstrap = stack.enter_context(locate(settings))
+            embedded = None if settings.bootstrap else Cluster.of_folder(settings.data_dir)
             if embedded is not None and bootstrap != embedded.bootstrap:
                 embedded = None  # a container
             ended.callback(self._say, "", self._ending(bootstrap, embedded))

@@ -18,9 +18,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from schemas.clock import SystemTime
 from schemas.errors import BadInputError, UnreachableError
-from streams import broker
-from streams.broker import Cluster, locate, reach
+from streams import broker, kafka_cluster
+from streams.broker import locate, reach
 from streams.cli import main as command
+from streams.kafka_cluster import Cluster
 from streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -115,12 +116,12 @@ def test_a_node_whose_pid_is_written_at_this_moment_is_on_its_way(
     file.parent.mkdir(parents=True)
     (file.parent / "output.log").touch()
 
-    def looked(_node: int) -> None:
+    def looked() -> None:
         file.write_text("1", encoding="ascii")
 
-    monkeypatch.setattr(cluster, "_pid", looked)
+    monkeypatch.setattr(cluster._node(1), "pid", looked)
     cluster._check_alive()
-    looked(1)
+    looked()
     with pytest.raises(UnreachableError, match="node 1 ended while starting"):
         cluster._check_alive()
 
@@ -143,8 +144,9 @@ def test_a_session_has_ended_once_that_is_in_the_controllers_log() -> None:
         "Processed writeNoOpRecord(7508) in 30007 us",
         "Processed maybeFenceStaleBroker(1942) in 28780 us",
     )
-    assert [broker._is_fenced(1, "\n".join(told[:lines])) for lines in range(len(told) + 1)] == [False] * 6 + [True]
-    assert not broker._is_fenced(2, "\n".join(told))
+    fenced = kafka_cluster._is_fenced
+    assert [fenced(1, "\n".join(told[:lines])) for lines in range(len(told) + 1)] == [False] * 6 + [True]
+    assert not fenced(2, "\n".join(told))
 
 
 def test_a_paused_broker_answers_nothing_until_it_is_resumed(cluster: Cluster) -> None:
@@ -168,7 +170,7 @@ def test_a_running_broker_of_the_folder_is_adopted(cluster: Cluster, tmp_path: P
 
 def test_a_stuck_broker_is_replaced(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is alive and does not answer is not adopted."""
-    monkeypatch.setattr(broker, "ADOPT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(kafka_cluster, "ADOPT_TIMEOUT_S", 0.5)
     old = cluster.pids
     cluster.pause()
     with Cluster(tmp_path) as second:
@@ -276,7 +278,7 @@ def test_three_nodes_survive_the_death_of_one(tmp_path: Path) -> None:
 def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, wait_until: WaitUntil) -> None:
     """kill -9 of whoever started it ends the JVM."""
     program = (
-        "import sys; from pathlib import Path; from streams.broker import Cluster;"
+        "import sys; from pathlib import Path; from streams.kafka_cluster import Cluster;"
         "print(Cluster(Path(sys.argv[1])).start(), flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -310,7 +312,7 @@ def test_the_command_starts_one_that_outlives_it(
         with locate(Settings()) as found:
             assert found == address
         assert reach(Settings()) == address
-        monkeypatch.setattr(broker, "ADOPT_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(kafka_cluster, "ADOPT_TIMEOUT_S", 0.5)
         monkeypatch.setattr(broker, "REACH_TIMEOUT_S", 0.5)
         stuck = Cluster.of_folder(tmp_path)
         assert stuck is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from schemas.errors import HaltCode, UnreachableError
-from streams.broker import Cluster
+from streams.kafka_cluster import Cluster
 from streams.transactions import Point
 from tests.broker.harness import (
     POLL_BROKER_S,

@@ -11,9 +11,9 @@ from confluent_kafka import Producer
 
 from schemas.errors import HaltCode
 from schemas.memory import bytes_at
-from streams.broker import Cluster
 from streams.derive import Derive
 from streams.fold import Messages
+from streams.kafka_cluster import Cluster
 from streams.progress import read_lane
 from streams.transactions import Point
 from streams.window_run import WindowRun, first_numbers

@@ -22,9 +22,9 @@ from schemas.errors import BadInputError, UnreachableError
 from schemas.topics import partition_for
 from streams import event_sender
 from streams.address import announce, find_workers
-from streams.broker import Cluster
 from streams.cli.main import main
 from streams.event_sender import N_ERROR, Batch, EventSender
+from streams.kafka_cluster import Cluster
 from streams.publish import Format, Rejected, read
 from streams.put import Outcome, Puts
 from streams.put_requests import BODY_BYTES_MAX

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.clock import SystemTime
-from streams.broker import Cluster
+from streams.kafka_cluster import Cluster
 from tests.broker.harness import Ledger, Load, check_exactly_once
 
 if TYPE_CHECKING:

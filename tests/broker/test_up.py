@@ -22,7 +22,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 import streams.up
 from schemas.clock import SystemTime
 from schemas.codec import Framing, decode
-from streams.broker import Cluster, answers
+from streams.kafka_cluster import Cluster, answers
 from streams.settings import Settings
 from streams.topics_admin import TopicsAdmin, specs_of
 from streams.up import WindowFeed

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from streams.broker import Cluster
+from streams.kafka_cluster import Cluster
 from tests.broker.harness import ROOT, STOP_WITHIN_S, Ledger, Load, time, wait_for
 from tests.broker.ledgers import Message, event, produce
 
