@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from streams.guardian import Alarm
-    from streams.lane import Part
+    from streams.lane_part import Part
 
 
 class AlarmLocks:

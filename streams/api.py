@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from lifecycle.hot_tier import Place
     from streams.app import Worker
-    from streams.lane import Part
+    from streams.lane_part import Part
     from streams.put import Puts
     from streams.settings import Settings
 

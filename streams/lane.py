@@ -5,7 +5,7 @@ topic, one transactional producer and, for each partition, a head and the state 
 causes is committed in one transaction: ledger entries, alerts, dead letters, and progress where the ledger's tail does
 not say it (progress.py).
 
-    open    fence earlier owners, check what is there (admission.py), restore the folds, seek to the tail
+    open    fence earlier owners, check what is there and restore the folds (lane_opening.py), seek to the tail
     fetch   one batch of input columns
     commit  sequence, let control records in, step the folds, write all of it in one transaction
     close   end the clients; the next open starts from the log again
@@ -37,46 +37,45 @@ from lifecycle.hot_tier import HotTier
 from lifecycle.store_dump import STORE
 from lifecycle.store_dump import VERSION as STORE_VERSION
 from schemas.clock import source as time_source
-from schemas.errors import DriftledgerError, HaltCode, HaltError, UnreachableError
+from schemas.errors import DriftledgerError, HaltError, UnreachableError
 from schemas.instants import INT64_MAX
 from streams import sequence
-from streams.admission import SECOND_WRITER_REMEDY, admit, deployment, topic_missing
+from streams.admission import deployment, topic_missing
 from streams.arrivals import check_cut, check_follows, check_records
 from streams.control_feed import ControlFeed, control_records
 from streams.fold import FoldError
-from streams.fold_opening import check_progress, coming_of, fold_failed, untold
+from streams.fold_opening import fold_failed
 from streams.fold_progress import Standing
 from streams.folds import Stepped
 from streams.lane_clients import consumer_settings
+from streams.lane_opening import Opening, wait_for_markers
+from streams.lane_part import NOT_READ
 from streams.librdkafka import ERROR_NO_SUCH_OFFSET, ClientError
-from streams.locks import keeps_input
-from streams.log import Log, wait_stable
+from streams.log import Log
 from streams.outbox import Rows, byte_rows, ledger_rows, message_rows
-from streams.progress import produce_durably, progress_message, read_lane
+from streams.progress import progress_message, read_lane
 from streams.rdkafka import NativeConsumer
 from streams.records import slice_records
-from streams.restore import bring_level, entries_between
 from streams.snapshots import Offered, Packed, Snapshot, SnapshotWriter, Stored, read_snapshots
 from streams.transactions import Transactions
 from streams.warning_log import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from schemas.columns import Entries
     from schemas.topics import TopicNames
     from streams.admission import Deployment
-    from streams.cuts import Cut
     from streams.derived import Derived
     from streams.fold_progress import FoldProgress
     from streams.folds import Configured, Counted, Folds, Note, States
     from streams.judge import Outputs
+    from streams.lane_part import Part
     from streams.ledger_reader import Tail
     from streams.live_boards import LiveBoards
     from streams.rdkafka import Batch
     from streams.records import Records
-    from streams.restore import Read
     from streams.settings import Settings
     from streams.transactions import Point
     from streams.warning_log import WarningLog
@@ -89,8 +88,6 @@ CONTROL_VALUE_BYTES = 1_048_576
 #: client tries again 20 ms later (CONCURRENT_TRANSACTIONS). What comes meanwhile is in the batch that waits; where a
 #: full one does not, the folds step first.
 MARKERS_MS = 3
-#: The slot of a partition whose input is not read.
-NOT_READ = -1
 _NS_PER_MS = 1_000_000
 
 
@@ -101,34 +98,6 @@ class Committed(NamedTuple):
     events: int
     duration_ns: int
     counted: list[Counted]
-
-
-@dataclass(slots=True)
-class Part:
-    """What a lane knows of one of its partitions; slot is its place in a fetched batch, NOT_READ while it is locked."""
-
-    number: int
-    head: sequence.Head
-    position: int
-    #: Of the last input record in the ledger, -1 unknown: the broker is asked whether its log still agrees.
-    leader_epoch: int
-    slot: int = NOT_READ
-    states: States | None = None
-    #: Index of the ledger entry after which the last snapshots stand, 0 where a fold has none.
-    snapshot_index: int = 0
-    #: Control offset that must be in the ledger before any data is taken: of GENESIS, or where there are folds, of the
-    #: last record that tells of one, or of a lock.
-    begins_with: int = -1
-
-    @property
-    def begun(self) -> bool:
-        """Whether all of that is there."""
-        return self.head.control_offset >= self.begins_with
-
-    @property
-    def locked(self) -> bool:
-        """Whether a lock keeps its input back."""
-        return self.states is not None and keeps_input(self.states.judge.locks)
 
 
 @dataclass(slots=True)
@@ -221,18 +190,24 @@ class Lane:
                 self._settings, self._bootstrap, transactional_id, self._at
             )
             transactions.fence()
-            self._wait_stable(log, free)
+            wait_for_markers(log, self._names, self.number, free, self._settings.transaction_timeout_ms)
             recorded = read_lane(log, self._names.progress, self.number)
             self.halted = recorded.halts  # also those that stood behind an open transaction of an earlier owner
             free = [p for p in self.partitions if p not in self.halted]
             snapshots = read_snapshots(log, self._names.snapshots, self.number)
             used: list[Packed] = []
             self._standing = Standing(recorded.folds)
-            tails = {p: self._open_partition(log, p, now, snapshots, recorded.cuts.get(p)) for p in free}
+            opening = Opening(
+                self._settings, self._bootstrap, self._names, self.number, self._worker, log, self._standing, snapshots,
+                self._abandoned,
+            )  # fmt: skip
+            tails: dict[int, Tail | None] = {}
+            for p in free:
+                self.parts[p], tails[p] = opening.admit(p, now, recorded.cuts.get(p))
             if self._configured is not None:
                 for part in self.parts.values():
-                    tail = tails[part.number]
-                    used += self._open_folds(self._configured, log, transactions, part, tail, snapshots)
+                    speak = partial(self._speak, transactions, part.number)
+                    used += opening.folds(self._configured, part, tails[part.number], speak)
             level = {} if self._configured is None else self._configured.folds.versions()
             self._standing.begin(level, {part.number: part.head.index for part in self.parts.values()})
         finally:
@@ -475,88 +450,14 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------------------------ open
 
-    def _open_partition(
-        self, log: Log, partition: int, now: Deployment, snapshots: list[Packed], cut: Cut | None
-    ) -> Tail | None:
-        bound = self._standing.bound(partition)
-        beyond = (s for s in snapshots if s.partition == partition and s.index > bound)
-        known = next((s.index for s in beyond if s.is_whole()), bound)
-        admitted = admit(
-            log,
-            self._names,
-            partition,
-            now,
-            known_index=known,
-            stable_timeout_ms=self._settings.transaction_timeout_ms,
-            write_control=self._write_control,
-            cut=cut,
-        )
-        tail = admitted.tail
-        part = Part(partition, admitted.head, admitted.resume_offset, admitted.leader_epoch)
-        if tail is None:
-            part.begins_with = admitted.head.control_offset + 1
-        self.parts[partition] = part
-        return tail
-
-    def _open_folds(
-        self,
-        configured: Configured,
-        log: Log,
-        transactions: Transactions,
-        part: Part,
-        tail: Tail | None,
-        snapshots: list[Packed],
-    ) -> list[Packed]:
-        """Bring the folds level with the ledger: silently up to their progress, speaking from there.
-
-        Returns the snapshots that they were restored from.
-        """
-        where = f"{self._names.progress}[{self.number}]"
-        check_progress(
-            configured.folds, self._standing, where, part.number, 0 if tail is None else tail.head.index, snapshots
-        )
-
-        def speak(stepped: Stepped, progress: Mapping[str, FoldProgress]) -> None:
-            outgoing = self._outgoing([(part.number, stepped)], progress)
-            for topic, rows in outgoing:
-                transactions.add(topic, rows)
-            transactions.commit()
-
-        read = self._reader(log, part.number, tail)
-        try:
-            level = bring_level(configured.folds, self._standing, part.number, part.head.index, snapshots, read, speak)
-        except FoldError as error:
-            raise fold_failed(part.number, error) from error
-        part.states, part.snapshot_index = level.states, level.snapshot_index
-        part.begins_with = self._tell(configured, log, part, part.states, begins=tail is None)
-        return level.used
-
-    def _tell(self, configured: Configured, log: Log, part: Part, states: States, *, begins: bool) -> int:
-        """Have a partition's ledger told of its folds, once: what was told before may still wait for its turn.
-
-        While a lock keeps the input back, or is about to, nothing is defined: that is done when it is released, and the
-        lane opens anew.
-
-        Returns the control offset of the last record that says something of them, or of a lock; -1 where none waits.
-        """
-        end = log.bounds(self._names.control, part.number).stable_end
-        coming = coming_of(log.scan(self._names.control, part.number, part.head.control_offset + 1, end))
-        untold_of, locked = untold(states, configured, coming, begins=begins), coming.locked(states)
-        missing = [told.encode(self._worker) for told in untold_of if not locked or told.kind == "FoldVersion"]
-        return max([coming.end, *(self._write_control(part.number, value) for value in missing)])
-
-    def _reader(self, log: Log, partition: int, tail: Tail | None) -> Read:
-        """Entries of a partition by index, as long as nobody wants this lane to end."""
-
-        def read(first: int, last: int) -> Iterator[Entries]:
-            if tail is None:
-                return
-            for entries in entries_between(log, self._bootstrap, self._names.sequenced, partition, tail, first, last):
-                if self._abandoned.is_set():
-                    raise DriftledgerError(f"lane {self.number} was told to end while it opened")
-                yield entries
-
-        return read
+    def _speak(
+        self, transactions: Transactions, partition: int, stepped: Stepped, progress: Mapping[str, FoldProgress]
+    ) -> None:
+        """Of a fold that is brought level: outputs and progress, in one transaction."""
+        outgoing = self._outgoing([(partition, stepped)], progress)
+        for topic, rows in outgoing:
+            transactions.add(topic, rows)
+        transactions.commit()
 
     def _commit_beginnings(self) -> None:
         """What must be there before any data: of a new ledger partition entries 1 and 2, GENESIS and DEFINITION."""
@@ -572,18 +473,3 @@ class Lane:
                 if now_ns > deadline_ns:
                     raise UnreachableError(f"{self._names.control} does not return what was written to it")
                 time_source().sleep_s(0.01)
-
-    def _write_control(self, partition: int, value: bytes) -> int:
-        """Append to the control topic; returns the offset."""
-        [(offset, _)] = produce_durably(self._bootstrap, self._names.control, partition, [(None, value)])
-        return offset
-
-    def _wait_stable(self, log: Log, free: list[int]) -> None:
-        """An earlier owner's transaction has been ended by the fence; its markers may still be on their way."""
-        names = self._names
-        outputs = [(topic, p) for p in free for topic in names.outputs]
-        for topic, partition in [(names.progress, self.number), *outputs]:
-            if not wait_stable(log, topic, partition, self._settings.transaction_timeout_ms):
-                detail = f"a foreign transaction stays open on {topic}[{partition}]"
-                halted = free[0] if topic == names.progress else partition  # without progress none opens, one by one
-                raise HaltError(halted, HaltCode.SECOND_WRITER, detail, SECOND_WRITER_REMEDY)

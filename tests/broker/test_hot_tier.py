@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lifecycle.store import Sealed
     from schemas.columns import Entries
     from streams.judge import Outputs
-    from streams.lane import Part
+    from streams.lane_part import Part
     from streams.settings import Settings
 
     #: Columns of rows.

@@ -21,8 +21,8 @@ from streams.api import Api, health, page_status
 from streams.app import Worker, build
 from streams.guardian import Guard
 from streams.guardian_kernel import GUARD_STATE
-from streams.lane import Part
 from streams.lane_host import State
+from streams.lane_part import Part
 from streams.live_boards import LiveBoards
 from streams.locks import Lock
 from streams.sequence import Head

@@ -14,7 +14,8 @@ from schemas.topics import topic_names
 from streams import live_boards
 from streams.board_kernel import B_LAST_SEVERITY
 from streams.boards import make_board
-from streams.lane import Lane, Part
+from streams.lane import Lane
+from streams.lane_part import Part
 from streams.live_boards import LiveBoards
 from streams.sequence import Head
 from streams.settings import Settings
