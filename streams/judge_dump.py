@@ -8,14 +8,14 @@ compression: a snapshot has its own.
     settings bytes u32 | locks bytes u32 | sources u32 | names bytes u32 | watched u32 | points u32 | dedupe rows u32
     settings, canonical JSON
     locks, JSON: [worker, [[scope, [halts], index, authority_ms, delta_ms, actor, reason], ...]]
-    36 x i64                                        what is known of the authority, see authority_kernel
-    31 x i64                                        what is known of the worker's clock, see guardian_kernel
+    37 x i64                                        what is known of the authority, see authority_kernel
+    32 x i64                                        what is known of the worker's clock, see guardian_kernel
     each source: number i64                         one column after another
     each source: sequence of its last event i64
     each source: alert state i64                    see alert_kernel
     each source: length of its name u16
     names, end to end
-    watched: 58 x i64                               the watch of each source whose alert state is not 0
+    watched: 60 x i64                               the watch of each source whose alert state is not 0
     each source: 32 x i64                           what is known of its clock, see clock_columns
     each point of each source: 4 x i32              in the order of the sources, as many of each as its clock says
     dedupe rows: 4 x i64                            the last min(horizon, last_sequence) sequences, see dedupe
