@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from prometheus_client import Metric
 
 from lifecycle.live_questions import VIEWS
+from schemas.codec import RECORDS, single_object_prefix
 from streams import lifecycle_requests, metrics, query_requests
 from streams.settings import Settings
 
@@ -60,9 +60,15 @@ def test_operators_can_look_up_each_setting_and_metric() -> None:
     rows = [line.split(" | ")[0] for line in text_of("docs/operations.md").splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)", row)}
     assert set(Settings.model_fields) - {"windows"} <= named
-    collected: list[Metric] = list(metrics.REGISTRY.collect())
-    families = {metric.name + ("_total" if metric.type == "counter" else "") for metric in collected}
+    families = {one.name + ("_total" if one.type == "counter" else "") for one in metrics.REGISTRY.collect()}
     assert {name for name in named if name.startswith("driftledger_")} == families
+
+
+def test_each_record_has_the_prefix_that_formats_says() -> None:
+    """A schema that changed has another fingerprint."""
+    row = re.compile(r"^\| (\w+) \| `[\w.]+\.avsc` \| `([0-9a-f ]+)` \|$", re.MULTILINE)
+    written = {record: bytes.fromhex(prefix) for record, prefix in row.findall(text_of("docs/formats.md"))}
+    assert written == {record: single_object_prefix(record) for record in RECORDS}
 
 
 def test_who_asks_a_worker_can_look_up_each_path() -> None:
