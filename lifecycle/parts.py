@@ -16,7 +16,7 @@ from lifecycle.chunks import HASH_BYTES, Column
 from lifecycle.dating_kernel import Dated, date_rows
 from lifecycle.packing import Texts
 from lifecycle.planner import Field
-from lifecycle.row_kernel import deltas, look_up, merge_runs, put_at, put_lengths, put_texts
+from lifecycle.row_kernel import deltas, look_up, merge_counted, merge_runs, put_at, put_lengths, put_texts
 from schemas.errors import BadInputError
 from schemas.faults import Fault
 from streams.corrected_kernel import TO_AUTHORITY
@@ -100,6 +100,8 @@ class Selected(NamedTuple):
 
 #: Of pieces that come in order.
 NO_ORDER: Final = np.zeros(0, np.int64)
+#: Up to so many orders for each row it is quicker to count them than to compare rows: 2 to 6 ns a row for 12.
+_COUNTED_PER_ROW: Final = 8
 #: Offsets of texts are int32.
 TEXT_BYTES_MAX: Final = 2**31 - 1
 
@@ -170,7 +172,12 @@ def _merged(pieces: list[Piece], rows: int) -> tuple[list[_Taken], NDArray[np.in
     ends = stops[[*last, True]]
     heads = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
     places, merged = np.empty(order.size, np.int64), np.empty(rows, np.int64)
-    merge_runs(order, heads, ends, places, merged)
+    lowest, highest = int(order[heads].min()), int(order[ends - 1].max())
+    if highest - lowest < order.size * _COUNTED_PER_ROW:
+        next_place = np.zeros(highest - lowest + 2, np.int32)
+        merge_counted(order, heads, ends, lowest, next_place, places, merged)
+    else:
+        merge_runs(order, heads, ends, places, merged)
     taken = []
     run = 0
     for piece, stop, ends_run in zip(pieces, stops.tolist(), [*last, True], strict=True):

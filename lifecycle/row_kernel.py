@@ -97,6 +97,38 @@ def merge_runs(
 
 
 @kernel
+def merge_counted(
+    order: NDArray[np.int64],
+    heads: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    lowest: int,
+    next_place: NDArray[np.int32],
+    places: NDArray[np.int64],
+    merged: NDArray[np.int64],
+) -> None:
+    """As merge_runs, by counting: the rows of each order, so the place of the first of them, and one for each row.
+
+    lowest: of all orders. next_place: zeros, two more than the highest order is above it.
+    """
+    for run in range(heads.size):
+        for i in range(heads[run], ends[run]):
+            next_place[order[i] - lowest + 1] += 1
+    for i in range(1, next_place.size):
+        next_place[i] += next_place[i - 1]
+    for run in range(heads.size):
+        head = heads[run]
+        while head < ends[run]:
+            place = next_place[order[head] - lowest]
+            if place >= merged.size:
+                break
+            next_place[order[head] - lowest] = place + 1
+            places[head] = place
+            merged[place] = order[head]
+            head += 1
+        heads[run] = head
+
+
+@kernel
 def put_at(values: NDArray[Any], places: NDArray[np.int64], target: NDArray[Any]) -> None:
     """target[places[i]] = values[i]."""
     for i in range(places.size):

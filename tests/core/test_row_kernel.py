@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lifecycle.row_kernel import estimates_ms, look_up, mark_used, merge_runs
+from lifecycle.row_kernel import estimates_ms, look_up, mark_used, merge_counted, merge_runs
 from schemas.instants import INT64_MAX, INT64_MIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TIMES = st.integers(0, 6) | st.sampled_from([INT64_MIN, INT64_MAX])
 
@@ -22,12 +26,30 @@ TIMES = st.integers(0, 6) | st.sampled_from([INT64_MIN, INT64_MAX])
 @settings(max_examples=200)
 def test_runs_are_merged_as_a_stable_sort_does(runs: list[list[int]], limit: int) -> None:
     """Up to the limit, of equals the earlier run's first; and it is told how far each run was taken."""
+    _check_merged(merge_runs, runs, limit)
+
+
+@given(st.lists(st.lists(st.integers(-3, 6), max_size=8), min_size=1, max_size=4), st.integers(0, 40))
+@example([[5, 5], [], [4, 5]], 4)
+@example([[5], [5, 5], [5]], 3)
+@settings(max_examples=200)
+def test_runs_in_a_narrow_range_are_merged_as_a_stable_sort_does(runs: list[list[int]], limit: int) -> None:
+    """Also far from zero."""
+    for lowest in (-3, INT64_MIN, INT64_MAX - 9):
+
+        def count(order: Any, heads: Any, ends: Any, places: Any, merged: Any, lowest: int = lowest) -> None:
+            merge_counted(order, heads, ends, lowest, np.zeros(11, np.int32), places, merged)
+
+        _check_merged(count, [[at + 3 + lowest for at in run] for run in runs], limit)
+
+
+def _check_merged(merge: Callable[..., None], runs: list[list[int]], limit: int) -> None:
     order = [at for run in runs for at in sorted(run)]
     stops = np.cumsum([len(run) for run in runs]).astype(np.int64)
     heads = np.concatenate([np.zeros(1, np.int64), stops[:-1]])
     places = np.full(len(order), -1, np.int64)
     merged = np.empty(min(limit, len(order)), np.int64)
-    merge_runs(np.array(order, np.int64), heads, stops, places, merged)
+    merge(np.array(order, np.int64), heads, stops, places, merged)
     expected = sorted(range(len(order)), key=order.__getitem__)[: merged.size]
     assert merged.tolist() == [order[row] for row in expected]
     assert [places[row] for row in expected] == list(range(merged.size))
