@@ -11,7 +11,7 @@ GUARANTEE a query reads the ledger and nothing else: no file, no other database,
 of this process; its settings are locked. What it creates is gone with it.
 GUARANTEE memory: `memory_bytes` of DuckDB's, a part of a scan beside it, and `temporary_bytes` of a folder that goes.
 GUARANTEE what ends a scan is raised as it is, and names the file or the partition; rows that were pruned meanwhile are
-found when all were read.
+found when all were read, or when whoever reads no further asks for it.
 One query at a time.
 """
 
@@ -166,13 +166,17 @@ class Sql:
             raise self._why(error) from error
         return Answer(reader.schema, self._batches(reader))
 
+    def check(self) -> None:
+        """Raise PrunedError where events that the query reads are gone by now; who reads all batches need not ask."""
+        if self.pushed:
+            self._scan.check()
+
     def _batches(self, reader: Any) -> Iterator[pa.RecordBatch]:
         try:
             yield from reader
         except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
             raise self._why(error) from error
-        if self.pushed:
-            self._scan.check()
+        self.check()
 
     def _why(self, error: Exception) -> BaseException:
         """What ended a scan, where one was; DuckDB knows its text alone. Ctrl-C is RuntimeError to it."""

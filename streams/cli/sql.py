@@ -16,6 +16,8 @@ from streams.cli.output import Output, emit
 from streams.cli.questions import Form, check_form
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lifecycle.planner import Explain
     from lifecycle.sql import Answer
     from lifecycle.sql_views import Pushed
@@ -76,7 +78,7 @@ def sql(
         raise BadInputError(f"--memory {memory} is less than 64MB, with which DuckDB does not run well. Give more")
     settings = settings_of(context)
     with Scan(settings) as scan, Sql(settings, scan, **sizes) as session:
-        _print(session.ask(text), output)
+        _print(session.ask(text), output, session.check)
         if explain:
             _explain(session.pushed, scan.explain)
 
@@ -104,7 +106,7 @@ def _query(query: str | None, file: Path | None) -> str:
     return text
 
 
-def _print(answer: Answer, output: Form) -> None:
+def _print(answer: Answer, output: Form, check: Callable[[], None]) -> None:
     from lifecycle.sql_rows import names_of, rows_of
 
     if output is Form.ARROW:
@@ -120,9 +122,12 @@ def _print(answer: Answer, output: Form) -> None:
         emit(rows, names, Output(output.value))
         return
     shown = list(islice(rows, _TABLE_ROWS_MAX + 1))
+    more = len(shown) > _TABLE_ROWS_MAX
+    if more:  # nobody reads to the end, where it would be found that some are gone
+        check()
     if names:
         emit(shown[:_TABLE_ROWS_MAX], names, Output.TABLE)
-    if len(shown) > _TABLE_ROWS_MAX:
+    if more:
         typer.echo(f"there are more than {_TABLE_ROWS_MAX:,} rows; `-o csv` or `-o jsonl` has all", err=True)
 
 

@@ -15,6 +15,8 @@ import pytest
 
 from schemas.clock import SystemTime
 from streams.cli.main import main
+from tests.core.held_scan import HeldScan
+from tests.core.hot_rows import DictionaryStore, odd_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +79,24 @@ def test_forms_of_an_answer(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["sql", query, "-o", "arrow"]) == 0
     with pa.ipc.open_stream(capsysbinary.readouterr().out) as stream:
         assert stream.read_all().num_rows == 1_500
+
+
+def test_a_table_of_what_was_pruned_meanwhile_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor are its first 1,000 rows, behind which nobody reads."""
+    scan = HeldScan(DictionaryStore({p: odd_rows(p, 600, 9) for p in (0, 1)}, chunk_rows=64, unsealed=10))
+    monkeypatch.setattr("lifecycle.scan.Scan", lambda _settings: scan)
+    query = "SELECT partition, sequence FROM events ORDER BY ALL"
+    assert main(["sql", query]) == 0
+    assert "more than 1,000 rows" in capsys.readouterr().err
+    scan.pruned[1] = 65
+    for asked in (query, f"{query} LIMIT 900"):
+        assert main(["sql", asked]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "partition 1" in printed.err
+        assert "more than" not in printed.err
 
 
 @pytest.mark.parametrize(
