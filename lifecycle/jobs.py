@@ -24,29 +24,26 @@ from lifecycle.cutting import Cutting, oldest_needed, proved, rests_on
 from lifecycle.hot_hours import hours_of
 from lifecycle.job_record import Did, Progress
 from lifecycle.job_run import JobRun
-from lifecycle.job_steps import Place, Work, compact, move, prune, restore, seal
-from lifecycle.leftovers import mend_of_leftovers
+from lifecycle.job_steps import Place, Work, compact, move, prune, seal
 from lifecycle.manifest import Move
 from lifecycle.manifest_log import ManifestLease, read_manifest
 from lifecycle.mending import Reindex
 from lifecycle.pace import Pace, PacedTree
 from lifecycle.packing import DamagedError
 from lifecycle.plans import plan
-from lifecycle.restoring import UnrestorableError, damaged_in, folded_chunks, held_chunks
+from lifecycle.restoring import Sources, UnrestorableError, damaged_in, make_again
 from lifecycle.rules_reader import read_rules
 from lifecycle.steps import Job, Known, Ledger, Step, of_files
 from lifecycle.stores_here import StoresHere, usage_of
 from lifecycle.tidying import tidy
 from lifecycle.verifying import verify
 from schemas.clock import source as time_source
-from schemas.errors import BadInputError, HaltError
+from schemas.errors import BadInputError
 from schemas.topics import topic_names
 from streams.definitions import JUDGE
-from streams.judge import Judge
 from streams.ledger_reader import read_tail
 from streams.log import Log
 from streams.queries import Ledger as LedgerQueries
-from streams.restore import restore as restore_judge
 from streams.snapshots import read_snapshots
 
 if TYPE_CHECKING:
@@ -81,7 +78,8 @@ class Outcome(NamedTuple):
 class Jobs:
     """Of one ledger. A context manager; for one thread.
 
-    Methods raise BadInputError for rules that cannot be, UnreachableError, DamagedError, ChainError, LeaseLostError.
+    Methods raise BadInputError for rules that cannot be, UnreachableError, DamagedError, ChainError, LeaseLostError,
+    UnrestorableError.
     """
 
     def __init__(
@@ -174,17 +172,17 @@ class Jobs:
             if job is Job.RESTORE:  # what had entries of a damaged file may go now
                 tidied += tidy(work, self._stores.begins)
             if lost:
-                raise lost[0]
+                raise UnrestorableError(*lost)
             if damaged:
                 raise DamagedError("; ".join(damaged))
         return Outcome(run.job.id, steps, did, tidied)
 
     def _do_all(
         self, work: Work, run: JobRun, job: Job, steps: Sequence[Step], tell: Tell
-    ) -> tuple[Did, list[UnrestorableError], list[str]]:
+    ) -> tuple[Did, list[tuple[Segment, str]], list[str]]:
         """What was done; of verify and restore also what is wrong with files: the others are done all the same."""
         total, did = sum(step.rows for step in steps), Did()
-        lost: list[UnrestorableError] = []
+        lost: list[tuple[Segment, str]] = []
         damaged: list[str] = []
         for step in steps:
             tell(step, did.rows, total)
@@ -192,10 +190,10 @@ class Jobs:
             try:
                 self._do(work, step)
             except UnrestorableError as error:
-                lost.append(error)
+                lost += error.lost
                 continue
             except DamagedError as error:
-                if job not in (Job.VERIFY, Job.RESTORE):
+                if job is not Job.VERIFY:
                     raise
                 damaged.append(str(error))
                 continue
@@ -271,7 +269,7 @@ class Jobs:
             case Job.VERIFY:
                 verify(self.files, files[0])
             case Job.RESTORE:
-                self._restore(work, files[0])
+                make_again(work, files[0], self._sources(step.partition))
 
     def _cut(self, work: Work, step: Step) -> None:
         files = work.lease.tree.parts.get(step.partition, ())
@@ -288,27 +286,13 @@ class Jobs:
         entries = self._stores.entries(step.partition, tail, step.first_index, step.last_index)
         seal(work, step.partition, place, self._chunks(store, step), entries)
 
-    def _restore(self, work: Work, segment: Segment) -> None:
-        if mend_of_leftovers(work, segment):
-            return
-        facts = segment.facts
-        partition, first_index = facts.partition, facts.first_index
-        tail = read_tail(self._log, self._names.sequenced, partition)
-        if tail is None or self._stores.begins(partition) > first_index or tail.head.index < facts.last_index:
-            raise UnrestorableError(segment, "the ledger does not have its entries any more")
-        store = self._stores.newest(partition, tail)
-        chunks = None if store is None else held_chunks(store, facts)
-        if chunks is None:
-            lane = partition % self._settings.lanes
-            snapshots = read_snapshots(self._log, self._names.snapshots, lane, (JUDGE,), partition)
-            read = partial(self._stores.entries, partition, tail)
-            try:
-                judged = restore_judge(Judge(), partition, snapshots, first_index - 1, read)
-            except HaltError as error:
-                detail = f"the hot tier does not hold it, and the ledger not all that is before it ({error})"
-                raise UnrestorableError(segment, detail) from error
-            chunks = folded_chunks(facts, judged, read(first_index, tail.head.index))
-        restore(work, segment, chunks, self._stores.entries(partition, tail, first_index, facts.last_index))
+    def _sources(self, partition: int) -> Sources:
+        """What files of a partition are made again of."""
+        lane, names = partition % self._settings.lanes, self._names
+        tail = partial(read_tail, self._log, names.sequenced, partition)
+        return Sources(
+            self._stores, tail, partial(read_snapshots, self._log, names.snapshots, lane, (JUDGE,), partition)
+        )
 
     def _proved(self, tree: Tree, rules: Configuration, job: Job, partitions: Collection[int] | None) -> dict[str, int]:
         """Files that would be pruned, or that a cut would rest on, if they were proved; proved now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from lifecycle.chunks import Column
+from lifecycle.hot_keys import section_key
+from lifecycle.hot_store import HotStore
 from lifecycle.job_log import JobLog
 from lifecycle.job_record import State
 from lifecycle.job_run import JobRunningError
@@ -20,6 +24,7 @@ from lifecycle.packing import DamagedError
 from lifecycle.proving import entries_in
 from lifecycle.restoring import UnrestorableError
 from lifecycle.steps import Job
+from lifecycle.stores_here import StoresHere
 from lifecycle.tiers import Grain
 from lifecycle.verifying import open_segment, verify
 from streams.cli.main import main
@@ -28,9 +33,11 @@ from tests.broker.harness import Ledger, read_ledger, wait_for
 from tests.broker.job_ledgers import DAY_S, fill, later, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from lifecycle.manifest import Segment
+    from schemas.columns import Entries
 
 EVENTS = 40_000
 
@@ -206,3 +213,40 @@ def test_archives_that_are_lost_are_made_again(ledger: Ledger) -> None:
     admin.delete_records([topic])[topic].result(30)
     with pytest.raises(UnrestorableError, match=f"{last.path}.* to {last.facts.last_sequence} of partition 1"):
         run(ledger, Job.RESTORE, 9.5)
+
+
+def test_files_are_made_again_whatever_is_wrong_with_others(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a damaged hot chunk the ledger is asked; where that is broken, or cut, each file is named at the end."""
+    run(ledger, Job.SEAL, 8)
+    known = [segments_of(ledger, partition)[0] for partition in ledger.partitions]
+    with Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        files = [jobs.files.root / segment.path for segment in known]
+    (folder,) = ledger.settings.data_dir.glob("hot/*/*/lane-0")
+    with closing(HotStore.open(folder)) as store:
+        store._database._rocks[section_key(0, known[0].facts.first_sequence, Column.VALUE)] = b"junk"
+    written = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    assert len(run(ledger, Job.RESTORE, 9)) == 2
+    assert [file.read_bytes() for file in files] == written
+
+    entries = StoresHere.entries
+
+    def broken(stores: StoresHere, partition: int, *place: Any) -> Iterator[Entries]:
+        for batch in entries(stores, partition, *place):
+            batch.chain_hash[0] ^= partition == 0
+            yield batch
+
+    monkeypatch.setattr(StoresHere, "entries", broken)
+    for file in files:
+        file.unlink()
+    with pytest.raises(UnrestorableError, match=f"{known[0].path}.*does not follow") as refused:
+        run(ledger, Job.RESTORE, 9)
+    assert [segment for segment, _ in refused.value.lost] == known[:1]
+    assert [file.exists() for file in files] == [False, True]
+    files[1].unlink()
+    topic = TopicPartition(ledger.names.sequenced, 1, known[1].facts.last_index)
+    admin = AdminClient({"bootstrap.servers": ledger.bootstrap})
+    admin.delete_records([topic])[topic].result(30)
+    with pytest.raises(UnrestorableError, match=f"{known[0].path}.*{known[1].path}.*does not have its entries"):
+        run(ledger, Job.RESTORE, 9)
