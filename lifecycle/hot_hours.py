@@ -69,6 +69,7 @@ def hours_of(
                 ends,
                 heat,
                 moved_us or ends * US_PER_MS,
+                any(held) and not all(held),
             )
         )
         start = stop

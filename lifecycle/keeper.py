@@ -297,12 +297,14 @@ class Keeper:
         return moved
 
     def _move(self, step: Step, hour: HotHour) -> bool:
-        """An hour's chunks, all but the last of the partition, which stays; False where there are no others."""
+        """Chunks of an hour that are to move, never the last of the partition; False where there are none."""
         partition = step.partition
         with self._store_of(partition) as store:
             lines = [line for line in store.lines(partition) if hour.first_index <= line.first_index <= hour.last_index]
             applied = store.applied(partition)
             firsts = [line.first_sequence for line in lines if applied is None or line.last_sequence < applied.sequence]
+            if step.job is Job.PROMOTE:
+                firsts = [line.first_sequence for line in lines if not line.held]
             if step.job is Job.DEMOTE and firsts:
                 for line in lines[: len(firsts)]:  # what is not there is an error before anything is let go of
                     self._check_archived(partition, line)

@@ -6,7 +6,7 @@ So what is to be done is decided here, with nothing at hand but numbers; whoever
     seal       hours that are old enough become an archive each, from where the archives end, without a gap
     compact    the files of a period that is over become one, as far as file_bytes_max goes
     demote     hours that are archived and little read leave the hot tier; files that are old enough become deep
-    promote    hours that are much read come back from the archives
+    promote    hours that are much read come back from the archives, as does the rest of one whose return was cut off
     prune      files beyond what is kept go, from the beginning
     cut        the ledger is cut before what is archived and proved, less what the rules, and snapshots, need of it
 
@@ -19,6 +19,7 @@ done ends those that follow. Who acts on an older tree plans anew.
 GUARANTEE what a plan prunes, and what it cuts from the ledger, is proved since it was committed. A cut also takes what
 was pruned before, which was proved then.
 GUARANTEE where all steps of plans are done, and no time passes, plans end. An hour moves once in `stay_hours` at most.
+Where its return was cut off, the rest is of the same move.
 HAZARD a partition whose broker's clock goes back behind an hour that is sealed, while nothing else came since, has more
 of that hour: this becomes a file of its own, joined with the rest of its day.
 """
@@ -127,10 +128,11 @@ class _Part:
                 yield of_hour(Job.DEMOTE, hour, Tier.HISTORICAL, reads, why)
 
     def _returns(self) -> Iterator[Step]:
-        """Hours whose rows come back to it. What is kept no longer does not."""
+        """Hours whose rows come back to it, or the rest of them. What is kept no longer does not."""
         rules = self._rules.ageing
         for hour in self._hours[: self._archived_hours]:
-            if hour.held or hour.first_index < self._files_from or self._is_beyond(hour.end_ms):
+            is_back = hour.held and not hour.in_part
+            if is_back or hour.first_index < self._files_from or self._is_beyond(hour.end_ms):
                 continue
             entropy = self._entropy(hour)
             if rules.returns(entropy, hour.moved_us, self._now_us):

@@ -33,8 +33,9 @@ class HotHour(NamedTuple):
     """An hour of a partition, as the hot tier knows it; where more came to it after it was archived, that is another.
 
     An hour without DATA has a last_sequence before its first.
-    held: whether its rows are in the hot tier; if not, it is read from archives. end_ms: of the hour, by authority
-    time. heat: as `ageing` has it of what was written at end_ms. moved_us: when it came, or left.
+    held: whether any of its rows are in the hot tier; if not, it is read from archives. end_ms: of the hour, by
+    authority time. heat: as `ageing` has it of what was written at end_ms. moved_us: when it came, or left. in_part:
+    some of its rows are in the hot tier, and others away, as where its return was cut off.
     """
 
     partition: int
@@ -49,6 +50,7 @@ class HotHour(NamedTuple):
     end_ms: int
     heat: float
     moved_us: int
+    in_part: bool = False
 
     @property
     def first_ms(self) -> int:

@@ -67,6 +67,8 @@ def test_hours_are_those_of_each_chunk(seed: int) -> None:
         assert hour.size_bytes == 10 * hour.rows
         assert hour.period == period_of(hour.end_ms - MS_PER_HOUR, Grain.HOURLY)
         assert hour.held == any(line.held for line in mine if line is not lines[-1] or len(mine) == 1) or len(mine) == 1
+        there = [line.held for line in mine if line is not lines[-1] or len(mine) == 1]
+        assert hour.in_part == (len(set(there)) > 1)
         assert (hour.heat, hour.moved_us) == used.get(hour.end_ms, Used(COLD, hour.end_ms * 1_000))
     assert len(asked) == len(set(asked))
 

@@ -188,6 +188,26 @@ def test_what_is_old_leaves_and_what_is_read_comes_back(kept: Kept, clock: Simul
     assert not any(uses)
 
 
+def test_the_rest_of_an_hour_comes_back_whose_return_was_cut_off(kept: Kept, clock: SimulatedTime) -> None:
+    """At the next turn, and of the archive no more is read than that."""
+    kept.turn()
+    hour = kept.hours[0]
+    firsts = [chunk.first_sequence for chunk in hour.chunks]
+    assert set(firsts) <= set(kept.store.away(kept.partition).tolist())
+    clock.sleep_s(1.5 * 86_400)
+    for _ in range(2_000):
+        kept.keeper.note(kept.partition, firsts[:1])
+    kept.store.bring_back(kept.partition, hour.chunks[:1])
+    read: list[int] = []
+    pace: Any = kept.keeper.pace
+    pace.take = read.append
+    kept.turn()
+    assert not set(firsts) & set(kept.store.away(kept.partition).tolist())
+    assert read == [sum(len(each) for chunk in hour.chunks[1:] for each in chunk.sections.values())]
+    kept.turn()
+    assert len(read) == 1
+
+
 def test_a_job_that_fails_keeps_no_other_from_its_work(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor hours from leaving, but for those of the damaged file; all of it is told, with what helps."""
 

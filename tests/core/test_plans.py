@@ -362,6 +362,22 @@ def test_an_hour_leaves_when_it_is_archived_and_little_read_and_comes_back_when_
     assert (step.tier, step.reads) == (Tier.RECENT, 0.0)
 
 
+def test_the_rest_of_an_hour_of_which_a_part_came_back_is_due() -> None:
+    """By the rule that brought the part back; else it waits, or leaves again with the part."""
+    end = NOW_MS - 7 * MS_PER_DAY
+    written_us, half_life_us = end * 1_000, DEFAULTS.ageing.half_life_us
+    file, part = archived(0, 0, end), hot(0, end, in_part=True)
+    later = NOW_US + US_PER_HOUR
+    [step] = plan(known_of([file], [part]), DEFAULTS, later)
+    assert step.job is Job.DEMOTE
+    once = after_read(COLD, written_us, NOW_US, half_life_us)
+    assert plan(known_of([file], [part._replace(heat=once)]), DEFAULTS, later) == ()
+    twice = part._replace(heat=after_read(once, written_us, NOW_US, half_life_us))
+    [step] = plan(known_of([file], [twice]), DEFAULTS, NOW_US)
+    assert (step.job, step.what) == (Job.PROMOTE, "bring the hour 2025-05-25-11 back to the hot tier")
+    assert plan(known_of([file], [twice._replace(in_part=False)]), DEFAULTS, NOW_US) == ()
+
+
 def test_files_become_deep_by_age_and_the_reads_that_this_slows_are_told() -> None:
     """Those of hours in the hot tier are not slowed."""
     end = ms(2022, 1, 1)
