@@ -66,6 +66,7 @@ _LOG_FIELDS = (
 #: Left out of a table where no row has one.
 _SPARING = ("cause",)
 _LOG_LINE_COLUMNS = ("created_at", "severity", "drift_delta_ms", "cause", "source", "reading", "id")
+_VERIFY_COLUMNS = ("id", "server_time", "delta_ms", "severity", "phase_lock_hash")
 _VERIFY_FIELDS = ("id", "server_time", "server_time_ms", "delta_ms", "severity", "phase_lock_hash")
 _WARNING_COLUMNS = (
     "id", "event_id", "source", "local_timestamp", "authority_timestamp", "drift_seconds", "cause", "logged_at",
@@ -148,7 +149,7 @@ def verify(
     with opened(context) as ledger:
         options = _given(actor=actor, timeout_s=timeout)
         found = DriftLog(ledger).verify_drift(given_us, source, reason=reason, **options)
-    emit([_verify_row(found)], _VERIFY_FIELDS, output)
+    emit([_verify_row(found)], _VERIFY_COLUMNS if output is Output.TABLE else _VERIFY_FIELDS, output)
 
 
 @app.command()

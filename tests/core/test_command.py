@@ -26,6 +26,7 @@ from streams.cli import aggregates, drift, lock
 from streams.cli import main as command
 from streams.cli.context import settings_of
 from streams.drift_entries import DriftEntry, Reading
+from streams.drift_log import DriftLog, Verification
 from streams.lock_log import Outcome, What
 from streams.locks import Lock
 from streams.merge import Whole
@@ -351,6 +352,22 @@ def test_the_lines_of_alerts_have_every_field(
     line = json.loads(capsys.readouterr().out)
     assert {name: line[name] for name in fields} == alert
     assert (line["recorded_at_ms"], line["opened_at"], line["worst_ms"]) == (2_000, "1970-01-01T00:00:01.500Z", -1_200)
+
+
+def test_a_table_tells_the_instant_of_a_verification_as_text_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As other tables do; a program has the number beside it."""
+    found = Verification("2:7", 1_500, -40, Severity.GREEN, bytes(32))
+    monkeypatch.setattr(drift, "opened", lambda _context: contextlib.nullcontext())
+    monkeypatch.setattr(DriftLog, "verify_drift", lambda *_, **__: found)
+    assert command.main(["drift", "verify", "now"]) == 0
+    titles, _, row = capsys.readouterr().out.split("\n")[1:4]
+    assert re.split(r" {2,}", titles.strip()) == ["id", "server time", "delta ms", "severity", "phase lock hash"]
+    assert row.split() == ["2:7", "1970-01-01T00:00:01.500Z", "-40", "GREEN", f"{'0' * 12}..."]
+    assert command.main(["drift", "verify", "now", "--output", "jsonl"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert (line["server_time"], line["server_time_ms"]) == ("1970-01-01T00:00:01.500Z", 1_500)
 
 
 def test_what_no_window_left_out_has_no_column(
