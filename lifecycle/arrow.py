@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lifecycle.packing import Texts
-from lifecycle.planner import Field
+from lifecycle.planner import Field, name_in_answers
 from lifecycle.row_kernel import look_up, mark_used
 from schemas.faults import Fault
 from streams.causes import Cause
@@ -33,12 +33,6 @@ if TYPE_CHECKING:
 
 LOCAL: Final = pa.timestamp("us", tz="UTC")
 AUTHORITY: Final = pa.timestamp("ms", tz="UTC")
-#: Columns that have another name than their field: the names of Event and LedgerEntry.
-_NAMES: Final = {
-    Field.AUTHORITY_MS: "authority_timestamp",
-    Field.LOCAL_US: "local_timestamp",
-    Field.CORRECTED_US: "corrected_timestamp",
-}
 _TYPES: Final[dict[Field, pa.DataType]] = {
     Field.PARTITION: pa.int32(),
     Field.AUTHORITY_MS: AUTHORITY,
@@ -54,7 +48,7 @@ _TYPES: Final[dict[Field, pa.DataType]] = {
 
 def column_of(field: Field) -> pa.Field:
     """Name and type of a field's column; of names text, where an answer has a dictionary of texts."""
-    return pa.field(_NAMES.get(field, field.value), _TYPES.get(field, pa.int64()))
+    return pa.field(name_in_answers(field), _TYPES.get(field, pa.int64()))
 
 
 def rows_table(selected: Selected) -> pa.Table:

@@ -186,6 +186,30 @@ class Field(enum.StrEnum):
     CHAIN_HASH = "chain_hash"
 
 
+#: What columns of instants are called in answers: as in Event and LedgerEntry.
+_IN_ANSWERS: Final = {
+    Field.AUTHORITY_MS: "authority_timestamp",
+    Field.LOCAL_US: "local_timestamp",
+    Field.CORRECTED_US: "corrected_timestamp",
+}
+
+
+def name_in_answers(field: Field) -> str:
+    """What the column of a field is called in answers."""
+    return _IN_ANSWERS.get(field, field.value)
+
+
+_BY_NAME: Final = {field.value: field for field in Field} | {name_in_answers(field): field for field in Field}
+
+
+def field_of(name: str) -> Field:
+    """The field of a column, by its name in answers or by the field's own. Raises BadInputError where it is none."""
+    found = _BY_NAME.get(name)
+    if found is None:
+        raise BadInputError(f"{name!r:.40} is none of {', '.join(map(name_in_answers, Field))}. Give one of them")
+    return found
+
+
 class Unit(NamedTuple):
     """In what the times of a frame are counted. of_us: microseconds in one of it; of_minute: of it in a minute.
 

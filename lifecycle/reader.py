@@ -39,7 +39,7 @@ from lifecycle.local import LocalPartitions
 from lifecycle.owned import NOT_KEPT
 from lifecycle.parameters import utf8_of
 from lifecycle.partial import merge, needed
-from lifecycle.planner import Aggregation, Field, Function, Question, Window
+from lifecycle.planner import Aggregation, Field, Function, Question, Window, field_of
 from lifecycle.requests import (
     LIMIT,
     URL_BYTES_MAX,
@@ -142,8 +142,8 @@ class Reader:
         """The first rows in order across partitions with start <= time < end, at most `limit`.
 
         sequences: first and last, inclusive, by partition. explanation(table)["more"]: whether the limit cut it.
-        unknown: in frame corrected, what becomes of events without an estimate, "authority" or "exclude"; columns: None
-        for the usual ones.
+        unknown: in frame corrected, what becomes of events without an estimate, "authority" or "exclude"; columns: as
+        answers call them, or members of Field; None for the usual ones.
         """
         question = _question(start, end, sources, kinds, partitions, sequences, frame, unknown)
         return self.ask(Range(question, _fields(columns, question.frame), limit))
@@ -393,7 +393,7 @@ def _question(
 def _fields(columns: Iterable[Field | str] | None, frame: Frame) -> tuple[Field, ...]:
     if columns is None:
         return usual_fields(frame)
-    return tuple(_member(name, Field) for name in _several(columns, "columns"))
+    return tuple(dict.fromkeys(field_of(str(name)) for name in _several(columns, "columns")))
 
 
 def _several(given: Iterable[Given], what: str) -> Iterable[Given]:

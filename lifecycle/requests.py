@@ -14,6 +14,7 @@
     last         in place of both: the time up to now, as 90s, 15m, 1h, 2d or 500ms
     sequences    PARTITION:FIRST-LAST, both ends included; FIRST- has no end
     columns, functions, percentiles   several by commas: value,source; sum,max; 50,99.9
+    columns      as answers call them, or their fields: local_timestamp or local_us, authority_timestamp or authority_ms
     functions    sum, min, max, mean; count may be among them, and is always in the answer
     exact        1: percentiles are exact, however many the values; 0, unless given: as windows tell them, see `spread`
 
@@ -28,7 +29,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from lifecycle.parameters import Given, member_of, positive, utf8_of
-from lifecycle.planner import Aggregation, Field, Function, Question, Window
+from lifecycle.planner import Aggregation, Field, Function, Question, Window, field_of
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN, US_PER_MS, US_PER_S, LocalUs, parse_us
 from streams.windows import PERCENTILE_MAX, By, Doubtful, Frame, percentile_text
@@ -245,7 +246,11 @@ def usual_fields(frame: Frame) -> tuple[Field, ...]:
 
 
 def _fields(given: Given, frame: Frame) -> tuple[Field, ...]:
-    return given.one("columns", lambda text: parse_members(text, Field)) or usual_fields(frame)
+    return given.one("columns", _columns) or usual_fields(frame)
+
+
+def _columns(text: str) -> tuple[Field, ...]:
+    return tuple(dict.fromkeys(field_of(part) for part in _parts(text)))
 
 
 def _parts(text: str) -> list[str]:

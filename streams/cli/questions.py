@@ -67,7 +67,13 @@ SequencesOption = Annotated[
     list[str] | None,
     typer.Option("--sequences", help="Only these of a partition, both ends included: PARTITION:FIRST-LAST."),
 ]
-ColumnsOption = Annotated[str | None, typer.Option(help="Which, by commas: sequence,source,value.")]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which, by commas, as the answer calls them: sequence,source,local_timestamp,value. local_us, "
+        "authority_ms and corrected_us are taken, too."
+    ),
+]
 
 
 def given(**options: Any) -> list[tuple[str, str]]:

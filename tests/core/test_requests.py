@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lifecycle.arrow import column_of
 from lifecycle.planner import UNKNOWN, Aggregation, Field, Function, Question, Window
+from lifecycle.reader import Reader
 from lifecycle.requests import Aggregate, Get, Range, Request, encode, parse, parse_duration, path_of
 from schemas.errors import BadInputError
 from schemas.instants import INT64_MAX, INT64_MIN
@@ -104,6 +106,28 @@ def test_what_is_wrong_is_named(path: str, pairs: dict[str, str], says: str) -> 
     with pytest.raises(BadInputError) as refused:
         parse(path, pairs.items(), 0)
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("field", Field)
+def test_a_column_has_the_name_that_answers_have_for_it(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that of its field, in URLs and in Python; under both it is one column."""
+    monkeypatch.setattr(Reader, "ask", lambda _self, request: request)
+    names = [column_of(field).name, field.value]
+    for asked in ([names[0]], [names[1]], names):
+        request = parse("/range", [("columns", ",".join(asked))], 0)
+        assert isinstance(request, Range)
+        assert request.fields == (field,)
+        found: Any = Reader("127.0.0.1:1").temporal_range_query(columns=asked)
+        assert found.fields == (field,)
+
+
+def test_columns_that_there_are_not_are_told_by_the_names_of_answers() -> None:
+    """Those that one sees."""
+    says = "'local_ms' is none of partition.* local_timestamp,"
+    with pytest.raises(BadInputError, match=says):
+        parse("/get", [("source", "s"), ("columns", "local_ms")], 0)
+    with pytest.raises(BadInputError, match=says):
+        Reader("127.0.0.1:1").temporal_get("s", columns=["local_ms"])
 
 
 def test_a_count_may_be_asked_for_by_name() -> None:
