@@ -42,7 +42,7 @@ from streams.snapshots import Snapshot, pack, read_snapshots
 from streams.topics_admin import TopicsAdmin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lifecycle.file_tree import FileTree
     from lifecycle.manifest import Segment
@@ -110,6 +110,17 @@ def _restorable(snapshots: Sequence[Packed], versions: Mapping[str, int], judge:
 
 def _is_anchor(packed: Packed) -> bool:
     return packed.slot.rpartition("/")[2] in map(str, _ANCHOR_SLOTS)
+
+
+def anchor_slot(snapshots: Iterable[Packed], first_index: int) -> int:
+    """Where the next anchor goes: not over what a ledger that begins with that entry is judged from.
+
+    snapshots: judge's, newest first. Of its anchors the newest that stands at that entry or before it stays; one that
+    stands further on is of a run that was ended before it deleted anything.
+    """
+    usable = (packed for packed in snapshots if _is_anchor(packed) and packed.index <= first_index)
+    stays = next((packed.slot for packed in usable if packed.is_whole()), "")
+    return next(slot for slot in _ANCHOR_SLOTS if not stays.endswith(f"/{slot}"))
 
 
 def _row(ledger: Ledger, partition: int, tail: Tail, sequence: int) -> int:
@@ -202,15 +213,12 @@ class Cutting:
             raise NotCutError(partition, f"judge's state at entry {index} cannot be had: {error}", "") from error
         chain_hash = bytes(self._entry(partition, tail, index)["chain_hash"])
         snapshot = Snapshot(judge.name, judge.version, partition, index, chain_hash, judge.dump(state))
-        anchors = [packed for packed in held if _is_anchor(packed)]
-        stays = anchors[-1].slot if anchors else ""  # the oldest is what the ledger begins with now
-        slot = next(slot for slot in _ANCHOR_SLOTS if not stays.endswith(f"/{slot}"))
+        slot = anchor_slot(held, self._first(partition)["index"])
         records = [(key.encode(), value) for key, value in pack(snapshot, slot).records()]
         produce_durably(ledger.bootstrap, ledger.names.snapshots, ledger.lane_of(partition), records)
 
     def _genesis(self, partition: int) -> Mapping[str, Any]:
-        first = self._ledger.log.first(self._ledger.names.sequenced, partition)
-        entry = decode_entry(partition, first.value() if first else None)
+        entry = self._first(partition)
         kind, body = read_control(entry["value"])
         if entry["index"] == 1 and kind == "Genesis":
             return body
@@ -219,6 +227,10 @@ class Cutting:
             detail = f"it begins at entry {entry['index']}, and no cut says so"
             raise NotCutError(partition, detail, "Restore the ledger topic from a copy")
         return cut.genesis
+
+    def _first(self, partition: int) -> Mapping[str, Any]:
+        first = self._ledger.log.first(self._ledger.names.sequenced, partition)
+        return decode_entry(partition, first.value() if first else None)
 
     def _entry(self, partition: int, tail: Tail, index: int) -> Mapping[str, Any]:
         ledger = self._ledger
