@@ -7,7 +7,8 @@ these the one of the fewest files.
 
 GUARANTEE what is chosen is one range of entries, without gap or overlap, behind what is committed already.
 GUARANTEE a file that may be of a seal that was cut off is told from one that only a manifest that has lost something
-does not name: a seal leaves a file of an hour, right behind what is committed, and the next one makes it again.
+does not name: a seal leaves a file of an hour, which goes on right behind what is committed or overlaps its
+end, and the next ones make again what it has beyond that.
 """
 
 from __future__ import annotations
@@ -94,13 +95,21 @@ def unchained(files: Iterable[Found], taken: Sequence[Found], end: End | None, l
         file
         for file in files
         if not (first <= file.place.first_index and file.place.last_index <= last)
-        and not (is_of_seal(file.place, last) and ledger_begins <= file.place.first_index)
+        and not (is_of_seal(file.place, last) and ledger_begins <= _needed_of(file.place, first, last))
     ]
 
 
 def is_of_seal(place: Place, end_index: int) -> bool:
-    """Whether a seal that was cut off may have left it, where files end with that entry (0: there are none)."""
-    return place.grain is Grain.HOURLY and place.first_index == end_index + 1
+    """Whether a seal that was cut off may have left it, where files end with that entry (0: there are none).
+
+    It may begin before the end: the hour was then sealed shorter since, by a machine whose hot store was older.
+    """
+    return place.grain is Grain.HOURLY and place.first_index <= end_index + 1 <= place.last_index
+
+
+def _needed_of(place: Place, first: int, last: int) -> int:
+    """The first entry of a file that is in none of others, which hold all from `first` to `last`, and end before it."""
+    return place.first_index if place.first_index < first else last + 1
 
 
 def _rank(file: Found) -> tuple[int, int, str]:

@@ -51,7 +51,7 @@ def tidy(work: Work, ledger_begins: Callable[[int], int]) -> int:
     ledger_begins: the first index that the ledger still has of a partition. What goes holds entries that were pruned,
     or that are in files of the manifest: these are read then, and where one is lost or damaged what has its entries
     stays.
-    So does what a seal left, until the next one has made it again. Raises UnknownArchivesError, and removes nothing,
+    So does what a seal left, until the next ones have made it again. Raises UnknownArchivesError, and removes nothing,
     for a file that none of this explains: then it is the manifest that has lost something. Raises LeaseLostError, and
     removes no more, where another run has begun meanwhile.
     """
@@ -67,11 +67,11 @@ def tidy(work: Work, ledger_begins: Callable[[int], int]) -> int:
         except ValueError:  # whose it is nobody knows
             continue
         end = tree.ends.get(place.partition)
-        end_index = 0 if end is None else end[0]
+        end_index = 0 if end is None else end.index
         if place.last_index <= end_index:
             if all(whole.is_whole(segment) for segment in _with_entries_of(tree, place)):
                 left.append(path)
-        elif not is_of_seal(place, end_index) or place.first_index < ledger_begins(place.partition):
+        elif not is_of_seal(place, end_index) or ledger_begins(place.partition) > end_index + 1:
             unknown.append(path)
     if unknown:
         raise UnknownArchivesError(unknown)

@@ -61,6 +61,65 @@ def test_what_a_seal_left_stays_until_the_next_has_made_it_again(tmp_path: Path,
         assert tidy(work_in(folder), lambda _: 1) == 0
 
 
+def longer(folder: Path, hours: Hours) -> list[str]:
+    """Leave what a seal of the second hour makes that has the third as well; returns the paths."""
+    other = folder.parent / "other"
+    work = work_in(other)
+    seal_first(work, hours)
+    there = set(files_in(other))
+    second, third = hours.hours[1:3]
+    place = Place(Tier.RECENT, Grain.HOURLY, second.period)
+    batches = hours.batches(second.headers[0].first_index, 1000)
+    seal(work, hours.partition, place, [*second.chunks, *third.chunks], batches)
+    left = sorted(set(files_in(other)) - there)
+    for path in left:
+        target = folder / "root" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(other / "root" / path, target)
+    return left
+
+
+def test_an_hour_that_was_sealed_shorter_since_blocks_nothing(tmp_path: Path, hours: Hours) -> None:
+    """Where the ledger has what is in no file: no job is refused, reindex neither; seals then make it again."""
+    folder = tmp_path / "one"
+    for _ in range(2):
+        seal_first(work_in(folder), hours)
+    wanted = contents(folder)
+    left = longer(folder, hours)
+    there, next_index = contents(folder), hours.hours[2].headers[0].first_index
+    assert [path.endswith(".parquet") for path in left].count(True) == 1
+    for ledger_begins in (1, next_index - 1, next_index):
+        assert tidy(work_in(folder), lambda _: ledger_begins) == 0  # noqa: B023 - called at once
+        assert reindex(work_in(folder), ledger_begins) == []
+    assert contents(folder) == there
+    with pytest.raises(UnknownArchivesError) as told:
+        tidy(work_in(folder), lambda _: next_index + 1)
+    assert sorted(told.value.paths) == left
+    with pytest.raises(UnchainedArchivesError):
+        reindex(work_in(folder), next_index + 1)
+    assert contents(folder) == there
+    third = seal_first(work_in(folder), hours)
+    assert tidy(work_in(folder), lambda _: 1) == len(left)
+    assert contents(folder).keys() == {*wanted, third.path, index_of(third.path)}
+
+
+def test_what_overlaps_the_end_and_begins_before_all_files_is_named(tmp_path: Path, hours: Hours) -> None:
+    """Of a manifest that was lost: unless the ledger has all of its entries, nothing proves the first of them."""
+    folder = tmp_path / "one"
+    first = seal_first(work_in(folder), hours)
+    second = seal_first(work_in(folder), hours)
+    left = longer(folder, hours)
+    (folder / "manifest").unlink()
+    for path in (first.path, index_of(first.path)):
+        (folder / "root" / path).unlink()
+    longest = folder / "root" / next(path for path in left if path.endswith(".parquet"))
+    begins = longest.name.replace(f"{second.facts.first_index:018d}", f"{second.facts.first_index - 1:018d}")
+    longest.rename(longest.with_name(begins))  # damaged, so that it is not taken
+    with pytest.raises(UnchainedArchivesError, match=begins):
+        reindex(work_in(folder), second.facts.first_index)
+    assert reindex(work_in(folder), second.facts.first_index - 1) == [second.path]
+
+
 @pytest.mark.parametrize("place", [DAY, Place(Tier.RECENT, Grain.HOURLY, "2026-01-30-23")])
 def test_what_no_seal_leaves_is_not_removed(tmp_path: Path, hours: Hours, place: Place) -> None:
     """A joined file, and one that begins behind the next entry: also where the ledger has all of it."""
