@@ -103,11 +103,16 @@ class End(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The files after a commit: by partition, ascending by index. ends: of each partition that had one."""
+    """The files after a commit: by partition, ascending by index. ends: of each partition that had one.
+
+    begins: the first index that ever was in a file. What no file has from there on was pruned; what is before no commit
+    speaks of.
+    """
 
     commit: int = 0
     parts: Mapping[int, tuple[Segment, ...]] = field(default_factory=dict)
     ends: Mapping[int, End] = field(default_factory=dict)
+    begins: Mapping[int, int] = field(default_factory=dict)
 
     def after(self, record: Commit) -> Tree:
         """The tree after one more. Raises ManifestError for one that does not follow, loses or doubles entries."""
@@ -131,7 +136,9 @@ class Tree:
         if not before and end is not None:
             _check_joined(record, end, after[0], f"entry {end.index}")
         ends = {record.partition: _end_of(after[-1])} if after else {}
-        return Tree(record.commit, {**self.parts, record.partition: tuple(after)}, {**self.ends, **ends})
+        begins = {record.partition: _first_index(after[0])} if after else {}
+        parts = {**self.parts, record.partition: tuple(after)}
+        return Tree(record.commit, parts, {**self.ends, **ends}, {**begins, **self.begins})
 
     def segments(self) -> Iterator[Segment]:
         """All files, by partition and index."""
@@ -149,6 +156,18 @@ class Tree:
         if place < 0 or segments[place].facts.last_index < index:
             return None
         return segments[place]
+
+    def pruned_index(self, partition: int, first_index: int) -> int:
+        """Of the last entry that prunes have dropped, with all from that one on; 0 for none, or not with all.
+
+        A manifest that was made again from files knows of none that was before.
+        """
+        begin = self.begins.get(partition)
+        if begin is None or begin > first_index:
+            return 0
+        files = self.parts.get(partition, ())
+        next_index = files[0].facts.first_index if files else self.ends[partition].index + 1
+        return next_index - 1 if next_index > begin else 0
 
     def end(self, partition: int) -> Segment | None:
         """The last file of a partition."""

@@ -19,7 +19,9 @@ from schemas.topics import COMMIT_BYTES_MAX
 from tests.core.manifest_histories import after_by_entry, chain_at, commit, facts_of, history, moved, replayed, segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from lifecycle.manifest import Segment
 
 FIRST, SECOND, THIRD = segment(0, 1, 4), segment(0, 5, 5), segment(0, 6, 12)
 #: Three files of partition 0, one of partition 1.
@@ -256,6 +258,47 @@ def test_what_was_pruned_whole_goes_on_where_it_ended() -> None:
     with pytest.raises(ManifestError, match=r"after commit 5 .* does not go on where entry 12 ends"):
         empty.after(commit(5, Move.SEAL, 0, [segment(0, 14, 15)], []))
     assert empty.after(commit(5, Move.SEAL, 0, [segment(0, 13, 15)], [])).ends[0].index == 15
+
+
+def test_what_was_pruned_is_told_from_what_no_file_ever_had() -> None:
+    """Of a manifest that was made again from files nobody knows what was before them, whatever is pruned then."""
+    pruned = TREE.after(commit(4, Move.PRUNE, 0, [], [FIRST]))
+    assert TREE.pruned_index(0, 1) == 0
+    assert [pruned.pruned_index(0, first_index) for first_index in (1, 3, 5)] == [4, 4, 4]
+    empty = pruned.after(commit(5, Move.PRUNE, 0, [], [SECOND, THIRD]))
+    assert empty.pruned_index(0, 1) == 12
+    assert empty.after(commit(6, Move.SEAL, 0, [segment(0, 13, 15)], [])).pruned_index(0, 1) == 12
+    assert empty.pruned_index(7, 1) == 0
+
+    again = replayed([commit(1, Move.SEAL, 0, [SECOND], []), commit(2, Move.SEAL, 0, [THIRD], [])])
+    assert [again.pruned_index(0, first_index) for first_index in (1, 4, 5)] == [0, 0, 0]
+    more = again.after(commit(3, Move.PRUNE, 0, [], [SECOND]))
+    assert [more.pruned_index(0, first_index) for first_index in (1, 4, 5, 6)] == [0, 0, 5, 5]
+
+
+@given(seed=st.integers(0, 2**32), length=st.integers(0, 40))
+def test_what_was_pruned_is_what_prunes_have_dropped(seed: int, length: int) -> None:
+    """As told entry by entry, wherever the ledger begins."""
+    tree, had, gone = Tree(), set[tuple[int, int]](), set[tuple[int, int]]()
+    for record in history(random.Random(seed), length):
+        files = {each.path: each for each in (*tree.segments(), *record.adds)}
+        had |= _entries_of(record.adds)
+        if record.move is Move.PRUNE:
+            gone |= _entries_of(files[path] for path in record.drops)
+        tree = tree.after(record)
+    for partition in tree.parts:
+        last = max((index for of, index in gone if of == partition), default=0)
+        first = min(index for of, index in had if of == partition)
+        for begin in range(1, last + 3):
+            assert tree.pruned_index(partition, begin) == (last if begin >= first else 0)
+
+
+def _entries_of(files: Iterable[Segment]) -> set[tuple[int, int]]:
+    return {
+        (each.facts.partition, index)
+        for each in files
+        for index in range(each.facts.first_index, each.facts.last_index + 1)
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------- bytes
