@@ -3,6 +3,7 @@
 Problem: a step that dies before its commit leaves files that never counted, and one that dies behind it such that count
 no more; but a manifest that has lost something leaves files that are all there is. So a file goes only where its name
 says that it never was one, or where its entries were pruned, or are in files of the manifest, which are read for it.
+Entries before the first that a commit ever had in a file were not pruned: the manifest was made again without them.
 
 GUARANTEE what is not explained is an error, and then nothing is removed.
 HAZARD a run that stands still between the look for another, right before each removal, and that removal may remove what
@@ -33,7 +34,8 @@ class UnknownArchivesError(DriftledgerError):
 
     remedy = (
         "Restore the topic of the manifest from a copy, or run `driftledger lifecycle run reindex`, which has it made "
-        "again from these files; a file that is none of this ledger's is to be moved out of the root"
+        "again from these files; where they lie before all that it names, delete the topic and create it first. A file "
+        "that is none of this ledger's is to be moved out of the root"
     )
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -66,9 +68,11 @@ def tidy(work: Work, ledger_begins: Callable[[int], int]) -> int:
             place = place_of(path)
         except ValueError:  # whose it is nobody knows
             continue
-        end = tree.ends.get(place.partition)
+        end, begin = tree.ends.get(place.partition), tree.begins.get(place.partition, place.first_index)
         end_index = 0 if end is None else end.index
-        if place.last_index <= end_index:
+        if place.first_index < begin:  # no commit ever had that in a file: nothing says that it was pruned
+            unknown.append(path)
+        elif place.last_index <= end_index:
             if all(whole.is_whole(segment) for segment in _with_entries_of(tree, place)):
                 left.append(path)
         elif not is_of_seal(place, end_index) or ledger_begins(place.partition) > end_index + 1:

@@ -18,7 +18,7 @@ from lifecycle.layout import index_of
 from lifecycle.mending import Reindex
 from lifecycle.packing import DamagedError
 from lifecycle.restoring import damaged_in, folded_chunks
-from lifecycle.tidying import tidy
+from lifecycle.tidying import UnknownArchivesError, tidy
 from lifecycle.tiers import Grain, Tier
 from lifecycle.verifying import verify
 from streams.judge import Judge
@@ -140,6 +140,33 @@ def test_a_manifest_that_was_lost_comes_back(tmp_path: Path, hours: Hours, *, pr
     assert contents(tmp_path) == wanted
     for segment in segments:
         verify(work_in(tmp_path).files, segment)
+
+
+def test_files_that_were_lost_with_the_manifest_can_be_put_back(tmp_path: Path, hours: Hours) -> None:
+    """They were not pruned: no job removes them, and a manifest that is made anew has them again."""
+    first, *others = archived(tmp_path, hours)
+    parts, root = work_in(tmp_path).lease.tree.parts, tmp_path / "root"
+    paths = [first.path, index_of(first.path)]
+    lost = [(root / path).read_bytes() for path in paths]
+    (tmp_path / "manifest").unlink()
+    for path in paths:
+        (root / path).unlink()
+    assert reindex(work_in(tmp_path)) == [segment.path for segment in others]
+    assert tidy(work_in(tmp_path), lambda _: GONE) == 0
+    for path, content in zip(paths, lost, strict=True):
+        (root / path).write_bytes(content)
+    there = contents(tmp_path)
+    for _ in range(2):
+        with pytest.raises(UnknownArchivesError, match="delete the topic") as told:
+            tidy(work_in(tmp_path), lambda _: 1)
+        assert sorted(told.value.paths) == sorted(paths)
+        assert reindex(work_in(tmp_path)) == []
+    assert contents(tmp_path) == there
+    (tmp_path / "manifest").unlink()
+    assert reindex(work_in(tmp_path)) == [segment.path for segment in (first, *others)]
+    assert work_in(tmp_path).lease.tree.parts == parts
+    assert tidy(work_in(tmp_path), lambda _: 1) == 0
+    assert contents(tmp_path) == there
 
 
 def with_leftovers(folder: Path, hours: Hours) -> tuple[list[Segment], dict[str, bytes]]:
