@@ -132,11 +132,27 @@ def _row(ledger: Ledger, partition: int, tail: Tail, sequence: int) -> int:
     return int(decode_entry(partition, message.value())["index"])
 
 
-def rests_on(segments: Sequence[Segment], first_index: int, last_index: int) -> list[Segment]:
+def check_begin(partition: int, segments: Sequence[Segment], first_index: int, pruned_index: int) -> None:
+    """Raises NotCutError where the ledger has entries before the first file that no prune has dropped.
+
+    first_index: of the ledger; pruned_index: as of `steps.Ledger`. What is before the ledger needs no archive.
+    """
+    first_index = max(first_index, pruned_index + 1)
+    if segments and first_index < segments[0].facts.first_index:
+        raise NotCutError(
+            partition,
+            f"entries {first_index} to {segments[0].facts.first_index - 1} are in no archive, and the manifest knows "
+            "of no prune that dropped them: the ledger alone may have them",
+            'Put back the archives that had them, or the manifest, as "The manifest topic is lost" in '
+            "docs/operations.md says. Meanwhile other partitions are cut with --partition",
+        )
+
+
+def rests_on(segments: Sequence[Segment], first_index: int, last_index: int, pruned_index: int) -> list[Segment]:
     """Files with those entries, but for such as were pruned: one at least. Raises DamagedError where one is missing."""
     if not segments:
         raise DamagedError(f"entries {first_index} to {last_index} are in no archive")
-    following = max(first_index, segments[0].facts.first_index)
+    following = max(first_index, pruned_index + 1)
     last_index = max(last_index, following)
     found = [s for s in segments if s.facts.last_index >= following and s.facts.first_index <= last_index]
     for segment in found:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lifecycle.archive_files import files_of
-from lifecycle.cutting import Cutting, oldest_needed, proved, rests_on
+from lifecycle.cutting import Cutting, check_begin, oldest_needed, proved, rests_on
 from lifecycle.hot_hours import hours_of
 from lifecycle.job_record import Did, Progress
 from lifecycle.job_run import JobRun
@@ -32,6 +32,7 @@ from lifecycle.pace import Pace, PacedTree
 from lifecycle.packing import DamagedError
 from lifecycle.plans import plan
 from lifecycle.restoring import Sources, UnrestorableError, damaged_in, make_again
+from lifecycle.rules import LedgerRetention
 from lifecycle.rules_reader import read_rules
 from lifecycle.steps import Job, Known, Ledger, Step, of_files
 from lifecycle.stores_here import StoresHere, usage_of
@@ -119,7 +120,8 @@ class Jobs:
         """What there is to do; what is to be pruned, cut, or entered again, is taken for proved.
 
         Of verify: all files, where it is what is asked for, and else none. cuts: also what of the ledger could go, by
-        its snapshots. partitions: only those. Raises BadInputError for promote, of which only a worker knows.
+        its snapshots. partitions: only those. Raises BadInputError for promote, of which only a worker knows, and
+        NotCutError where cut alone is asked for, as of `run`.
         """
         if only is Job.PROMOTE:
             raise BadInputError(
@@ -135,7 +137,10 @@ class Jobs:
             return _within(damaged_in(self.files, tree), partitions)
         proofs = _assumed(tree) if only in (None, Job.PRUNE, Job.CUT) else {}
         known = self._known(tree, proofs, partitions, cuts=cuts and only in (None, Job.CUT))
-        return _within(plan(known, self.rules(), self._now_us(), only), partitions)
+        rules = self.rules()
+        if only is Job.CUT:
+            _check_begins(known, rules)
+        return _within(plan(known, rules, self._now_us(), only), partitions)
 
     def run(
         self,
@@ -150,7 +155,7 @@ class Jobs:
         """Do all steps of a job.
 
         partitions: only those (None: all). wait_s: for the end of another run. asked: the run to do it as, which was
-        entered and is to hold the lease; who entered it leaves it.
+        entered and is to hold the lease; who entered it leaves it. Raises NotCutError, see `cutting`.
         """
         if job not in RUN_HERE:
             raise BadInputError(f"{job} changes what a worker holds. Have the worker do it: it does so by the rules")
@@ -274,7 +279,8 @@ class Jobs:
     def _cut(self, work: Work, step: Step) -> None:
         files = work.lease.tree.parts.get(step.partition, ())
         with LedgerQueries(self._settings, self._bootstrap) as ledger:
-            rested = rests_on(files, step.first_index, step.last_index)
+            pruned_index = work.lease.tree.pruned_index(step.partition, step.first_index)
+            rested = rests_on(files, step.first_index, step.last_index, pruned_index)
             cutting = Cutting(ledger, self.files, work.job, self._at)
             cutting.cut(step.partition, rested, step.last_index, files[-1].facts.last_index)
 
@@ -299,6 +305,8 @@ class Jobs:
         if job not in (Job.PRUNE, Job.CUT):
             return {}
         known = self._known(tree, _assumed(tree), partitions, cuts=job is Job.CUT)
+        if job is Job.CUT:
+            _check_begins(known, rules)
         steps = _within(plan(known, rules, self._now_us(), job), partitions)
         proofs: dict[str, int] = {}
         for step in steps:
@@ -317,9 +325,8 @@ class Jobs:
             if tail is None:
                 continue
             first_index = self._stores.begins(partition)
-            files = tree.parts.get(partition, ())
-            pruned_index = files[0].facts.first_index - 1 if files else 0
             needed = self._needed(tree, partition, tail) if cuts else first_index
+            pruned_index = tree.pruned_index(partition, first_index)
             ledgers[partition] = Ledger(first_index, tail.head.index, needed, pruned_index)
             store = self._stores.newest(partition, tail)
             if store is not None:
@@ -362,6 +369,15 @@ class Jobs:
 def _within(steps: Iterable[Step], partitions: Collection[int] | None) -> tuple[Step, ...]:
     """Those of some partitions, None for all."""
     return tuple(step for step in steps if partitions is None or step.partition in partitions)
+
+
+def _check_begins(known: Known, rules: Configuration) -> None:
+    """Raises NotCutError where a ledger would be cut, and has entries that no archive has and no prune has dropped."""
+    if rules.ledger is LedgerRetention.KEEP:
+        return
+    for partition, ledger in known.ledgers.items():
+        files = known.tree.parts.get(partition, ())
+        check_begin(partition, files, ledger.first_index, ledger.pruned_index)
 
 
 def _verifications(tree: Tree) -> tuple[Step, ...]:

@@ -67,7 +67,8 @@ class Ledger(NamedTuple):
     """What of a partition's ledger is there.
 
     oldest_needed_index: the first entry that the oldest snapshot in use needs, or who else reads; one behind last_index
-    where nobody does. pruned_index: of the last entry that a prune has dropped from the archives, 0 for none.
+    where nobody does. pruned_index: of the last entry that prunes have dropped from the archives, with all from
+    first_index on; 0 for none.
     """
 
     first_index: int

@@ -7,9 +7,11 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from lifecycle.cutting import NotCutError
 from lifecycle.jobs import Jobs
+from lifecycle.layout import index_of
 from lifecycle.packing import DamagedError
 from lifecycle.reader import Reader
 from lifecycle.steps import Job
@@ -237,6 +239,52 @@ def test_what_the_rules_keep_stays_and_whole_files_before_it_go(
         assert cut(ledger) == []
     assert min(entries(ledger)) == first_last + 1
     checked(ledger)
+
+
+def test_nothing_is_cut_that_was_lost_with_the_manifest(ledger: Ledger) -> None:
+    """Whoever plans it or runs it is told what is missing; once it is back, and the manifest made anew, it goes."""
+    load = Load(ledger, seed=2)
+    load.send(EVENTS)
+    load.flush()
+    with ledger.worker() as worker:
+        ledger.wait_level(worker)
+        wait_for(lambda: worker.output.count("hot_tier_level") == 1, "it is hot")
+        worker.stop()
+    assert run(ledger, Job.SEAL, 8.5)
+    with Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        first, *others = jobs.tree().parts[0]
+        files = [jobs.files.root / path for path in (first.path, index_of(first.path))]
+    assert others
+    lost = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    make_manifest_anew(ledger)
+    missing = f"entries 1 to {first.facts.last_index} are in no archive"
+    with pytest.raises(NotCutError, match=missing):
+        cut(ledger)
+    with later(9), Jobs(ledger.settings, ledger.bootstrap) as jobs:
+        with pytest.raises(NotCutError, match=missing):
+            jobs.planned(Job.CUT)
+        assert [step for step in jobs.planned() if step.job is Job.CUT] == []
+    assert min(entries(ledger)) == 1
+    for file, content in zip(files, lost, strict=True):
+        file.write_bytes(content)
+    make_manifest_anew(ledger)
+    run(ledger, Job.COMPACT, 8.5)
+    with live(ledger):
+        ((cut_from, last),) = cut(ledger)
+    assert cut_from == 1
+    assert min(entries(ledger)) == last + 1
+    checked(ledger)
+
+
+def make_manifest_anew(ledger: Ledger) -> None:
+    """Its topic is lost, and filled from the files."""
+    topic, admin = ledger.names.manifest, AdminClient({"bootstrap.servers": ledger.bootstrap})
+    admin.delete_topics([topic])[topic].result(30)
+    wait_for(lambda: topic not in admin.list_topics(timeout=10).topics, "it is deleted")
+    ledger.create()
+    assert run(ledger, Job.REINDEX, 9)
 
 
 def test_nothing_is_cut_on_a_file_that_is_damaged(ledger: Ledger) -> None:
