@@ -4,7 +4,7 @@ Layouts; numbers are little-endian:
 
     section    "DLC1", column u8, rows u32, length u32 of the body, body, checksum u32
     header     "DLH2", length u32 of the body, body, checksum u32
-    applied    "DLA4", index, sequence, chunks, order_ms i64, checksum u32
+    applied    "DLA5", index, sequence, chunks, order_ms i64, checksum u32
 
     checksum   CRC-32 of the key (partition i32, first_sequence i64, column u8) and of all bytes before it
 
@@ -70,7 +70,7 @@ _APPLIED: Final = struct.Struct("<4s4q")
 _CHECKSUM: Final = struct.Struct("<I")
 _SECTION_MAGIC: Final = b"DLC1"
 _HEADER_MAGIC: Final = b"DLH2"
-_APPLIED_MAGIC: Final = b"DLA4"
+_APPLIED_MAGIC: Final = b"DLA5"
 #: In place of a column, in the checksums of a header and of an applied record.
 _OF_HEADER: Final = 0
 _OF_APPLIED: Final = 255

@@ -8,10 +8,12 @@ A chunk holds consecutive sequences of one partition, at most ROWS, and ends
 
 - at a sequence that ROWS divides,
 - before the first row with which the running maximum of authority time passes into another UTC hour,
-- before the first row with which event ids and payloads would pass TEXT_BYTES (a chunk of one row may be larger).
+- before the first row with which event ids and payloads would pass TEXT_BYTES, or what their entries hold as it was
+  sent: values that are there, whether they can be read or not, keys and headers. A chunk of one row may be larger.
 
 So its borders are functions of the entries alone. Entries that are no rows (CONTROL) belong to the chunk that is being
-filled; first_index to last_index of a partition's chunks are contiguous like first_sequence to last_sequence.
+filled, and count nothing; first_index to last_index of a partition's chunks are contiguous like first_sequence to
+last_sequence.
 
 These are the types and the borders; what they are as bytes is in `chunk_codec`.
 HAZARD other columns or other borders are another layout there.
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 
 #: Rows of a full chunk: columns of 64 KiB, so that a query of one source reads little, and a header per 8,192 events.
 ROWS: Final = 8192
-#: Bytes of event ids and payloads: bounds the memory of rows that are not sealed, and of a query's decoding.
+#: Bytes of event ids and payloads: bounds the memory of rows that are not sealed, and of a query's decoding. And of
+#: values, keys and headers: a job has those of a chunk in hand, and an archive keeps whole what its columns do not give
+#: back, which is every value that cannot be read and some that can.
 TEXT_BYTES: Final = 16 * 1024 * 1024
 
 HASH_BYTES: Final = 32

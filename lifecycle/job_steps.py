@@ -12,8 +12,8 @@ What was cut off before the commit leaves files that the manifest does not name,
 any more: `tidying` removes both, by whoever holds the lease next, once their entries are in another file that is whole.
 
 GUARANTEE the files of a commit are there, whole and on disk, before it; none is removed that the manifest names.
-GUARANTEE memory: of some row groups, whatever the length of an archive. One has texts, and values that could not be
-read, of buffer_bytes at most, unless a chunk alone has more.
+GUARANTEE memory: of some row groups, whatever the length of an archive. One has texts, and values, keys and headers, of
+buffer_bytes at most, unless a chunk alone has more; that has chunks.TEXT_BYTES, or one row, and CONTROL entries.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Filling:
 
     def grow(self, events: Events, row: int) -> None:
         """Room for the texts of a row, where there is none."""
-        rows, _, _, sources, kinds = self.numbers.tolist()
+        rows, _, _, sources, kinds, _ = self.numbers.tolist()
         self.sources = _roomy(self.sources, sources, int(events.source_length[row]))
         self.kinds = _roomy(self.kinds, kinds, int(events.kind_length[row]))
         self.event_ids = _roomy(self.event_ids, rows, int(events.event_id_length[row]))
@@ -106,7 +106,7 @@ class Filling:
 
     def view(self) -> View:
         """What is in it now; stays so."""
-        rows, _, _, sources, kinds = self.numbers.tolist()
+        rows, _, _, sources, kinds, _ = self.numbers.tolist()
         return View(
             self.before, rows, self.fixed, self.event_ids, self.payloads, self.sources, sources, self.kinds, kinds,
             self.readings, len(self.readings),

@@ -4,7 +4,8 @@ Without them a lane that opens would have to read the ledger from the end of the
 is an hour back, with a judge from before that. A snapshot is worth something only with the chunks before it: the store
 is flushed before it is written.
 
-    "DLS" and version, 4 | partition i32 | last_index i64 | rows u32 | readings u32
+    "DLS" and version, 4 | partition i32 | last_index i64 | rows u32 | readings u32 | sent_bytes i64 |
+        CRC-32 u32 of all bytes before it
     applied: length u32, the record of `chunk_codec` up to where chunks go
     header: length u32, as of a chunk that ends here; nothing where there is neither row nor reading
     sections of all columns, each: length u32, section; nothing where there is no row
@@ -16,6 +17,7 @@ GUARANTEE load gives the state that was dumped, or raises FoldError.
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import numpy as np
@@ -47,10 +49,11 @@ if TYPE_CHECKING:
 #: Name of the fold, on the snapshots topic.
 STORE: Final = "store"
 #: Of its rules, the chunks' layout and this one.
-VERSION: Final = 4
+VERSION: Final = 5
 
 _MAGIC: Final = b"DLS" + bytes([VERSION])
-_HEAD: Final = struct.Struct("<4siqII")
+_HEAD: Final = struct.Struct("<4siqIIq")
+_CHECKSUM: Final = struct.Struct("<I")
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -69,8 +72,9 @@ def dump(state: StoreState) -> bytes:
             parts += [sections[column] for column in ROW_COLUMNS]
         if view.readings_count:
             parts.append(encode_readings(partition, header.first_sequence, readings))
-    head = _HEAD.pack(_MAGIC, partition, state.last_index, view.rows, view.readings_count)
-    return head + b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+    sent_bytes = int(state.filling.numbers[Number.SENT_BYTES])
+    head = _HEAD.pack(_MAGIC, partition, state.last_index, view.rows, view.readings_count, sent_bytes)
+    return b"".join([head, _CHECKSUM.pack(zlib.crc32(head)), *(_LENGTH.pack(len(part)) + part for part in parts)])
 
 
 def load(partition: int, data: bytes) -> StoreState:
@@ -82,12 +86,14 @@ def load(partition: int, data: bytes) -> StoreState:
 
 
 def _load(partition: int, data: bytes) -> StoreState:
-    magic, of, last_index, rows_count, readings_count = _HEAD.unpack(data[: _HEAD.size])
+    head = data[: _HEAD.size]
+    magic, of, last_index, rows_count, readings_count, sent_bytes = _HEAD.unpack(head)
     if (magic, of) != (_MAGIC, partition) or rows_count > ROWS:
-        raise FoldError(
-            f"not a dump of store for partition {partition}: it begins with {data[: _HEAD.size]!r}. Drop it"
-        )
-    parts, at = [], _HEAD.size
+        raise FoldError(f"not a dump of store for partition {partition}: it begins with {head!r}. Drop it")
+    (checksum,) = _CHECKSUM.unpack_from(data, _HEAD.size)
+    if checksum != zlib.crc32(head):
+        _refuse(partition, "the checksum of its head does not agree")
+    parts, at = [], _HEAD.size + _CHECKSUM.size
     while at < len(data):
         (length,) = _LENGTH.unpack(data[at : at + _LENGTH.size])
         at += _LENGTH.size
@@ -105,6 +111,7 @@ def _load(partition: int, data: bytes) -> StoreState:
     if rows_count:
         sections = dict(zip(ROW_COLUMNS, parts[2:], strict=False))
         _fill(filling, decode_rows(partition, first_sequence, rows_count, sections))
+    filling.numbers[Number.SENT_BYTES] = sent_bytes
     if readings_count:
         filling.readings += _readings(decode_readings(partition, first_sequence, readings_count, parts[-1]))
     return StoreState(partition, applied, last_index, filling, filling.view())

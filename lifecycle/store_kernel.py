@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lifecycle.chunks import HASH_BYTES, ROWS, TEXT_BYTES
 from lifecycle.exact_sum import add
+from schemas.canonical import ValueState
 from schemas.columns import Fault
 from schemas.memory import copy, kernel, load_i64, load_u8
 from streams.judge_kernel import Flag
@@ -49,6 +50,8 @@ class Number(enum.IntEnum):
     LAST_SEQUENCE = 2
     SOURCES = 3
     KINDS = 4
+    #: Of values that are there, keys and headers of the rows, as they were sent.
+    SENT_BYTES = 5
 
 
 class Fixed(NamedTuple):
@@ -104,8 +107,9 @@ US_PER_MINUTE: Final = 60_000_000
 
 _DATA: Final = 0
 _NO_FAULT: Final = int(Fault.NONE)
+_PRESENT: Final = int(ValueState.PRESENT)
 _DONE, _BEFORE, _AFTER, _GROW, _OUT_OF_ORDER = (int(stop) for stop in Stop)
-_ROWS, _ORDER_MS, _LAST_SEQUENCE, _SOURCES, _KINDS = (int(number) for number in Number)
+_ROWS, _ORDER_MS, _LAST_SEQUENCE, _SOURCES, _KINDS, _SENT_BYTES = (int(number) for number in Number)
 _UNCOUNTED: Final = int(Flag.DUPLICATE | Flag.CONFLICT)
 _WARNED: Final = int(Flag.WARNED)
 _CODE_BITS: Final = 16
@@ -190,7 +194,11 @@ def gather(
         id_length, payload_length = 0, 0
         if fault == _NO_FAULT:
             id_length, payload_length = events.event_id_length[row], events.payload_length[row]
-        if at > 0 and id_start + payload_start + id_length + payload_length > TEXT_BYTES:
+        texts = id_start + payload_start + id_length + payload_length
+        sent = numbers[_SENT_BYTES] + max(entries.key_length[row], 0) + entries.headers_length[row]
+        if entries.value_state[row] == _PRESENT:
+            sent += entries.value_length[row]
+        if at > 0 and max(texts, sent) > TEXT_BYTES:
             return row, _BEFORE
         if fault == _NO_FAULT:
             source_length, kind_length = events.source_length[row], events.kind_length[row]
@@ -251,6 +259,7 @@ def gather(
         numbers[_LAST_SEQUENCE] = sequence
         numbers[_ORDER_MS] = order_ms
         numbers[_ROWS] = at + 1
+        numbers[_SENT_BYTES] = sent
         if sequence % ROWS == 0:
             return row + 1, _AFTER
     return stop, _DONE

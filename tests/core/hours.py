@@ -11,8 +11,9 @@ from lifecycle.chunk_codec import decode_header
 from lifecycle.chunks import ChunkBytes
 from lifecycle.store import Store
 from lifecycle.tiers import MS_PER_HOUR, Grain, period_of
-from schemas.canonical import EntryKind
+from schemas.canonical import EntryKind, ValueState
 from schemas.columns import slice_rows
+from schemas.memory import address_of
 from streams.judge import Judge
 from streams.sequence import ZERO_HASH, relink
 from tests.core.judge_histories import history
@@ -51,12 +52,19 @@ class Hours(NamedTuple):
 
 
 def over_hours(seed: int, length: int, hours: int, partition: int = 3, spoiled: bytes = b"") -> Hours:
-    """So many entries, spread over so many hours and one that has not ended. spoiled: in place of every value."""
+    """So many entries, spread over so many hours and one that has not ended.
+
+    spoiled: in place of every value that is there, all at one place in memory.
+    """
     rows = history(seed, length)
     if spoiled:
-        rows = [replace(row, value=spoiled) if row.kind is EntryKind.DATA else row for row in rows]
+        rows = [replace(row, value=b"") if row.kind is EntryKind.DATA else row for row in rows]
     ledger = Ledger(rows)
     entries = ledger.entries
+    memory = np.frombuffer(spoiled + b"\0", np.uint8)
+    if spoiled:
+        there = (entries.kind == EntryKind.DATA) & (entries.value_state == ValueState.PRESENT)
+        entries.value_address[there], entries.value_length[there] = address_of(memory), len(spoiled)
     entries.authority_ms[:] = BEGIN_MS + np.arange(length, dtype=np.int64) * ((hours + 1) * MS_PER_HOUR) // length
     relink(ZERO_HASH, entries)
     judge, fold = Judge(), Store()
@@ -68,4 +76,4 @@ def over_hours(seed: int, length: int, hours: int, partition: int = 3, spoiled: 
         hour = found.setdefault(period, Hour(period, [], []))
         hour.chunks.append(ChunkBytes(chunk.first_sequence, chunk.header, chunk.sections))
         hour.headers.append(header)
-    return Hours(partition, entries, list(found.values()), ledger)
+    return Hours(partition, entries, list(found.values()), (ledger, memory))

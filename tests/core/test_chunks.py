@@ -39,7 +39,7 @@ PARTITION = 3
 FIRST = 8193
 
 GOLDEN_SECTION = "444c4331040300000019000000000100000000000000000b00000000000000030000000001036f6feaf9"
-GOLDEN_APPLIED = "444c41340200000000000000030000000000000004000000000000000500000000000000cf3bdbee"
+GOLDEN_APPLIED = "444c413502000000000000000300000000000000040000000000000005000000000000003cab29d8"
 
 
 def _texts(rng: random.Random, count: int) -> Texts:
@@ -178,9 +178,9 @@ def test_any_damaged_byte_is_found() -> None:
 
 def test_an_applied_record_of_another_layout_is_damaged() -> None:
     """Its checksum agrees: it is the magic that says so, at each opening of a store."""
-    body = b"DLA3" + encode_applied(PARTITION, Applied(1, 2, 3, 4))[4:-4]
+    body = b"DLA4" + encode_applied(PARTITION, Applied(1, 2, 3, 4))[4:-4]
     checksum = zlib.crc32(body, zlib.crc32(struct.pack("<iqB", PARTITION, 0, 255)))
-    with pytest.raises(ChunkDamagedError, match="it begins with b'DLA3'"):
+    with pytest.raises(ChunkDamagedError, match="it begins with b'DLA4'"):
         decode_applied(PARTITION, body + struct.pack("<I", checksum))
 
 

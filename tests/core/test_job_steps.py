@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,16 @@ import pytest
 from lifecycle.archived_chunks import ArchivedChunks, ArchiveFileDamagedError
 from lifecycle.archiving import ChainError
 from lifecycle.chunk_codec import decode_column, read_section, text_bytes_in
-from lifecycle.chunks import ROW_COLUMNS, ChunkDamagedError, Column
+from lifecycle.chunks import ROW_COLUMNS, TEXT_BYTES, ChunkDamagedError, Column
 from lifecycle.file_tree import FileTree, FileTreeUnavailableError
-from lifecycle.job_steps import Place, Work, compact, prune, seal
+from lifecycle.job_steps import Place, Work, compact, prune, restore, seal
 from lifecycle.layout import index_of
 from lifecycle.packing import DamagedError, Texts
 from lifecycle.proving import entries_in
 from lifecycle.tidying import UnknownArchivesError, tidy
 from lifecycle.tiers import Grain, Tier
 from lifecycle.verifying import open_segment, verify
+from schemas.canonical import ValueState
 from streams.sequence import encode
 from tests.core.hours import over_hours
 from tests.core.job_scenario import HOURS, KILLED, LENGTH, OWNER, SEED, FileLease, run
@@ -306,6 +308,29 @@ def test_a_row_group_has_no_more_values_that_cannot_be_read_either(tmp_path: Pat
     with open_segment(work.files, segment) as (archive, index):
         assert int(archive.table.is_data.sum()) == index.chunks > 2
     assert bytes_in(work, segment) == bytes_of(spoiled, 1, facts.last_index)
+
+
+def test_values_that_cannot_be_read_take_no_more_memory_than_others(tmp_path: Path) -> None:
+    """Twenty thousand of 20 KB: in a chunk, and in the hands of who seals, proves or makes again, are a few of them."""
+    size_bytes = 20_000
+    spoiled = over_hours(SEED, 23_000, 1, spoiled=b"?" * size_bytes)
+    headers = [header for hour in spoiled.hours for header in hour.headers]
+    assert sum(header.rows for header in headers) > 20_000
+    work = work_in(tmp_path)
+    tracemalloc.start()
+    try:
+        segments = seal_all(work, spoiled)
+        for hour, segment in zip(spoiled.hours, segments, strict=True):
+            verify(work.files, segment)
+            batches = spoiled.batches(segment.facts.first_index, 1000)
+            assert restore(work, segment, hour.chunks, batches) == segment
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 8 * TEXT_BYTES
+    for header in headers:
+        entries = next(spoiled.batches(header.first_index, header.last_index - header.first_index + 1))
+        assert entries.value_length[entries.value_state == ValueState.PRESENT].sum() <= TEXT_BYTES + size_bytes
 
 
 def test_a_chunk_says_what_its_texts_take(hours: Hours) -> None:

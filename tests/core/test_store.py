@@ -30,11 +30,12 @@ from lifecycle.chunks import (
 )
 from lifecycle.store import Sealed, Store, StoreState, readings_of, rows_of
 from lifecycle.store_kernel import MS_PER_HOUR
-from schemas.canonical import EntryKind
-from schemas.codec import DecodeError, decode, encode
+from schemas.canonical import EntryKind, ValueState
+from schemas.codec import DecodeError, Framing, decode, encode
 from schemas.columns import Fault, slice_rows
 from schemas.instants import INT64_MAX
 from schemas.memory import JIT
+from streams.definitions import JudgeSettings
 from streams.fold import FoldError
 from streams.judge import Judge, Outputs
 from streams.judge_kernel import Flag
@@ -42,7 +43,7 @@ from tests.core.event_generator import event_at
 from tests.core.hot_rows import corrected_us
 from tests.core.interpreted import interpreted
 from tests.core.judge_histories import history
-from tests.core.judge_oracle import START_MS, Ledger, Row, control, event
+from tests.core.judge_oracle import START_MS, Ledger, Row, control, definition, event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +91,31 @@ def hashed(ledger: Ledger, seed: int) -> Ledger:
     """With chain hashes, which are as good as random."""
     hashes = np.random.default_rng(seed).integers(0, 256, ledger.entries.chain_hash.shape)
     ledger.entries.chain_hash[:] = hashes
+    return ledger
+
+
+def heavy_ledger(seed: int, length: int) -> Ledger:
+    """Short texts, and megabytes wherever else an entry may have them: what counts where a chunk ends, and what not."""
+    rng = random.Random(seed)
+    settings = JudgeSettings(framing=Framing.JSON)
+    rows = [definition(settings)]
+    for number in range(length):
+        readable = event("a", f"e{number}", START_MS * 1000, 1.0, Framing.JSON)
+        large = bytes(rng.choice((10, 1_000_000, 3_000_000)))
+        rows.append(
+            rng.choice(
+                (
+                    Row(b"?" + large),
+                    Row(readable + large.replace(b"\0", b" ")),
+                    Row(readable, key=large),
+                    Row(large, state=rng.choice((ValueState.OMITTED, ValueState.ERASED))),
+                    Row(rng.choice((None, b"", readable))),
+                )
+            )
+        )
+    ledger = hashed(Ledger(rows), seed)
+    labelled = np.array([row.kind is EntryKind.DATA and rng.random() < 0.2 for row in rows])
+    ledger.entries.headers_length[labelled] = 1_000_000  # nothing that is tested with it reads them
     return ledger
 
 
@@ -213,12 +239,19 @@ class PlainChunk(NamedTuple):
     first_index: int
 
 
+def sent_bytes(row: Row, headers_length: int) -> int:
+    """What is there of an entry as it was sent: value, key, headers."""
+    value = row.value if row.state is ValueState.PRESENT else None
+    return len(value or b"") + len(row.key or b"") + headers_length
+
+
 def plain_chunks(ledger: Ledger) -> list[PlainChunk]:
     """Cut by the rules; the last one is not sealed unless it is full."""
     judge = Judge()
     outputs = judge.step(judge.new_state(PARTITION), ledger.entries)
     chunks = [PlainChunk([], [], NOTHING.order_ms, 1)]
     order_ms, sequence = NOTHING.order_ms, 0
+    texts = sent = 0
     for at, row in enumerate(ledger.rows):
         if row.kind is EntryKind.CONTROL:
             reading = plain_reading(ledger, at, sequence)
@@ -227,10 +260,12 @@ def plain_chunks(ledger: Ledger) -> list[PlainChunk]:
         stored = plain_row(ledger.entries, outputs, at)
         sequence += 1
         after_ms = max(order_ms, stored["authority_ms"])
-        held = chunks[-1].rows
-        texts = sum(len(each["event_id"]) + len(each["payload"]) for each in [*held, stored])
-        if held and (after_ms // MS_PER_HOUR != order_ms // MS_PER_HOUR or texts > TEXT_BYTES):
+        held, another_hour = chunks[-1].rows, after_ms // MS_PER_HOUR != order_ms // MS_PER_HOUR
+        of_texts = len(stored["event_id"]) + len(stored["payload"])
+        of_sent = sent_bytes(row, int(ledger.entries.headers_length[at]))
+        if held and (another_hour or texts + of_texts > TEXT_BYTES or sent + of_sent > TEXT_BYTES):
             chunks.append(PlainChunk([], [], order_ms, at + 1))
+        texts, sent = (texts + of_texts, sent + of_sent) if chunks[-1].rows else (of_texts, of_sent)
         order_ms = after_ms
         chunks[-1].rows.append(stored)
         if sequence % ROWS == 0:
@@ -462,6 +497,31 @@ def test_texts_and_names_of_any_size_are_kept() -> None:
     rows[5:5] = [Row(encode("Event", huge)), Row(None), Row(encode("Event", huge))]
     found = check_against_twin(hashed(Ledger(rows), 7), every(9))
     assert len(found.sealed) > 3
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_a_chunk_ends_before_more_than_its_bytes_of_what_was_sent(seed: int) -> None:
+    """Of values, readable or not, keys and headers, in batches of any size; values that are not there count nothing."""
+    ledger = heavy_ledger(seed, 60)
+    found = check_against_twin(ledger, every(7))
+    assert len(found.sealed) > 2
+    faults = {*np.concatenate([chunk.rows.fault for chunk in chunks_of(found)]).tolist()}
+    assert faults == {Fault.NONE, Fault.BAD_JSON, Fault.OMITTED, Fault.ERASED, Fault.NULL_VALUE, Fault.EMPTY}
+    for sizes in (every(1), every(1000), ragged(seed)):
+        again = run(ledger, sizes)
+        assert again.sealed == found.sealed
+        assert bits(again.unsealed) == bits(found.unsealed)
+
+
+def test_a_chunk_may_have_all_of_its_bytes_and_one_row_more() -> None:
+    """The byte that is too much begins the next; a value of more than that alone is a chunk."""
+    half, huge = b"?" * (TEXT_BYTES // 2), b"?" * (TEXT_BYTES + 1)
+    found = check_against_twin(
+        hashed(Ledger([Row(value) for value in (half, half, b"", None, b"?", huge, b"", b"?")]), 13), every(3)
+    )
+    assert [sealed.rows for sealed in found.sealed] == [4, 1, 1]
+    assert found.unsealed is not None
+    assert found.unsealed.header.rows == 2
 
 
 def shown(unsealed: Unsealed) -> object:
