@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 
 
-def fill(ledger: Ledger, events: int, *, in_snapshots: bool = False) -> None:
+def fill(ledger: Ledger, events: int, *, seed: int = 1, in_snapshots: bool = False) -> None:
     """Send events, have a worker make all of them hot, and end it.
 
     in_snapshots: of a ledger of one partition, once all snapshots are of its end.
     """
-    load = Load(ledger)
+    load = Load(ledger, seed=seed)
     load.send(events)
     load.flush()
     with ledger.worker() as worker:

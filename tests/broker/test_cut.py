@@ -243,13 +243,7 @@ def test_what_the_rules_keep_stays_and_whole_files_before_it_go(
 
 def test_nothing_is_cut_that_was_lost_with_the_manifest(ledger: Ledger) -> None:
     """Whoever plans it or runs it is told what is missing; once it is back, and the manifest made anew, it goes."""
-    load = Load(ledger, seed=2)
-    load.send(EVENTS)
-    load.flush()
-    with ledger.worker() as worker:
-        ledger.wait_level(worker)
-        wait_for(lambda: worker.output.count("hot_tier_level") == 1, "it is hot")
-        worker.stop()
+    fill(ledger, EVENTS, seed=2)
     assert run(ledger, Job.SEAL, 8.5)
     with Jobs(ledger.settings, ledger.bootstrap) as jobs:
         first, *others = jobs.tree().parts[0]
